@@ -1,0 +1,55 @@
+/**
+ * Every error that Ancrage throws has one of these codes. `docs/reference/errors.md` explains each; a test holds the two together.
+ *
+ * A receiver's failure is no error but an `Outcome` (`deliver/send.ts`); a record that cannot become a message is a rejection.
+ */
+export const errorCodes = {
+  ANCRAGE_OPTION_INVALID: "An option has a value that cannot work.",
+  ANCRAGE_DEFINITION_INVALID: "An event or tracking file is wrong; all faults are listed.",
+  ANCRAGE_DATABASE_UNREACHABLE: "PostgreSQL did not answer.",
+  ANCRAGE_NOT_MIGRATED: "The database lacks something that `ancrage migrate` makes; the SQL is listed.",
+  ANCRAGE_SLOT_LOST: "The replication slot is gone or no longer has the log that is needed.",
+  ANCRAGE_SLOT_BUSY: "Another process reads the replication slot.",
+  ANCRAGE_SUPERSEDED: "Another process has taken over; this one stopped.",
+  ANCRAGE_JOURNAL_REFUSED: "The journal refused a batch that is not at fault itself.",
+  ANCRAGE_COLUMN_NOT_LOGGED: "A column was read that the write-ahead log did not carry.",
+  ANCRAGE_TRIGGER_UNKNOWN_EVENT: "An event was triggered that no file defines.",
+  ANCRAGE_SECRET_KEY_INVALID: "ANCRAGE_SECRET_KEY is missing, malformed, or not the key that sealed a secret.",
+  ANCRAGE_ADDRESS_REFUSED: "A URL or the address behind it is not allowed.",
+  ANCRAGE_PROTOCOL: "The replication stream held something that this version cannot read.",
+  ANCRAGE_EMBEDDED_POSTGRES: "The embedded PostgreSQL could not be started.",
+  ANCRAGE_COMMAND_FAILED: "A command could not do its work.",
+} as const;
+
+export type ErrorCode = keyof typeof errorCodes;
+
+export interface AncrageErrorOptions {
+  /** What to do about it, in one or a few sentences. */
+  readonly hint?: string;
+  readonly cause?: unknown;
+}
+
+/** What Ancrage throws: what happened (with the value), what was expected, and in `hint` what to do. */
+export class AncrageError extends Error {
+  readonly code: ErrorCode;
+  readonly hint: string | undefined;
+
+  constructor(code: ErrorCode, message: string, options: AncrageErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = "AncrageError";
+    this.code = code;
+    this.hint = options.hint;
+  }
+
+  /** `CODE: message hint`, as a person reads it. */
+  override toString(): string {
+    return `${this.code}: ${this.message}${this.hint === undefined ? "" : ` ${this.hint}`}`;
+  }
+}
+
+/** SQLSTATE of an error that PostgreSQL answered, `undefined` for all others. */
+export function sqlStateOf(error: unknown): string | undefined {
+  if (typeof error !== "object" || error === null || !("code" in error)) return undefined;
+  const { code } = error;
+  return typeof code === "string" && /^[0-9A-Z]{5}$/.test(code) ? code : undefined;
+}

@@ -1,0 +1,80 @@
+import pg from "pg";
+import { AncrageError } from "../errors.ts";
+
+/**
+ * Settings that decide how PostgreSQL writes values as text. Every session of ours, the replication session included, pins them:
+ * the text of the log follows the *session's* DateStyle and zone, and two sessions that differ would give two bodies for one row.
+ */
+const pinnedSettings = {
+  timezone: "UTC",
+  datestyle: "ISO, MDY",
+  intervalstyle: "postgres",
+  extra_float_digits: "1",
+  bytea_output: "hex",
+  client_encoding: "UTF8",
+};
+
+const asStartupOptions = (settings: Readonly<Record<string, string>>): string =>
+  Object.entries(settings)
+    .map(([name, value]) => `-c ${name}=${value.replaceAll(/([\\ ])/g, "\\$1")}`)
+    .join(" ");
+
+export interface SessionOptions {
+  readonly connectionString: string;
+  /** Shown in `pg_stat_activity`; what it is for. */
+  readonly applicationName: string;
+  /** More settings for this session, beside the pinned ones. */
+  readonly settings?: Readonly<Record<string, string>>;
+}
+
+export function sessionConfig(options: SessionOptions): pg.ClientConfig {
+  return {
+    connectionString: options.connectionString,
+    application_name: options.applicationName,
+    keepAlive: true,
+    connectionTimeoutMillis: 10_000,
+    options: asStartupOptions({ ...pinnedSettings, ...options.settings }),
+  };
+}
+
+export interface PoolOptions extends SessionOptions {
+  /** The most sessions at once. */
+  readonly size: number;
+  /** Takes the errors of idle sessions, which nobody else waits for. */
+  readonly onIdleError: (error: Error) => void;
+}
+
+export function createPool(options: PoolOptions): pg.Pool {
+  const pool = new pg.Pool({ ...sessionConfig(options), max: options.size, idleTimeoutMillis: 30_000 });
+  pool.on("error", options.onIdleError);
+  return pool;
+}
+
+/** @throws AncrageError `ANCRAGE_DATABASE_UNREACHABLE` */
+export async function connectClient(options: SessionOptions): Promise<pg.Client> {
+  const client = new pg.Client(sessionConfig(options));
+  try {
+    await client.connect();
+  } catch (cause) {
+    throw unreachable(options.connectionString, cause);
+  }
+  return client;
+}
+
+function unreachable(connectionString: string, cause: unknown): AncrageError {
+  return new AncrageError(
+    "ANCRAGE_DATABASE_UNREACHABLE",
+    `could not connect to ${redactPassword(connectionString)}: ${cause instanceof Error ? cause.message : String(cause)}`,
+    { hint: "Check that PostgreSQL runs there and that DATABASE_URL names the right host, port, database, user and password.", cause },
+  );
+}
+
+export function redactPassword(connectionString: string): string {
+  try {
+    const url = new URL(connectionString);
+    if (url.password !== "") url.password = "…";
+    return decodeURI(url.href);
+  } catch {
+    return "the given database";
+  }
+}

@@ -1,0 +1,220 @@
+-- The journal, the subscriptions, and the function that makes an event happen from SQL.
+-- The schema `ancrage`, and the table of migrations in it, are made by migrate.ts before the first file runs.
+
+-- One row. The system identifier is that of the cluster this database was migrated in: a copy does not send.
+create table ancrage.settings (
+  only_row          boolean primary key default true check (only_row),
+  system_identifier text    not null,
+  environment       text    not null default 'production',
+  trigger_key       bytea   not null check (length(trigger_key) = 64)
+);
+
+create sequence ancrage.revision;
+
+create table ancrage.subscriptions (
+  id              text        collate "C" primary key,
+  project         text        not null,
+  events          text[]      not null check (cardinality(events) > 0),
+  url             text        not null,
+  description     text        not null default '',
+  format          text        not null default 'standard' check (format in ('standard', 'result', 'bare', 'cloudevents')),
+  filter          jsonb,
+  headers         jsonb       not null default '{}',
+  delivery_order  text        not null default 'none' check (delivery_order in ('none', 'record', 'all')),
+  limits          jsonb       not null default '{}',
+  metadata        jsonb       not null default '{}',
+  secrets         jsonb       not null,
+  state           text        not null default 'enabled' check (state in ('enabled', 'paused', 'disabled', 'deleted')),
+  state_reason    text,
+  revision        bigint      not null default nextval('ancrage.revision'),
+  -- Where the log placed this revision; null until the stream has passed it, and nothing is sent before.
+  start_lsn       pg_lsn,
+  expires_at      timestamptz,
+  created_at      timestamptz not null default now(),
+  updated_at      timestamptz not null default now()
+);
+create index subscriptions_project on ancrage.subscriptions (project, id);
+create index subscriptions_revision on ancrage.subscriptions (revision);
+
+-- Appended: a process that was superseded cannot insert the next number, and its batch fails whole.
+create table ancrage.batches (
+  source               text        not null,
+  number               bigint      not null,
+  epoch                bigint      not null,
+  journaled_commit_lsn pg_lsn      not null,
+  journaled_change_lsn pg_lsn      not null,
+  journaled_ordinal    integer     not null,
+  settled_commit_lsn   pg_lsn      not null,
+  settled_change_lsn   pg_lsn      not null,
+  settled_ordinal      integer     not null,
+  -- The least id of the messages that are not settled: where a start begins to fan out again.
+  unsettled_from       text        collate "C",
+  end_lsn              pg_lsn      not null,
+  at                   timestamptz not null default clock_timestamp(),
+  primary key (source, number)
+);
+
+create table ancrage.leaders (
+  source                text        primary key,
+  epoch                 bigint      not null,
+  process               text        not null,
+  lease_until           timestamptz not null,
+  acknowledged_revision bigint      not null default 0
+);
+
+create type ancrage.delivery_state as enum ('pending', 'retrying', 'delivered', 'exhausted', 'canceled');
+
+-- Partitioned a day by the time in the id; no default partition, no foreign keys: both would make detaching one slow.
+create table ancrage.messages (
+  id           text        collate "C" not null,
+  project      text        not null,
+  event        text        not null,
+  key          text        not null,
+  commit_lsn   pg_lsn      not null,
+  change_lsn   pg_lsn      not null,
+  ordinal      integer     not null,
+  committed_at timestamptz not null,
+  -- The payload as JSON: `format.ts` wraps these bytes, which never change.
+  body         bytea       not null,
+  primary key (id)
+) partition by range (id);
+
+create table ancrage.deliveries (
+  message_id      text                   collate "C" not null,
+  subscription_id text                   collate "C" not null,
+  project         text                   not null,
+  state           ancrage.delivery_state not null,
+  round           integer                not null,
+  attempts        integer                not null,
+  next_attempt_at timestamptz,
+  last_status     integer,
+  last_reason     text,
+  duration_ms     integer,
+  updated_at      timestamptz            not null,
+  primary key (message_id, subscription_id)
+) partition by range (message_id);
+create index deliveries_due on ancrage.deliveries (next_attempt_at) where state in ('pending', 'retrying');
+create index deliveries_unfinished on ancrage.deliveries (subscription_id, message_id) where state in ('pending', 'retrying');
+
+create table ancrage.attempts (
+  message_id      text        collate "C" not null,
+  subscription_id text        collate "C" not null,
+  round           integer     not null,
+  number          integer     not null,
+  at              timestamptz not null,
+  status          integer,
+  reason          text        not null,
+  duration_ms     integer     not null,
+  is_late         boolean     not null default false,
+  -- The answer's first bytes. Not text: one NUL in them would refuse the whole batch.
+  response        bytea
+) partition by range (message_id);
+create index attempts_delivery on ancrage.attempts (message_id, subscription_id);
+
+create table ancrage.rejections (
+  id           text        collate "C" not null,
+  project      text        not null,
+  event        text        not null,
+  key          text        not null,
+  commit_lsn   pg_lsn      not null,
+  change_lsn   pg_lsn      not null,
+  ordinal      integer     not null,
+  committed_at timestamptz not null,
+  reason       text        not null,
+  -- Words of the definition's own code: bytes, since they may hold a NUL.
+  error        bytea       not null,
+  -- What the event was to be built from, so that a retry needs no log.
+  occurrence   bytea       not null,
+  primary key (id)
+) partition by range (id);
+
+create table ancrage.gaps (
+  id          bigint      generated always as identity primary key,
+  source      text        not null,
+  from_lsn    pg_lsn      not null,
+  to_lsn      pg_lsn,
+  from_at     timestamptz,
+  to_at       timestamptz,
+  reason      text        not null,
+  resolved_at timestamptz,
+  noted_at    timestamptz not null default now()
+);
+
+create table ancrage.jobs (
+  id         text        collate "C" primary key,
+  project    text        not null,
+  kind       text        not null,
+  state      text        not null,
+  input      jsonb       not null,
+  progress   jsonb       not null default '{}',
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now()
+);
+
+create table ancrage.tokens (
+  id         text        collate "C" primary key,
+  -- Null: all projects.
+  project    text,
+  name       text        not null,
+  hash       bytea       not null unique check (length(hash) = 32),
+  created_at timestamptz not null default now(),
+  expires_at timestamptz
+);
+
+-- Crockford's base 32, most significant digit first: ids sort as their numbers do.
+create function ancrage.base32(value bigint, digits integer) returns text
+  language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp
+as $$
+  select string_agg(substr('0123456789ABCDEFGHJKMNPQRSTVWXYZ', ((value >> (5 * i)) & 31)::integer + 1, 1), '' order by i desc)
+  from generate_series(0, digits - 1) as i
+$$;
+
+-- Makes the partitions of one day where they are missing. Runs as the owner: the running role makes no tables itself.
+create function ancrage.ensure_partitions(day date) returns void
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  from_id text := ancrage.base32(((day - date '1970-01-01')::bigint) * 86400000, 10);
+  to_id   text := ancrage.base32(((day - date '1970-01-01')::bigint + 1) * 86400000, 10);
+  part    record;
+begin
+  for part in
+    select parent, prefix from (values ('messages', 'msg_'), ('deliveries', 'msg_'), ('attempts', 'msg_'), ('rejections', 'rej_')) as t (parent, prefix)
+  loop
+    continue when to_regclass(format('ancrage.%I', part.parent || to_char(day, '"_"YYYYMMDD'))) is not null;
+    execute format('create table if not exists ancrage.%I partition of ancrage.%I for values from (%L) to (%L)',
+      part.parent || to_char(day, '"_"YYYYMMDD'), part.parent, part.prefix || from_id, part.prefix || to_id);
+  end loop;
+end
+$$;
+revoke execute on function ancrage.ensure_partitions(date) from public;
+
+-- Makes `event` happen for `key` if, and when, this transaction commits. No table is written: a transactional logical message
+-- goes into the log, signed (HMAC-SHA256), because any role may emit messages of any prefix. `xid` binds it to its transaction.
+create function ancrage.trigger(event text, key text, data jsonb default null) returns uuid
+  language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  id      uuid := gen_random_uuid();
+  content bytea;
+  secret  bytea;
+  inner_pad bytea := '\x';
+  outer_pad bytea := '\x';
+begin
+  if event is null or event = '' then
+    raise exception 'ancrage.trigger: expected the name of an event, got %', coalesce(quote_literal(event), 'null') using errcode = '22023';
+  end if;
+  if key is null then
+    raise exception 'ancrage.trigger(%): expected the key of a record as text, got null', quote_literal(event) using errcode = '22023';
+  end if;
+  select trigger_key into strict secret from ancrage.settings;
+  for i in 0..63 loop
+    inner_pad := inner_pad || set_byte('\x00', 0, get_byte(secret, i) # 54);
+    outer_pad := outer_pad || set_byte('\x00', 0, get_byte(secret, i) # 92);
+  end loop;
+  content := convert_to(jsonb_build_object('id', id, 'event', event, 'key', key, 'data', data, 'xid', pg_current_xact_id()::text)::text, 'UTF8');
+  perform pg_logical_emit_message(true, 'ancrage.trigger', sha256(outer_pad || sha256(inner_pad || content)) || content);
+  return id;
+end
+$$;
+revoke execute on function ancrage.trigger(text, text, jsonb) from public;
