@@ -124,7 +124,7 @@ test("docs/reference/options.md holds this table, row by row", async () => {
 });
 
 function code(value: unknown): string {
-  return typeof value === "object" || value === undefined || value === "" ? "–" : `\`${String(value)}\``;
+  return value === undefined || value === "" ? "–" : `\`${typeof value === "string" ? value : JSON.stringify(value)}\``;
 }
 
 function faultsOf(work: () => unknown): readonly string[] {

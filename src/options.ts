@@ -2,8 +2,8 @@ import ipaddr from "ipaddr.js";
 import type { Row } from "./capture/change.ts";
 import { AncrageError } from "./errors.ts";
 import type { EventDefinition } from "./event/define.ts";
+import { nearestName } from "./event/fault.ts";
 import type { TrackingHandler } from "./event/track.ts";
-import { nearest } from "./nearest.ts";
 
 type EventModules = Readonly<Record<string, EventDefinition | TrackingHandler>>;
 
