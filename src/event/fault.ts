@@ -1,0 +1,84 @@
+import { relative } from "node:path";
+import { AncrageError } from "../errors.ts";
+import type { TableInfo } from "../store/tables.ts";
+
+/** What is wrong with a file of events, tracking or configuration. Faults are collected, so that one start shows them all. */
+export interface Fault {
+  /** Where, as the user knows it: `events/deal/won.ts`. */
+  readonly file: string;
+  /** What was found, with the value, and what was expected. */
+  readonly message: string;
+  /** What to do. */
+  readonly hint: string;
+}
+
+/** All faults as one error. */
+export function definitionError(faults: readonly Fault[]): AncrageError {
+  const lines = faults.map((fault) => `  ${fault.file}: ${fault.message} ${fault.hint}`);
+  const count = faults.length === 1 ? "1 fault" : `${faults.length} faults`;
+  return new AncrageError("ANCRAGE_DEFINITION_INVALID", `${count} in the definitions:\n${lines.join("\n")}`);
+}
+
+/** ` Did you mean "deal"?` where one of the names is near, else what there is. */
+export function suggestName(name: unknown, names: readonly string[]): string {
+  const nearest = typeof name === "string" ? nearestName(name, names) : undefined;
+  if (nearest !== undefined) return `Did you mean "${nearest}"?`;
+  if (names.length === 0) return "There are none.";
+  const shown = names.slice(0, 12).join(", ");
+  return names.length > 12 ? `There are ${shown} and ${names.length - 12} more.` : `There are ${shown}.`;
+}
+
+/** The name that differs least, if by no more than a third of its letters; case does not count. */
+export function nearestName(name: string, names: readonly string[]): string | undefined {
+  const wanted = name.toLowerCase();
+  let nearest: string | undefined;
+  let least = Math.max(1, Math.floor(name.length / 3)) + 1;
+  for (const candidate of names) {
+    const distance = editDistance(wanted, candidate.toLowerCase());
+    if (distance < least) [nearest, least] = [candidate, distance];
+  }
+  return nearest;
+}
+
+/** Letters to insert, delete or replace to make one text of the other (Levenshtein). */
+function editDistance(a: string, b: string): number {
+  let previous = Array.from({ length: b.length + 1 }, (_, column) => column);
+  for (let row = 1; row <= a.length; row++) {
+    const current = [row];
+    for (let column = 1; column <= b.length; column++) {
+      const replaced = (previous[column - 1] ?? 0) + (a[row - 1] === b[column - 1] ? 0 : 1);
+      current.push(Math.min(replaced, (previous[column] ?? 0) + 1, (current[column - 1] ?? 0) + 1));
+    }
+    previous = current;
+  }
+  return previous[b.length] ?? 0;
+}
+
+/** A path as messages show it: below the folder, with slashes on every system. */
+export function shownPath(folder: string, path: string): string {
+  return relative(folder, path).replaceAll("\\", "/");
+}
+
+/** Records are known by their key: in messages, in triggers, for the order of deliveries. */
+export function faultOfMissingKey(file: string, table: TableInfo): Fault {
+  return {
+    file,
+    message: `the table "${table.name}" has no primary key, expected one: a message names its record by it.`,
+    hint: `alter table ${table.name} add primary key (…).`,
+  };
+}
+
+/** A value in a message: short, with its type. */
+export function describeValue(value: unknown): string {
+  if (typeof value === "string") return `"${value}"`;
+  if (typeof value === "function") return value.name === "" || value.name === "default" ? "a function" : `the function ${value.name}`;
+  if (Array.isArray(value)) return `an array of ${value.length}`;
+  if (typeof value !== "object" || value === null) return String(value);
+  const keys = Object.keys(value);
+  return keys.length === 0 ? "an empty object" : `an object with ${keys.slice(0, 5).join(", ")}${keys.length > 5 ? ", …" : ""}`;
+}
+
+/** An `async` function as it was written; one that merely returns a promise is found when it is called. */
+export function isAsync(value: unknown): boolean {
+  return typeof value === "function" && value.constructor.name === "AsyncFunction";
+}

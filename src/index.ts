@@ -1,0 +1,20 @@
+export { defineConfig } from "./event/define-config.ts";
+export { defineEvent } from "./event/define.ts";
+export type {
+  DefinedEvent,
+  EventContext,
+  EventContextWithBefore,
+  EventDefinition,
+  EventLoad,
+  EventOptions,
+  EventRule,
+  EventSql,
+  Reason,
+  TriggeredSubject,
+} from "./event/define.ts";
+export type { ColumnOf, EventName, Key, RecordOf, Register, TableName, Where } from "./event/register.ts";
+export { track } from "./event/track.ts";
+export type { ChangeOf, DeleteOf, InsertOf, TrackingHandler, Trigger, UpdateOf } from "./event/track.ts";
+export type { Ancrage } from "./create-ancrage.ts";
+export { AncrageError, errorCodes } from "./errors.ts";
+export type { ErrorCode } from "./errors.ts";
