@@ -248,7 +248,7 @@ function reportUnknown(given: object, known: object, place: string, faults: stri
   for (const [name, value] of Object.entries(given)) {
     const declared: unknown = Object.hasOwn(known, name) ? Reflect.get(known, name) : undefined;
     if (typeof declared !== "object" || declared === null) {
-      const similar = nearest(
+      const similar = nearestName(
         name,
         flatten(table).flatMap(({ path }) => [path, path.split(".").at(-1) ?? path]),
       );
