@@ -20,6 +20,7 @@ export const errorCodes = {
   ANCRAGE_ADDRESS_REFUSED: "A URL or the address behind it is not allowed.",
   ANCRAGE_PROTOCOL: "The replication stream held something that this version cannot read.",
   ANCRAGE_EMBEDDED_POSTGRES: "The embedded PostgreSQL could not be started.",
+  ANCRAGE_SERVER_UNREACHABLE: "A command found no running Ancrage, or it did not answer.",
   ANCRAGE_COMMAND_FAILED: "A command could not do its work.",
 } as const;
 
