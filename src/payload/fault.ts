@@ -1,0 +1,38 @@
+import { AncrageError, sqlStateOf } from "../errors.ts";
+
+/**
+ * PostgreSQL could not answer a `load` or a `sql` just now. It is nobody's rejection: the whole batch is built again.
+ *
+ * Thrown even where the user's code caught the error: what it made of a failed read must not be sent.
+ */
+export class BatchFault extends Error {
+  constructor(cause: unknown) {
+    super(`a read from PostgreSQL failed, the batch is to be built again: ${cause instanceof Error ? cause.message : String(cause)}`, {
+      cause,
+    });
+    this.name = "BatchFault";
+  }
+}
+
+/**
+ * Classes of SQLSTATE that pass by themselves: connection, transaction rollback, resources, operator intervention (57014, a
+ * statement timeout, among them) and system errors. https://www.postgresql.org/docs/current/errcodes-appendix.html
+ */
+const passingClasses = new Set(["08", "40", "53", "57", "58"]);
+/** A lock that was not to be had; a transaction that the server ended as idle or too long. */
+const passingStates = new Set(["55P03", "25P03", "25P04"]);
+
+/**
+ * Whether an error of a read comes from the state of the database rather than from what was asked.
+ *
+ * The driver gives connection errors no code at all, so whatever PostgreSQL did not answer counts as the connection, but for what
+ * was thrown before anything was sent: our own errors, and a value that cannot be written as a parameter.
+ */
+export function isPassingFault(error: unknown): boolean {
+  if (error instanceof AncrageError) return error.code === "ANCRAGE_DATABASE_UNREACHABLE";
+  if (error instanceof TypeError || error instanceof RangeError || error instanceof SyntaxError) return false;
+  const state = sqlStateOf(error);
+  // Five capitals may be an errno, too: EPIPE. SQLSTATE classes of PostgreSQL that begin with a letter are F0, HV, P0 and XX.
+  if (state === undefined || !/^(?:\d|F0|HV|P0|XX)/.test(state)) return true;
+  return passingClasses.has(state.slice(0, 2)) || passingStates.has(state);
+}
