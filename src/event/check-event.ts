@@ -127,7 +127,8 @@ function checkRules(definition: Definition, tables: ReadonlyMap<string, TableInf
 function checkRule(rule: unknown, definition: Definition, table: TableInfo | undefined): FaultHere[] {
   if (typeof rule === "string") return checkRuleWord(rule, definition);
   const columns = columnsOf(rule);
-  if (columns === undefined) return [{ message: `\`on\`: ${expectedRule}, got ${describeValue(rule)}.`, hint: "Correct it." }];
+  if (columns === undefined)
+    return [{ message: `\`on\`: ${expectedRule}, got ${describeValue(rule)}.`, hint: "Write one of these, or leave `on` out." }];
   if (columns.length === 0) {
     return [
       {
@@ -136,9 +137,17 @@ function checkRule(rule: unknown, definition: Definition, table: TableInfo | und
       },
     ];
   }
-  const faults = table === undefined ? [] : columns.flatMap((column) => checkColumn("on.update", column, table));
+  const faults = table === undefined ? [] : columns.flatMap((column) => checkUpdateColumn(column, table));
   if (definition.oldValues === false) faults.push(needsOldValues("{ update: [...] }"));
   return faults;
+}
+
+function checkUpdateColumn(column: unknown, table: TableInfo): FaultHere[] {
+  const isGenerated = table.columns.some(({ name, isGenerated }) => name === column && isGenerated);
+  if (!isGenerated) return checkColumn("on.update", column, table);
+  // It would be no error later either: a column that is never in the log never changes in it.
+  const message = `\`on.update\`: the column ${describeValue(column)} of "${table.name}" is generated, and the log does not carry it.`;
+  return [{ message, hint: "Name the columns that it is computed from." }];
 }
 
 function checkRuleWord(rule: string, definition: Definition): FaultHere[] {

@@ -278,7 +278,7 @@ function cureOfImport(error: unknown): string {
         'properties ("erasableSyntaxOnly" in tsconfig.json shows them in the editor).'
       );
     case "ERR_INVALID_TYPESCRIPT_SYNTAX":
-      return "Correct the syntax there.";
+      return "Correct that line.";
     case "ERR_MODULE_NOT_FOUND":
       return "Install the package, or correct the path: relative imports name the file with its ending (./_shared.ts).";
     case "ERR_UNKNOWN_FILE_EXTENSION":
@@ -287,7 +287,7 @@ function cureOfImport(error: unknown): string {
       return "Node strips no types below node_modules: import the package's compiled files.";
     case undefined:
     default:
-      return error instanceof SyntaxError ? "Correct the syntax there." : "What the file does when it is imported failed; correct that.";
+      return error instanceof SyntaxError ? "Correct that line." : "What the file does when it is imported failed; correct that.";
   }
 }
 
