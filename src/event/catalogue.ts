@@ -110,7 +110,7 @@ function checkHandler(found: FoundHandler, tables: ReadonlyMap<string, TableInfo
     const message = `tracks the table ${describeValue(handler.table)}, expected one of the database's.`;
     faults.push({ file, message, hint: suggestName(handler.table, [...tables.keys()]) });
   } else if (table.keyColumns.length === 0) {
-    faults.push(faultOfMissingKey(file, table));
+    faults.push({ ...faultOfMissingKey(table), file });
   }
   if (typeof handler.handle !== "function") {
     const message = `the handler is ${describeValue(handler.handle)}, expected a function.`;

@@ -1,7 +1,7 @@
 import type { StandardSchemaV1 } from "@standard-schema/spec";
 import type { ColumnInfo, TableInfo } from "../store/tables.ts";
 import type { FoundEvent } from "./discover.ts";
-import { describeValue, type Fault, faultOfMissingKey, isAsync, suggestName } from "./fault.ts";
+import { describeValue, type Fault, type FaultHere, faultOfMissingKey, isAsync, suggestName } from "./fault.ts";
 
 /**
  * Checks one definition as far as can be done without running it.
@@ -10,20 +10,18 @@ import { describeValue, type Fault, faultOfMissingKey, isAsync, suggestName } fr
  */
 export function checkEvent(found: FoundEvent, tables: ReadonlyMap<string, TableInfo>): Fault[] {
   const definition: Definition = found.definition;
-  const faults: Omit<Fault, "file">[] = [
+  const faults: readonly FaultHere[] = [
     ...checkOptions(definition),
     ...checkTable(definition, tables),
     ...checkRules(definition, tables),
     ...checkSchemas(definition),
     ...checkExample(definition),
   ];
-  return faults.map((fault) => ({ file: found.file, ...fault }));
+  return faults.map((fault) => ({ ...fault, file: found.file }));
 }
 
 /** A definition of which nothing is known yet. */
 type Definition = { readonly [Option in OptionName]?: unknown };
-
-type FaultHere = Omit<Fault, "file">;
 
 type OptionName = keyof typeof optionTypes;
 
@@ -58,7 +56,7 @@ function checkOptions(definition: Definition): FaultHere[] {
     if (expected !== "any" && typeof value !== expected) {
       faults.push({
         message: `\`${option}\`: expected ${article(expected)} ${expected}, got ${describeValue(value)}.`,
-        hint: "Correct it.",
+        hint: `Give it one, or leave \`${option}\` out.`,
       });
     }
   }
@@ -98,7 +96,7 @@ function checkTable(definition: Definition, tables: ReadonlyMap<string, TableInf
     return [{ message, hint: suggestName(definition.table, [...tables.keys()]) }];
   }
   const faults: FaultHere[] = [];
-  if (table.keyColumns.length === 0) faults.push(faultOfMissingKey("", table));
+  if (table.keyColumns.length === 0) faults.push(faultOfMissingKey(table));
   if (typeof definition.newest === "string") faults.push(...checkColumn("newest", definition.newest, table));
   return faults;
 }

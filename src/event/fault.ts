@@ -12,6 +12,9 @@ export interface Fault {
   readonly hint: string;
 }
 
+/** A fault of the file that is being checked. */
+export type FaultHere = Omit<Fault, "file">;
+
 /** All faults as one error. */
 export function definitionError(faults: readonly Fault[]): AncrageError {
   const lines = faults.map((fault) => `  ${fault.file}: ${fault.message} ${fault.hint}`);
@@ -63,9 +66,8 @@ export function shownPath(folder: string, path: string): string {
 }
 
 /** Records are known by their key: in messages, in triggers, for the order of deliveries. */
-export function faultOfMissingKey(file: string, table: TableInfo): Fault {
+export function faultOfMissingKey(table: TableInfo): FaultHere {
   return {
-    file,
     message: `the table "${table.name}" has no primary key, expected one: a message names its record by it.`,
     hint: `alter table ${table.name} add primary key (…).`,
   };
