@@ -1,0 +1,120 @@
+import { randomBytes } from "node:crypto";
+import { OpenAPIHono } from "@hono/zod-openapi";
+import type { Context, MiddlewareHandler } from "hono";
+import { bodyLimit } from "hono/body-limit";
+import { HTTPException } from "hono/http-exception";
+import { methodNotAllowed } from "hono/method-not-allowed";
+import { AncrageError, sqlStateOf } from "../errors.ts";
+import { requireToken, type ApiEnv } from "./auth.ts";
+import { answerProblem, problemOfStatus, refusal, unsupportedMediaType } from "./problem.ts";
+import { refuseInvalid } from "./route.ts";
+import { addDeliveryRoutes } from "./routes/deliveries.ts";
+import { addEntryPointRoutes } from "./routes/entry-points.ts";
+import { addEventRoutes } from "./routes/events.ts";
+import { addMessageRoutes } from "./routes/messages.ts";
+import { addRejectionRoutes } from "./routes/rejections.ts";
+import { addSubscriptionRoutes } from "./routes/subscriptions.ts";
+import { addSystemRoutes } from "./routes/system.ts";
+import type { Services } from "./services.ts";
+
+/** The most that a request's body may hold. Read no further: parsing a body costs several times its size. */
+const mostBodyBytes = 1024 * 1024;
+
+/**
+ * The HTTP API, as a function from a request to an answer.
+ *
+ * @example
+ * ```ts
+ * const { fetch } = createApp(services);
+ * const answer = await fetch(new Request("http://localhost/v1/me", { headers: { authorization: `Bearer ${token}` } }));
+ * ```
+ */
+export function createApp(services: Services): { readonly fetch: (request: Request) => Promise<Response> } {
+  const api = new OpenAPIHono<ApiEnv>({ defaultHook: refuseInvalid });
+  api.onError((error, c) => answerError(error, c, services));
+  api.notFound((c) =>
+    answerProblem({
+      code: "not-found",
+      detail: `there is no ${c.req.path}.`,
+      hint: "GET /openapi.json lists what there is.",
+    }),
+  );
+  api.use(
+    methodNotAllowed({
+      app: api,
+      onMethodNotAllowed: (c, methods) =>
+        answerProblem({
+          code: "method-not-allowed",
+          detail: `${c.req.path} takes ${methods.join(", ")}, got ${c.req.method}.`,
+          headers: { allow: methods.join(", ") },
+        }),
+    }),
+  );
+  api.use(requireToken(services));
+  api.use(
+    bodyLimit({
+      maxSize: mostBodyBytes,
+      onError: () => {
+        throw refusal({ code: "body-too-large", detail: `expected a body of at most ${mostBodyBytes} bytes, got more.` });
+      },
+    }),
+  );
+  api.use(requireJson);
+  addSubscriptionRoutes(api, services);
+  addEventRoutes(api, services);
+  addMessageRoutes(api, services);
+  addDeliveryRoutes(api, services);
+  addRejectionRoutes(api, services);
+  addEntryPointRoutes(api, services);
+  addSystemRoutes(api, services);
+  return { fetch: async (request) => api.fetch(request) };
+}
+
+/** Refuses a body that is not JSON, before any handler reads it. */
+const requireJson: MiddlewareHandler<ApiEnv> = async (c, next) => {
+  if (c.req.raw.body !== null && c.req.method !== "DELETE") {
+    const body = await c.req.text();
+    const type = c.req.header("content-type");
+    if (body !== "" && type !== undefined && !/^application\/([\w.-]+\+)?json\s*(;|$)/i.test(type)) throw refusal(unsupportedMediaType(c));
+    if (body !== "" || type !== undefined) checkJson(body);
+  }
+  return next();
+};
+
+function checkJson(body: string): void {
+  try {
+    JSON.parse(body);
+  } catch (error) {
+    throw refusal({
+      code: "malformed-json",
+      detail: body === "" ? "expected JSON, got an empty body." : `expected JSON: ${(error as SyntaxError).message}.`,
+    });
+  }
+}
+
+function answerError(error: Error, c: Context<ApiEnv>, services: Services): Response {
+  if (error instanceof HTTPException) {
+    if (error.res !== undefined) return error.getResponse();
+    const problem = problemOfStatus(error.status, c);
+    if (problem !== undefined) return answerProblem(problem);
+  }
+  // What failed inside may name tables, values and hosts: it goes to the log, and the caller gets the id to find it by.
+  const id = `err_${randomBytes(8).toString("hex")}`;
+  services.logError(error, { id, method: c.req.method, path: c.req.path });
+  if (isUnavailable(error)) {
+    return answerProblem({
+      code: "unavailable",
+      detail: `the database does not answer (${id}).`,
+      hint: "Send the request again in a moment.",
+      headers: { "retry-after": "5" },
+    });
+  }
+  return answerProblem({ code: "internal", detail: `something failed that should not (${id}).`, hint: `The log says more under ${id}.` });
+}
+
+/** Connection lost (08), resources (53), shutdown (57), or no connection at all: all of it passes. */
+function isUnavailable(error: Error): boolean {
+  if (error instanceof AncrageError) return error.code === "ANCRAGE_DATABASE_UNREACHABLE";
+  if (/^(08|53|57)/.test(sqlStateOf(error) ?? "")) return true;
+  return "code" in error && ["ECONNREFUSED", "ECONNRESET", "ENOTFOUND", "ETIMEDOUT", "EPIPE"].includes(String(error.code));
+}

@@ -1,0 +1,137 @@
+import { createRoute, z } from "@hono/zod-openapi";
+import { listAttempts, listDeliveries, readDelivery, type AttemptRow, type DeliveryKey, type DeliveryRow } from "../../store/deliveries.ts";
+import { projectOf } from "../auth.ts";
+import { notFound, refusal } from "../problem.ts";
+import { bearer, invalid, json, listQuery, page, pageOf, problems, rangeOf, rangeQuery, text, type Api } from "../route.ts";
+import { attemptSchema, deliverySchema, deliveryStates } from "../schemas.ts";
+import type { Services } from "../services.ts";
+
+const tags = ["deliveries"];
+
+const list = createRoute({
+  method: "get",
+  path: "/v1/deliveries",
+  tags,
+  security: bearer,
+  summary: "List deliveries, those of the newest messages first",
+  description: "A delivery that has been in memory for less than a second may not be in the list yet.",
+  request: {
+    query: z.strictObject({
+      ...listQuery,
+      ...rangeQuery,
+      event: text("the name of an event").optional(),
+      state: z.enum(deliveryStates, { error: `expected one of ${deliveryStates.join(", ")}` }).optional(),
+      messageId: text("the id of a message").optional(),
+      subscriptionId: text("the id of a subscription").optional(),
+    }),
+  },
+  responses: { 200: json("A page.", page(deliverySchema)), ...problems },
+});
+
+const get = createRoute({
+  method: "get",
+  path: "/v1/deliveries/{id}",
+  tags,
+  security: bearer,
+  summary: "Get a delivery with the answers to its attempts",
+  request: { params: z.object({ id: text("the id of a delivery").openapi({ param: { name: "id", in: "path" } }) }) },
+  responses: { 200: json("The delivery.", deliverySchema), ...problems },
+});
+
+export function addDeliveryRoutes(api: Api, services: Services): void {
+  const { db } = services;
+
+  api.openapi(list, async (c) => {
+    const { project, after, limit, event, state, messageId, subscriptionId, ...range } = c.req.valid("query");
+    const rows = await listDeliveries(db, {
+      project: projectOf(c.get("principal"), project),
+      event,
+      state,
+      messageId,
+      subscriptionId,
+      range: rangeOf(range, Date.now()),
+      after: after === undefined ? undefined : cursorOf(after),
+      limit: limit + 1,
+    });
+    const attempts = Map.groupBy(await listAttempts(db, rows.slice(0, limit), false), formatDeliveryId);
+    return c.json(
+      pageOf(rows, limit, formatDeliveryId, (row) => viewDelivery(row, attempts.get(formatDeliveryId(row)) ?? [])),
+      200,
+    );
+  });
+
+  api.openapi(get, async (c) => {
+    const { id } = c.req.valid("param");
+    const key = parseDeliveryId(id);
+    const row = key === undefined ? undefined : await readDelivery(db, key, c.get("principal").project);
+    if (row === undefined) throw refusal(notFound(`there is no delivery ${JSON.stringify(id)}.`));
+    return c.json(viewDelivery(row, await listAttempts(db, [row], true)), 200);
+  });
+}
+
+/** `dlv_`, the message's id and the subscription's, without their prefixes: a delivery has no column for an id of its own. */
+export function formatDeliveryId({ messageId, subscriptionId }: DeliveryKey): string {
+  return `dlv_${messageId.slice("msg_".length)}_${subscriptionId.slice("sub_".length)}`;
+}
+
+export function parseDeliveryId(id: string): DeliveryKey | undefined {
+  // Both ids are Crockford's base 32, which has no underscore.
+  const [, message, subscription] = /^dlv_([0-9A-Z]{1,60})_([0-9A-Z]{1,60})$/.exec(id) ?? [];
+  if (message === undefined || subscription === undefined) return undefined;
+  return { messageId: `msg_${message}`, subscriptionId: `sub_${subscription}` };
+}
+
+function cursorOf(after: string): DeliveryKey {
+  const key = parseDeliveryId(after);
+  if (key === undefined)
+    throw invalid([{ pointer: "?after", detail: `expected the next of the page before, got ${JSON.stringify(after)}` }]);
+  return key;
+}
+
+export function viewDelivery(row: DeliveryRow, attempts: readonly AttemptRow[]) {
+  return {
+    id: formatDeliveryId(row),
+    project: row.project,
+    messageId: row.messageId,
+    subscriptionId: row.subscriptionId,
+    event: row.event,
+    key: row.key,
+    state: row.state,
+    attempts: [...attempts.map(viewAttempt), ...successOf(row, attempts)],
+    nextAttemptAt: row.nextAttemptAt?.toISOString() ?? null,
+  };
+}
+
+function viewAttempt(row: AttemptRow): z.infer<typeof attemptSchema> {
+  return {
+    round: row.round,
+    number: row.number,
+    at: row.at.toISOString(),
+    status: row.status,
+    // A manual attempt that was taken has a row too; its reason says so, and is none for a reader.
+    reason: isSuccess(row) ? null : row.reason,
+    durationMs: row.durationMs,
+    response: row.response?.toString() ?? null,
+  };
+}
+
+/** The attempt that a delivered row itself tells of: a success by schedule is not written a second time. */
+function successOf(row: DeliveryRow, attempts: readonly AttemptRow[]): readonly z.infer<typeof attemptSchema>[] {
+  if (row.state !== "delivered") return [];
+  if (attempts.some((attempt) => attempt.round === row.round && attempt.number === row.attempts && !attempt.isLate)) return [];
+  return [
+    {
+      round: row.round,
+      number: row.attempts,
+      at: new Date(row.updatedAt.getTime() - (row.durationMs ?? 0)).toISOString(),
+      status: row.lastStatus,
+      reason: null,
+      durationMs: row.durationMs,
+      response: null,
+    },
+  ];
+}
+
+function isSuccess({ status }: AttemptRow): boolean {
+  return status !== null && status >= 200 && status < 300;
+}

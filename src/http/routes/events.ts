@@ -1,0 +1,163 @@
+import { createRoute, z } from "@hono/zod-openapi";
+import type { CatalogueEvent } from "../../event/catalogue.ts";
+import { readMessage } from "../../store/messages.ts";
+import { describeUnknownEvent } from "../../subscription/check-subscription.ts";
+import { projectOf } from "../auth.ts";
+import { refusal } from "../problem.ts";
+import { bearer, json, limit, listQuery, page, pageOf, problems, text, type Api } from "../route.ts";
+import { eventSchema, explanationSchema, formatSchema, messageSchema, newTriggerSchema, triggerSchema } from "../schemas.ts";
+import type { Services, Triggered } from "../services.ts";
+import { viewMessage } from "./messages.ts";
+
+const tags = ["events"];
+const params = z.object({ name: text("the name of an event").openapi({ param: { name: "name", in: "path" } }) });
+const project = listQuery.project;
+
+/** A caller may wait as long as a proxy in between commonly lets it: less than 30 s. */
+const mostWaitSeconds = 25;
+
+const list = createRoute({
+  method: "get",
+  path: "/v1/events",
+  tags,
+  security: bearer,
+  summary: "List events, by name",
+  request: { query: z.strictObject({ after: listQuery.after, limit: limit(200, 1000) }) },
+  responses: { 200: json("A page.", page(eventSchema)), ...problems },
+});
+
+const get = createRoute({
+  method: "get",
+  path: "/v1/events/{name}",
+  tags,
+  security: bearer,
+  summary: "Get an event with its schema",
+  request: { params },
+  responses: { 200: json("The event.", eventSchema), ...problems },
+});
+
+const samples = createRoute({
+  method: "get",
+  path: "/v1/events/{name}/samples",
+  tags,
+  security: bearer,
+  summary: "Samples: recent records, as a delivery sends them",
+  description: "A bare array, newest first; the event's example where there is no record.",
+  request: {
+    params,
+    query: z.strictObject({ project, limit: limit(3, 100), format: formatSchema.optional().openapi({ default: "standard" }) }),
+  },
+  responses: { 200: json("The bodies.", z.array(z.unknown())), ...problems },
+});
+
+const explain = createRoute({
+  method: "get",
+  path: "/v1/events/{name}/explain",
+  tags,
+  security: bearer,
+  summary: "Would it happen for this record, who would receive it, and why not",
+  request: { params, query: z.strictObject({ project, key: text("the key of a record in key") }) },
+  responses: { 200: json("What was found.", explanationSchema), ...problems },
+});
+
+const trigger = createRoute({
+  method: "post",
+  path: "/v1/events/{name}/trigger",
+  tags,
+  security: bearer,
+  summary: "Make an event happen for a record",
+  description: "With `Prefer: wait=5` it waits, for at most that many seconds, until the message is in the journal, and answers with it.",
+  request: {
+    params,
+    query: z.strictObject({ project }),
+    headers: z.object({ prefer: z.string().optional() }),
+    body: { required: true, content: { "application/json": { schema: newTriggerSchema } } },
+  },
+  responses: {
+    200: json("The message; only with `Prefer: wait`.", messageSchema),
+    202: json("It happened, if not yet seen.", triggerSchema),
+    ...problems,
+  },
+});
+
+export function addEventRoutes(api: Api, services: Services): void {
+  const eventOf = (name: string): CatalogueEvent => {
+    const { events } = services.catalogue();
+    const event = events.get(name);
+    if (event !== undefined) return event;
+    throw refusal({ code: "not-found", detail: `${describeUnknownEvent(name, events.keys())}.` });
+  };
+
+  api.openapi(list, (c) => {
+    const { after, limit } = c.req.valid("query");
+    const events = [...services.catalogue().events.values()]
+      .filter((event) => after === undefined || event.name > after)
+      .toSorted((a, b) => (a.name < b.name ? -1 : 1));
+    return c.json(
+      pageOf(events, limit, (event) => event.name, viewEvent),
+      200,
+    );
+  });
+
+  api.openapi(get, (c) => c.json(viewEvent(eventOf(c.req.valid("param").name)), 200));
+
+  api.openapi(samples, async (c) => {
+    const { name } = eventOf(c.req.valid("param").name);
+    const { project, limit, format = "standard" } = c.req.valid("query");
+    return c.json([...(await services.samples(name, { project: projectOf(c.get("principal"), project), limit, format }))], 200);
+  });
+
+  api.openapi(explain, async (c) => {
+    const { name } = eventOf(c.req.valid("param").name);
+    const { project, key } = c.req.valid("query");
+    const { findings, subscriptions, ...rest } = await services.explain(name, { key, project: projectOf(c.get("principal"), project) });
+    return c.json({ ...rest, findings: [...findings], subscriptions: [...subscriptions] }, 200);
+  });
+
+  api.openapi(trigger, async (c) => {
+    const { name } = eventOf(c.req.valid("param").name);
+    const project = projectOf(c.get("principal"), c.req.valid("query").project);
+    const { key, data } = c.req.valid("json");
+    const waitSeconds = parseWait(c.req.valid("header").prefer);
+    const triggered = await services.trigger(name, {
+      key: String(key),
+      data,
+      project,
+      waitMs: waitSeconds === undefined ? undefined : waitSeconds * 1000,
+    });
+    if (triggered === undefined) {
+      throw refusal({
+        code: "not-found",
+        detail: `there is no record ${JSON.stringify(String(key))} for ${name} in project ${JSON.stringify(project)}.`,
+      });
+    }
+    if (waitSeconds === undefined) return c.json({ trigger: triggered.id }, 202);
+    c.header("preference-applied", `wait=${waitSeconds}`);
+    const { outcome } = triggered;
+    if (outcome.kind !== "message") return c.json({ trigger: triggered.id, ...viewOutcome(outcome) }, 202);
+    const message = await readMessage(services.db, outcome.messageId, project);
+    if (message === undefined) throw new Error(`expected message ${outcome.messageId} in the journal, since it was reported as journaled`);
+    return c.json(viewMessage(message), 200);
+  });
+}
+
+function viewEvent({ name, definition, table, rules, jsonSchema }: CatalogueEvent) {
+  return {
+    name,
+    description: definition.description ?? "",
+    table: table?.name ?? null,
+    on: rules.map((rule) => (rule.kind === "update-columns" ? { update: [...rule.columns] } : rule.kind)),
+    schema: jsonSchema ?? null,
+    example: definition.example ?? null,
+  };
+}
+
+function viewOutcome(outcome: Exclude<Triggered["outcome"], { readonly kind: "message" }>) {
+  return outcome.kind === "rejected" ? { outcome: outcome.kind, rejectionId: outcome.rejectionId } : { outcome: outcome.kind };
+}
+
+/** The seconds of `Prefer: wait=5` (RFC 7240), at most 25. What cannot be read is ignored, as that RFC asks. */
+export function parseWait(prefer: string | undefined): number | undefined {
+  const seconds = /(?:^|[,;])\s*wait\s*=\s*"?(\d{1,4})"?\s*(?:$|[,;])/i.exec(prefer ?? "")?.[1];
+  return seconds === undefined ? undefined : Math.min(Number(seconds), mostWaitSeconds);
+}

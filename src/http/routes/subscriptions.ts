@@ -1,0 +1,142 @@
+import { createRoute, z } from "@hono/zod-openapi";
+import type { NewSubscription } from "../../subscription/subscription.ts";
+import { checkUrl } from "../../subscription/check-subscription.ts";
+import { subscriptionFaults } from "../../subscription/subscription.ts";
+import { projectOf, type Principal } from "../auth.ts";
+import { notFound, refusal } from "../problem.ts";
+import { bearer, invalid, json, listQuery, page, pageOf, problems, text, type Api } from "../route.ts";
+import { createdSubscriptionSchema, newSubscriptionSchema, subscriptionSchema, viewSubscription } from "../schemas.ts";
+import type { Services } from "../services.ts";
+
+const tags = ["subscriptions"];
+const params = z.object({ id: text("the id of a subscription").openapi({ param: { name: "id", in: "path" } }) });
+
+const create = createRoute({
+  method: "post",
+  path: "/v1/subscriptions",
+  tags,
+  security: bearer,
+  summary: "Bind events to a URL",
+  description: "No request is made to the URL: the first one is the first message. The secret is shown here alone.",
+  // The body's schema is referred to rather than handed over: `checkSubscription` checks it, for the library's callers too.
+  request: { body: { required: true, content: { "application/json": { schema: { $ref: "#/components/schemas/NewSubscription" } } } } },
+  responses: {
+    201: { ...json("The subscription.", createdSubscriptionSchema), headers: z.object({ Location: z.url() }) },
+    ...problems,
+  },
+});
+
+const list = createRoute({
+  method: "get",
+  path: "/v1/subscriptions",
+  tags,
+  security: bearer,
+  summary: "List subscriptions, newest first",
+  request: {
+    query: z.strictObject({
+      ...listQuery,
+      event: text("the name of an event").optional(),
+      url: z.string().max(2048, "expected at most 2048 characters").optional(),
+      target_url: z.string().max(2048, "expected at most 2048 characters").optional(),
+    }),
+  },
+  responses: { 200: json("A page.", page(subscriptionSchema)), ...problems },
+});
+
+const get = createRoute({
+  method: "get",
+  path: "/v1/subscriptions/{id}",
+  tags,
+  security: bearer,
+  summary: "Get a subscription",
+  description: "A deleted one is not found.",
+  request: { params },
+  responses: { 200: json("The subscription.", subscriptionSchema), ...problems },
+});
+
+const remove = createRoute({
+  method: "delete",
+  path: "/v1/subscriptions/{id}",
+  tags,
+  security: bearer,
+  summary: "Delete a subscription",
+  description: "Once this is answered, no request to the URL begins. Answers the same for one that was deleted before.",
+  request: { params },
+  responses: { 200: json("The subscription, deleted.", subscriptionSchema), ...problems },
+});
+
+export function addSubscriptionRoutes(api: Api, services: Services): void {
+  const { subscriptions } = services;
+  api.openAPIRegistry.register("NewSubscription", newSubscriptionSchema);
+
+  api.openapi(create, async (c) => {
+    const { subscription, secret } = await createFor(services, c.get("principal"), await c.req.json());
+    const location = new URL(`v1/subscriptions/${subscription.id}`, baseUrl(services.publicUrl, c.req.url));
+    return c.json({ ...viewSubscription(subscription), secret }, 201, { Location: location.href });
+  });
+
+  api.openapi(list, async (c) => {
+    const { project, after, limit, event, url, target_url } = c.req.valid("query");
+    const rows = await subscriptions.list({
+      project: projectOf(c.get("principal"), project),
+      event,
+      url: normalizeUrl(url ?? target_url),
+      after,
+      limit: limit + 1,
+    });
+    return c.json(
+      pageOf(rows, limit, (row) => row.id, viewSubscription),
+      200,
+    );
+  });
+
+  api.openapi(get, async (c) => {
+    const { id } = c.req.valid("param");
+    const row = await subscriptions.get(id, c.get("principal").project);
+    if (row === undefined) throw refusal(noSubscription(id));
+    return c.json(viewSubscription(row), 200);
+  });
+
+  api.openapi(remove, async (c) => {
+    const { id } = c.req.valid("param");
+    const row = await subscriptions.delete(id, c.get("principal").project);
+    if (row === undefined) throw refusal(noSubscription(id));
+    return c.json(viewSubscription(row), 200);
+  });
+}
+
+/** Creates a subscription for whoever asks; what is wrong with the input becomes a problem. */
+export async function createFor(services: Services, principal: Principal, input: unknown) {
+  const named = isObject(input) && typeof input["project"] === "string" ? input["project"] : undefined;
+  const project = projectOf(principal, named);
+  try {
+    // Only objects can have a project put into them: what else was sent is refused by the service, which says what it got.
+    return await services.subscriptions.create(
+      (isObject(input) && project !== undefined ? { ...input, project } : input) as NewSubscription,
+    );
+  } catch (error) {
+    const faults = subscriptionFaults(error);
+    throw faults === undefined ? error : invalid(faults);
+  }
+}
+
+function noSubscription(id: string) {
+  return notFound(`there is no subscription ${JSON.stringify(id)}.`);
+}
+
+/** A URL is stored normalised; a filter that is none matches nothing rather than everything. */
+function normalizeUrl(url: string | undefined): string | undefined {
+  if (url === undefined) return undefined;
+  const checked = checkUrl(url, { allowHttp: true });
+  return "href" in checked ? checked.href : url;
+}
+
+/** What links are resolved against: with a slash at the end, so that a path in the public URL stays. */
+export function baseUrl(publicUrl: string | undefined, requestUrl: string): string {
+  const base = publicUrl ?? new URL(requestUrl).origin;
+  return base.endsWith("/") ? base : `${base}/`;
+}
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

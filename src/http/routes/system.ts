@@ -1,0 +1,97 @@
+import { createRoute, z } from "@hono/zod-openapi";
+import { refusal } from "../problem.ts";
+import { bearer, json, problems, type Api } from "../route.ts";
+import { statusSchema } from "../schemas.ts";
+import type { Services } from "../services.ts";
+import { baseUrl } from "./subscriptions.ts";
+
+const tags = ["system"];
+
+const me = createRoute({
+  method: "get",
+  path: "/v1/me",
+  tags,
+  security: bearer,
+  summary: "Whose token this is",
+  description: "For connection tests and labels.",
+  responses: {
+    200: json("The token.", z.object({ name: z.string(), project: z.string().nullable().openapi({ description: "Null: all projects." }) })),
+    ...problems,
+  },
+});
+
+const status = createRoute({
+  method: "get",
+  path: "/v1/status",
+  tags,
+  security: bearer,
+  summary: "What runs, and what needs attention",
+  description: "Only for tokens of all projects.",
+  responses: { 200: json("The status.", statusSchema), ...problems },
+});
+
+const healthz = createRoute({
+  method: "get",
+  path: "/healthz",
+  tags,
+  summary: "Whether the process answers",
+  responses: { 200: json("It does.", z.object({ healthy: z.literal(true) })), ...problems },
+});
+
+const readySchema = z.object({ ready: z.boolean(), problems: z.array(z.string()) });
+const readyz = createRoute({
+  method: "get",
+  path: "/readyz",
+  tags,
+  summary: "Whether changes are captured and delivered",
+  description: "Names the codes of problems only: it is asked without a token.",
+  responses: { 200: json("They are.", readySchema), 503: json("They are not.", readySchema), ...problems },
+});
+
+export function addSystemRoutes(api: Api, services: Services): void {
+  api.openapi(me, (c) => {
+    const { name, project } = c.get("principal");
+    return c.json({ name, project: project ?? null }, 200);
+  });
+
+  api.openapi(status, async (c) => {
+    const { name, project } = c.get("principal");
+    if (project !== undefined) {
+      throw refusal({
+        code: "project-refused",
+        detail: `the token "${name}" is for project ${JSON.stringify(project)}, the status is that of all projects.`,
+        hint: "Use a token of all projects. GET /readyz answers without one.",
+      });
+    }
+    const { isReady, problems, details } = await services.status();
+    return c.json({ ready: isReady, problems: [...problems], details: { ...details } }, 200);
+  });
+
+  api.openapi(healthz, (c) => c.json({ healthy: true as const }, 200));
+
+  api.openapi(readyz, async (c) => {
+    const { isReady, problems } = await services.status();
+    const body = { ready: isReady, problems: problems.map((problem) => problem.code) };
+    return isReady ? c.json(body, 200) : c.json(body, 503);
+  });
+
+  api.openAPIRegistry.registerComponent("securitySchemes", "bearer", {
+    type: "http",
+    scheme: "bearer",
+    description: "A token of one project, or of all.",
+  });
+  api.get("/openapi.json", (c) =>
+    c.json(
+      api.getOpenAPI31Document({
+        openapi: "3.1.0",
+        info: {
+          title: "Ancrage",
+          version: "1",
+          description: "Binds what happens inside an application to URLs outside it. Errors are problems (RFC 9457).",
+        },
+        servers: [{ url: baseUrl(services.publicUrl, c.req.url).replace(/\/$/, "") }],
+        security: [{ bearer: [] }],
+      }),
+    ),
+  );
+}

@@ -1,0 +1,198 @@
+import { z } from "@hono/zod-openapi";
+import { subscriptionFormats, type SubscriptionRow } from "../store/subscriptions.ts";
+
+/** The objects of the API, for its types and its OpenAPI document. Times are ISO 8601 with `Z`. */
+
+const time = z.iso.datetime();
+
+const fault = z.object({
+  pointer: z.string().openapi({ description: "Where: a JSON pointer into the body; ?name for a parameter of the query." }),
+  detail: z.string(),
+});
+
+export const problemSchema = z
+  .object({
+    type: z.string(),
+    title: z.string(),
+    status: z.int(),
+    code: z.string(),
+    detail: z.string(),
+    hint: z.string().optional(),
+    errors: z.array(fault).optional(),
+  })
+  .openapi("Problem");
+
+export const formatSchema = z.enum(subscriptionFormats, { error: `expected one of ${subscriptionFormats.join(", ")}` });
+
+/** For the document only: `checkSubscription` checks, since it explains better and the library's callers need it too. */
+export const newSubscriptionSchema = z
+  .strictObject({
+    event: z.string().optional().openapi({ description: "The event. Either this or events is needed." }),
+    events: z.array(z.string()).min(1).max(100).optional(),
+    url: z.url().max(2048).optional().openapi({ description: "Where to send. Either this or target_url is needed." }),
+    target_url: z.url().max(2048).optional().openapi({ description: "The same as url, as REST-hook clients name it." }),
+    subscription_url: z
+      .url()
+      .max(2048)
+      .optional()
+      .openapi({ description: "The same as url, as old REST-hook clients name it.", deprecated: true }),
+    description: z.string().max(1000).optional(),
+    format: formatSchema.optional().openapi({ default: "standard" }),
+    metadata: z.record(z.string(), z.unknown()).optional().openapi({ description: "Anything; at most 8,192 characters of JSON." }),
+    project: z.string().min(1).max(200).optional().openapi({ description: "Only for tokens of all projects.", default: "default" }),
+    secret: z.string().optional().openapi({ description: "whsec_ and the base64 of 24 to 64 bytes. Default: new random bytes." }),
+  })
+  .openapi("NewSubscription");
+
+export const subscriptionSchema = z
+  .object({
+    id: z.string().openapi({ example: "sub_01K9ZQ4W7M3V2C8H5T6R0XNBEP" }),
+    project: z.string(),
+    events: z.array(z.string()),
+    url: z.string(),
+    description: z.string(),
+    format: formatSchema,
+    filter: z.unknown(),
+    headers: z.record(z.string(), z.string()),
+    order: z.enum(["none", "record", "all"]),
+    limits: z.record(z.string(), z.unknown()),
+    metadata: z.record(z.string(), z.unknown()),
+    expiresAt: time.nullable(),
+    state: z.enum(["enabled", "paused", "disabled", "deleted"]),
+    stateReason: z.string().nullable(),
+    createdAt: time,
+  })
+  .openapi("Subscription");
+
+export const createdSubscriptionSchema = subscriptionSchema
+  .extend({ secret: z.string().openapi({ description: "whsec_…; no other answer shows it." }) })
+  .openapi("CreatedSubscription");
+
+export const eventSchema = z
+  .object({
+    name: z.string(),
+    description: z.string(),
+    table: z.string().nullable(),
+    on: z.array(z.union([z.string(), z.object({ update: z.array(z.string()) })])).openapi({
+      description: "When it happens by itself; empty where it is only triggered.",
+    }),
+    schema: z.unknown().openapi({ description: "The JSON Schema of the payload; null where the event has none." }),
+    example: z.unknown().openapi({ description: "The event's own example; null where it has none." }),
+  })
+  .openapi("Event");
+
+export const explanationSchema = z
+  .object({
+    event: z.string(),
+    key: z.string(),
+    project: z.string().nullable(),
+    fires: z.boolean(),
+    findings: z.array(z.string()),
+    payload: z.unknown(),
+    subscriptions: z.array(z.object({ id: z.string(), url: z.string(), receives: z.boolean(), reason: z.string().nullable() })),
+  })
+  .openapi("Explanation");
+
+export const newTriggerSchema = z
+  .strictObject(
+    {
+      key: z.union([z.string().min(1), z.int()], { error: "expected the key of a record: a text or a whole number" }),
+      data: z.unknown().optional().openapi({ description: "Handed to the payload function as data." }),
+    },
+    { error: (issue) => (issue.code === "invalid_type" ? "expected an object" : undefined) },
+  )
+  .openapi("NewTrigger");
+
+export const triggerSchema = z
+  .object({
+    trigger: z.uuid(),
+    outcome: z.enum(["pending", "rejected", "nothing"]).optional().openapi({ description: "Only with Prefer: wait." }),
+    rejectionId: z.string().optional(),
+  })
+  .openapi("Trigger");
+
+export const messageSchema = z
+  .object({
+    id: z.string(),
+    project: z.string(),
+    event: z.string(),
+    key: z.string(),
+    committedAt: time,
+    payload: z.unknown(),
+  })
+  .openapi("Message");
+
+export const attemptSchema = z
+  .object({
+    round: z.int().openapi({ description: "One more for each time it was sent again by hand." }),
+    number: z.int(),
+    at: time,
+    status: z.int().nullable(),
+    reason: z.string().nullable().openapi({ description: "Why it failed; null where it was delivered." }),
+    durationMs: z.int().nullable(),
+    response: z
+      .string()
+      .nullable()
+      .openapi({ description: "The answer's first bytes, read as UTF-8. Only where one delivery is asked for." }),
+  })
+  .openapi("Attempt");
+
+export const deliveryStates = ["pending", "retrying", "delivered", "exhausted", "canceled"] as const;
+
+export const deliverySchema = z
+  .object({
+    id: z.string(),
+    project: z.string(),
+    messageId: z.string(),
+    subscriptionId: z.string(),
+    event: z.string(),
+    key: z.string(),
+    state: z.enum(deliveryStates),
+    attempts: z.array(attemptSchema),
+    nextAttemptAt: time.nullable(),
+  })
+  .openapi("Delivery");
+
+export const rejectionSchema = z
+  .object({
+    id: z.string(),
+    project: z.string(),
+    event: z.string(),
+    key: z.string(),
+    committedAt: time,
+    reason: z.string(),
+    error: z.string(),
+  })
+  .openapi("Rejection");
+
+export const statusSchema = z
+  .object({
+    ready: z.boolean(),
+    problems: z.array(z.object({ code: z.string(), message: z.string(), hint: z.string().optional() })),
+    details: z.record(z.string(), z.unknown()),
+  })
+  .openapi("Status");
+
+export type SubscriptionView = z.infer<typeof subscriptionSchema>;
+
+/** A subscription as the API shows it: never its secrets, and the values of its headers hidden. */
+export function viewSubscription(row: SubscriptionRow): SubscriptionView {
+  return {
+    id: row.id,
+    project: row.project,
+    events: [...row.events],
+    url: row.url,
+    description: row.description,
+    format: row.format,
+    filter: row.filter,
+    // Receivers' own credentials stand in these: whoever may list subscriptions need not learn them.
+    headers: Object.fromEntries(Object.keys(row.headers).map((name) => [name, "…"])),
+    order: row.order,
+    limits: { ...row.limits },
+    metadata: { ...row.metadata },
+    expiresAt: row.expiresAt?.toISOString() ?? null,
+    state: row.state,
+    stateReason: row.stateReason,
+    createdAt: row.createdAt.toISOString(),
+  };
+}

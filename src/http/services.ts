@@ -1,0 +1,94 @@
+import type pg from "pg";
+import type { Catalogue } from "../event/catalogue.ts";
+import type { SubscriptionFormat } from "../store/subscriptions.ts";
+import type { SubscriptionService } from "../subscription/subscription.ts";
+
+/**
+ * All that the API does not do itself. `project` undefined means any project: the token is for all of them and the request named none.
+ */
+export interface Services {
+  /** A pool of its own: what is listed here must not wait for, nor hold up, the journal. */
+  readonly db: pg.Pool;
+  readonly subscriptions: SubscriptionService;
+  /** The events as they are now; `dev` reloads them. */
+  readonly catalogue: () => Catalogue;
+  /** Newest first, at most `limit`, each what a delivery's body holds (parsed). Never empty where a record, a message or an example is there. */
+  samples(event: string, options: SampleOptions): Promise<readonly unknown[]>;
+  explain(event: string, options: { readonly key: string; readonly project: string | undefined }): Promise<Explanation>;
+  /**
+   * Emits what `ancrage.trigger` emits, in a transaction of its own. With `waitMs` it resolves when the occurrence is journaled, or
+   * when that time is over.
+   *
+   * @returns undefined where `project` is given and the key is no record of it: one project's token must not make events of another
+   */
+  trigger(event: string, options: TriggerOptions): Promise<Triggered | undefined>;
+  status(): Promise<Status>;
+  /** What `Location` and links are built from; else the request's own origin. */
+  readonly publicUrl?: string | undefined;
+  /** Good for all projects. */
+  readonly operatorToken: string;
+  /** Takes an error that the API answered as 500 or 503, with the id that its answer names. */
+  readonly logError: (error: unknown, context: { readonly id: string; readonly method: string; readonly path: string }) => void;
+}
+
+export interface SampleOptions {
+  readonly project: string | undefined;
+  readonly limit: number;
+  readonly format: SubscriptionFormat;
+}
+
+/** Whether an event would happen for a record as it is now, who would receive it, and why not. */
+export interface Explanation {
+  readonly event: string;
+  readonly key: string;
+  /** Whose record it is; null where there is no such record. */
+  readonly project: string | null;
+  readonly fires: boolean;
+  /** What was found, one sentence each: the record, `where`, the rules, the payload. */
+  readonly findings: readonly string[];
+  /** What would be sent; null where nothing would. */
+  readonly payload: unknown;
+  readonly subscriptions: readonly {
+    readonly id: string;
+    readonly url: string;
+    readonly receives: boolean;
+    /** Why it does not; null where it does. */
+    readonly reason: string | null;
+  }[];
+}
+
+export interface TriggerOptions {
+  readonly key: string;
+  readonly data: unknown;
+  readonly project: string | undefined;
+  readonly waitMs: number | undefined;
+}
+
+export interface Triggered {
+  /** The UUID of the trigger. */
+  readonly id: string;
+  /** What came of it: `pending` without `waitMs` and where that was too short. */
+  readonly outcome:
+    | { readonly kind: "pending" }
+    | { readonly kind: "message"; readonly messageId: string }
+    | { readonly kind: "rejected"; readonly rejectionId: string }
+    /** The payload function returned undefined. */
+    | { readonly kind: "nothing" };
+}
+
+export interface Status {
+  /** Whether changes are captured and delivered: what `/readyz` answers. */
+  readonly isReady: boolean;
+  /** What needs attention: a gap, a parked event, a refused migration. */
+  readonly problems: readonly StatusProblem[];
+  /** Positions, lags and counts, as `GET /v1/status` shows them. */
+  readonly details: Readonly<Record<string, unknown>>;
+}
+
+export interface StatusProblem {
+  /** An error code of `errors.ts`, or a state's name. */
+  readonly code: string;
+  readonly message: string;
+  /** What to do. */
+  readonly hint?: string;
+}

@@ -1,0 +1,174 @@
+import type { DayRange } from "./messages.ts";
+import type { Queryable } from "./subscriptions.ts";
+
+export type DeliveryState = "pending" | "retrying" | "delivered" | "exhausted" | "canceled";
+
+/** One message for one subscription, with the message's event and key. */
+export interface DeliveryRow {
+  readonly messageId: string;
+  readonly subscriptionId: string;
+  readonly project: string;
+  readonly event: string;
+  readonly key: string;
+  readonly state: DeliveryState;
+  readonly round: number;
+  /** How many there were in this round. */
+  readonly attempts: number;
+  readonly nextAttemptAt: Date | null;
+  readonly lastStatus: number | null;
+  readonly lastReason: string | null;
+  readonly durationMs: number | null;
+  readonly updatedAt: Date;
+}
+
+/** A failed attempt, or one by hand. A first success has no row: the delivery's own holds it. */
+export interface AttemptRow {
+  readonly messageId: string;
+  readonly subscriptionId: string;
+  readonly round: number;
+  readonly number: number;
+  readonly at: Date;
+  readonly status: number | null;
+  readonly reason: string;
+  readonly durationMs: number;
+  readonly isLate: boolean;
+  /** The answer's first bytes. */
+  readonly response: Buffer | null;
+}
+
+interface StoredDelivery {
+  readonly message_id: string;
+  readonly subscription_id: string;
+  readonly project: string;
+  readonly event: string;
+  readonly key: string;
+  readonly state: DeliveryState;
+  readonly round: number;
+  readonly attempts: number;
+  readonly next_attempt_at: Date | null;
+  readonly last_status: number | null;
+  readonly last_reason: string | null;
+  readonly duration_ms: number | null;
+  readonly updated_at: Date;
+}
+
+interface StoredAttempt {
+  readonly message_id: string;
+  readonly subscription_id: string;
+  readonly round: number;
+  readonly number: number;
+  readonly at: Date;
+  readonly status: number | null;
+  readonly reason: string;
+  readonly duration_ms: number;
+  readonly is_late: boolean;
+  readonly response: Buffer | null;
+}
+
+/** The primary key of a delivery. */
+export interface DeliveryKey {
+  readonly messageId: string;
+  readonly subscriptionId: string;
+}
+
+export interface DeliveryFilter {
+  /** Undefined: of all projects. */
+  readonly project: string | undefined;
+  readonly event?: string | undefined;
+  readonly state?: DeliveryState | undefined;
+  readonly messageId?: string | undefined;
+  readonly subscriptionId?: string | undefined;
+  readonly range: DayRange;
+  /** The delivery that the last page ended with. */
+  readonly after?: DeliveryKey | undefined;
+  readonly limit: number;
+}
+
+const deliveryColumns = `
+  d.message_id, d.subscription_id, d.project, m.event, m.key, d.state, d.round, d.attempts, d.next_attempt_at, d.last_status,
+  d.last_reason, d.duration_ms, d.updated_at`;
+
+/** Those of the newest messages first. The message is in its delivery's day: the range is said of both, so that few partitions are read. */
+export async function listDeliveries(db: Queryable, filter: DeliveryFilter): Promise<readonly DeliveryRow[]> {
+  const { rows } = await db.query<StoredDelivery>(
+    `select ${deliveryColumns}
+     from ancrage.deliveries d join ancrage.messages m on m.id = d.message_id
+     where d.message_id >= 'msg_' || ancrage.base32($1, 10) and m.id >= 'msg_' || ancrage.base32($1, 10)
+       and d.message_id < 'msg_' || ancrage.base32($2, 10) and m.id < 'msg_' || ancrage.base32($2, 10)
+       and ($3::text is null or d.project = $3)
+       and ($4::text is null or m.event = $4)
+       and ($5::ancrage.delivery_state is null or d.state = $5)
+       and ($6::text is null or d.message_id = $6)
+       and ($7::text is null or d.subscription_id = $7)
+       and ($8::text is null or (d.message_id, d.subscription_id) < ($8, $9))
+     order by d.message_id desc, d.subscription_id desc
+     limit $10`,
+    [
+      filter.range.fromMs,
+      filter.range.toMs,
+      filter.project,
+      filter.event,
+      filter.state,
+      filter.messageId,
+      filter.subscriptionId,
+      filter.after?.messageId,
+      filter.after?.subscriptionId,
+      filter.limit,
+    ],
+  );
+  return rows.map(deliveryFromStored);
+}
+
+export async function readDelivery(db: Queryable, key: DeliveryKey, project: string | undefined): Promise<DeliveryRow | undefined> {
+  const { rows } = await db.query<StoredDelivery>(
+    `select ${deliveryColumns}
+     from ancrage.deliveries d join ancrage.messages m on m.id = d.message_id
+     where d.message_id = $1 and m.id = $1 and d.subscription_id = $2 and ($3::text is null or d.project = $3)`,
+    [key.messageId, key.subscriptionId, project],
+  );
+  return rows[0] === undefined ? undefined : deliveryFromStored(rows[0]);
+}
+
+/** The attempts of some deliveries, in the order they were made. Answers are read only where `withResponse`: each may be 16 KiB. */
+export async function listAttempts(db: Queryable, keys: readonly DeliveryKey[], withResponse: boolean): Promise<readonly AttemptRow[]> {
+  if (keys.length === 0) return [];
+  const { rows } = await db.query<StoredAttempt>(
+    `select a.message_id, a.subscription_id, a.round, a.number, a.at, a.status, a.reason, a.duration_ms, a.is_late,
+       case when $3 then a.response end as response
+     from ancrage.attempts a
+     where a.message_id = any ($1::text[])
+       and (a.message_id, a.subscription_id) in (select * from unnest($1::text[], $2::text[]))
+     order by a.message_id, a.subscription_id, a.round, a.number, a.at`,
+    [keys.map((key) => key.messageId), keys.map((key) => key.subscriptionId), withResponse],
+  );
+  return rows.map((row) => ({
+    messageId: row.message_id,
+    subscriptionId: row.subscription_id,
+    round: row.round,
+    number: row.number,
+    at: row.at,
+    status: row.status,
+    reason: row.reason,
+    durationMs: row.duration_ms,
+    isLate: row.is_late,
+    response: row.response,
+  }));
+}
+
+function deliveryFromStored(row: StoredDelivery): DeliveryRow {
+  return {
+    messageId: row.message_id,
+    subscriptionId: row.subscription_id,
+    project: row.project,
+    event: row.event,
+    key: row.key,
+    state: row.state,
+    round: row.round,
+    attempts: row.attempts,
+    nextAttemptAt: row.next_attempt_at,
+    lastStatus: row.last_status,
+    lastReason: row.last_reason,
+    durationMs: row.duration_ms,
+    updatedAt: row.updated_at,
+  };
+}

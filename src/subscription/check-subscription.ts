@@ -1,0 +1,190 @@
+import { isDeepStrictEqual } from "node:util";
+import { nearestName } from "../event/fault.ts";
+import { subscriptionFormats, type SubscriptionFormat } from "../store/subscriptions.ts";
+import { parseSecret } from "./secret.ts";
+
+/** One thing that is wrong with an input, and where: a JSON pointer. */
+export interface Fault {
+  readonly pointer: string;
+  readonly detail: string;
+}
+
+/** What a subscription is made of, checked and with its defaults. */
+export interface CheckedSubscription {
+  readonly events: readonly string[];
+  /** Normalised: the host in punycode and lower case, no default port. */
+  readonly url: string;
+  readonly description: string;
+  readonly format: SubscriptionFormat;
+  readonly metadata: Readonly<Record<string, unknown>>;
+  /** Undefined where the caller leaves it to us. */
+  readonly project: string | undefined;
+  readonly secret: Buffer | undefined;
+}
+
+export interface SubscriptionRules {
+  /** The names of all events. */
+  readonly events: Iterable<string>;
+  readonly url: UrlRules;
+}
+
+export interface UrlRules {
+  /** Takes `http:` too. Default: `https:` only. */
+  readonly allowHttp?: boolean;
+  /** Why this URL may not be subscribed, as an operator or the address guard has it; undefined where it may. */
+  readonly refuse?: (url: URL) => string | undefined;
+}
+
+const mostEvents = 100;
+const mostCharacters = { url: 2048, description: 1000, project: 200, metadata: 8192 };
+
+// REST-hook clients of Zapier's first years send target_url, and some its older name beside it.
+const urlFields = ["url", "target_url", "subscription_url"] as const;
+const fields: ReadonlySet<string> = new Set([...urlFields, "event", "events", "description", "format", "metadata", "project", "secret"]);
+
+/** Checks all of an input at once, so that whoever wrote it corrects it once. */
+export function checkSubscription(
+  input: unknown,
+  rules: SubscriptionRules,
+): { readonly kind: "checked"; readonly value: CheckedSubscription } | { readonly kind: "refused"; readonly faults: readonly Fault[] } {
+  if (!isObject(input)) return { kind: "refused", faults: [{ pointer: "", detail: `expected an object, got ${show(input)}` }] };
+  const faults: Fault[] = [];
+  const refuse = (pointer: string, detail: string): undefined => void faults.push({ pointer, detail });
+
+  for (const name of Object.keys(input)) {
+    if (fields.has(name)) continue;
+    const meant = nearestName(name, [...fields]);
+    refuse(pointerTo(name), `unknown field${meant === undefined ? "" : `; did you mean "${meant}"?`} Expected: ${[...fields].join(", ")}`);
+  }
+  const events = checkEvents(input, new Set(rules.events), refuse);
+  const url = checkUrlFields(input, rules.url, refuse);
+  const description = checkText(input, "description", mostCharacters.description, refuse);
+  const format = checkFormat(input["format"], refuse);
+  const metadata = checkMetadata(input["metadata"], refuse);
+  const project = checkText(input, "project", mostCharacters.project, refuse);
+  if (project === "") refuse("/project", `expected the name of a project, got ""`);
+  const secret = checkSecret(input["secret"], refuse);
+
+  if (faults.length > 0 || events === undefined || url === undefined || format === undefined || metadata === undefined) {
+    return { kind: "refused", faults };
+  }
+  return { kind: "checked", value: { events, url, description: description ?? "", format, metadata, project, secret } };
+}
+
+type Refuse = (pointer: string, detail: string) => undefined;
+type Input = Readonly<Record<string, unknown>>;
+
+function checkEvents(input: Input, known: ReadonlySet<string>, refuse: Refuse): readonly string[] | undefined {
+  const { event, events } = input;
+  if (event !== undefined && events !== undefined && !isDeepStrictEqual([event], events)) {
+    return refuse("/events", `expected either event or events, got both: ${show(event)} and ${show(events)}`);
+  }
+  if (event === undefined && events === undefined)
+    return refuse("/event", "expected the name of an event (or several in events), got none");
+  const names = event === undefined ? events : [event];
+  const pointerOf = (index: number): string => (event === undefined ? `/events/${index}` : "/event");
+  if (!Array.isArray(names)) return refuse("/events", `expected an array of names of events, got ${show(names)}`);
+  if (names.length === 0) return refuse("/events", "expected at least one name of an event, got an empty array");
+  if (names.length > mostEvents) return refuse("/events", `expected at most ${mostEvents} names of events, got ${names.length}`);
+  for (const [index, name] of names.entries()) {
+    if (typeof name !== "string") refuse(pointerOf(index), `expected the name of an event, got ${show(name)}`);
+    else if (!known.has(name)) refuse(pointerOf(index), describeUnknownEvent(name, known));
+  }
+  return [...new Set(names.filter((name): name is string => typeof name === "string"))];
+}
+
+/** Says that no event has this name, and which one comes nearest. */
+export function describeUnknownEvent(name: string, known: Iterable<string>): string {
+  const names = [...known];
+  const meant = nearestName(name, names);
+  if (meant !== undefined) return `no event is called ${show(name)}; did you mean "${meant}"?`;
+  return `no event is called ${show(name)}; ${names.length === 0 ? "none is defined" : "GET /v1/events lists those there are"}`;
+}
+
+function checkUrlFields(input: Input, rules: UrlRules, refuse: Refuse): string | undefined {
+  const given = urlFields.filter((name) => input[name] !== undefined);
+  const [first, ...others] = given;
+  if (first === undefined) return refuse("/url", "expected the URL to send to (as url or target_url), got none");
+  const different = others.find((name) => input[name] !== input[first]);
+  if (different !== undefined) {
+    return refuse(`/${different}`, `expected one URL, got ${show(input[first])} in ${first} and ${show(input[different])}`);
+  }
+  const checked = checkUrl(input[first], rules);
+  return "fault" in checked ? refuse(`/${first}`, checked.fault) : checked.href;
+}
+
+/** Checks how a URL is written. Whether the address behind it may be reached is decided when it is connected to. */
+export function checkUrl(value: unknown, rules: UrlRules): { readonly href: string } | { readonly fault: string } {
+  const schemes = rules.allowHttp === true ? "an https: or http: URL" : "an https: URL";
+  if (typeof value !== "string") return { fault: `expected ${schemes}, got ${show(value)}` };
+  if (value.length > mostCharacters.url) return { fault: `expected at most ${mostCharacters.url} characters, got ${value.length}` };
+  // WHATWG parsing drops such characters without a word, and the URL that is sent to would not be the one that was written.
+  if (/[\p{Cc}\s]/u.test(value)) return { fault: `expected ${schemes} without spaces and control characters, got ${show(value)}` };
+  if (!URL.canParse(value)) return { fault: `expected ${schemes}, got ${show(value)}` };
+  const url = new URL(value);
+  if (url.username !== "" || url.password !== "") return { fault: "expected a URL without user and password, got one with them" };
+  if (url.protocol !== "https:" && !(url.protocol === "http:" && rules.allowHttp === true)) {
+    return { fault: `expected ${schemes}, got ${show(value)}` };
+  }
+  // A fragment is never sent: whoever writes one expects something that will not happen. `hash` is empty for a bare "#".
+  if (url.href.includes("#")) return { fault: `expected a URL without a fragment, got ${show(value)}` };
+  if (url.href.length > mostCharacters.url) {
+    return { fault: `expected at most ${mostCharacters.url} characters once encoded, got ${url.href.length}` };
+  }
+  const refused = rules.refuse?.(url);
+  return refused === undefined ? { href: url.href } : { fault: refused };
+}
+
+function checkText(input: Input, name: "description" | "project", most: number, refuse: Refuse): string | undefined {
+  const value = input[name];
+  if (value === undefined) return undefined;
+  if (typeof value !== "string") return refuse(`/${name}`, `expected a text, got ${show(value)}`);
+  if (value.length > most) return refuse(`/${name}`, `expected at most ${most} characters, got ${value.length}`);
+  return hasNul(value) ? refuse(`/${name}`, "expected a text without the character U+0000, which PostgreSQL cannot store") : value;
+}
+
+function checkFormat(value: unknown, refuse: Refuse): SubscriptionFormat | undefined {
+  if (value === undefined) return "standard";
+  const format = subscriptionFormats.find((name) => name === value);
+  return format ?? refuse("/format", `expected one of ${subscriptionFormats.join(", ")}, got ${show(value)}`);
+}
+
+function checkMetadata(value: unknown, refuse: Refuse): Readonly<Record<string, unknown>> | undefined {
+  if (value === undefined) return {};
+  if (!isObject(value)) return refuse("/metadata", `expected an object, got ${show(value)}`);
+  const text = JSON.stringify(value);
+  if (text.length > mostCharacters.metadata) {
+    return refuse("/metadata", `expected at most ${mostCharacters.metadata} characters of JSON, got ${text.length}`);
+  }
+  return text.includes("\\u0000")
+    ? refuse("/metadata", "expected texts without the character U+0000, which PostgreSQL cannot store")
+    : value;
+}
+
+function checkSecret(value: unknown, refuse: Refuse): Buffer | undefined {
+  if (value === undefined) return undefined;
+  // The value stays out of every message: messages are logged.
+  if (typeof value !== "string") return refuse("/secret", `expected a text that begins with "whsec_", got a ${typeof value}`);
+  const secret = parseSecret(value);
+  return Buffer.isBuffer(secret) ? secret : refuse("/secret", secret.fault);
+}
+
+function isObject(value: unknown): value is Input {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function hasNul(text: string): boolean {
+  return text.includes("\u0000");
+}
+
+/** A JSON pointer to a member (RFC 6901). */
+function pointerTo(name: string): string {
+  return `/${name.replaceAll("~", "~0").replaceAll("/", "~1")}`;
+}
+
+/** A value as a message shows it, cut where it is long. */
+function show(value: unknown): string {
+  if (value === undefined) return "nothing";
+  const text = JSON.stringify(value);
+  return text.length > 200 ? `${text.slice(0, 200)}…` : text;
+}
