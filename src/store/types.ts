@@ -296,6 +296,7 @@ export function formatValue(value: unknown): string {
  * pg writes the machine's local time with an offset, and a `timestamp` column would drop the offset.
  */
 export function toParameter(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(toParameter);
   return value instanceof Date ? formatValue(value) : value;
 }
 
