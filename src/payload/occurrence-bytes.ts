@@ -1,0 +1,151 @@
+import type { Action, Row, Value } from "../capture/change.ts";
+import { AncrageError } from "../errors.ts";
+import type { CatalogueEvent } from "../event/catalogue.ts";
+import type { Occurrence } from "../match.ts";
+
+/** An occurrence as a rejection keeps it: JSON, so that a retry needs no log, and a person can read it. */
+interface StoredOccurrence {
+  readonly event: string;
+  readonly key: string;
+  readonly reason: Occurrence["reason"];
+  readonly action?: Action;
+  readonly actor?: string;
+  readonly transaction: { readonly xid: number; readonly commitLsn: string; readonly committedAtUs: string };
+  readonly position: { readonly commitLsn: string; readonly changeLsn: string; readonly ordinal: number };
+  readonly before?: StoredRow;
+  readonly record?: StoredRow;
+  readonly data?: unknown;
+  /** Why `data` is not here: a tracking handler may give anything, a cycle included. */
+  readonly dataLost?: string;
+}
+
+/** Kinds of values apart, since a `jsonb` may hold whatever mark would stand for the other kinds. */
+interface StoredRow {
+  readonly values: Readonly<Record<string, unknown>>;
+  /** `bytea` in base 64, arrays of it nested. */
+  readonly bytes?: Readonly<Record<string, unknown>>;
+  /** Columns that the log did not carry: reading them throws after a retry as it did before. */
+  readonly unlogged?: readonly string[];
+}
+
+export function formatOccurrence(occurrence: Occurrence): Buffer {
+  const { event, key, reason, action, actor, transaction, position, before, record, data } = occurrence;
+  const stored: StoredOccurrence = {
+    event: event.name,
+    key,
+    reason,
+    ...(action === undefined ? {} : { action }),
+    ...(actor === undefined ? {} : { actor }),
+    transaction: {
+      xid: transaction.xid,
+      commitLsn: String(transaction.commitLsn),
+      committedAtUs: String(transaction.committedAtUs),
+    },
+    position: { commitLsn: String(position.commitLsn), changeLsn: String(position.changeLsn), ordinal: position.ordinal },
+    ...(before === undefined ? {} : { before: storeRow(before) }),
+    ...(record === undefined ? {} : { record: storeRow(record) }),
+    ...storeData(data),
+  };
+  return Buffer.from(JSON.stringify(stored));
+}
+
+/**
+ * The occurrence that a rejection keeps.
+ *
+ * @throws AncrageError `ANCRAGE_TRIGGER_UNKNOWN_EVENT` where no file defines its event any more, `ANCRAGE_VALUE_INVALID` where its data
+ *   could not be kept
+ */
+export function parseOccurrence(bytes: Buffer, events: ReadonlyMap<string, CatalogueEvent>): Occurrence {
+  const stored = JSON.parse(bytes.toString()) as StoredOccurrence;
+  const event = events.get(stored.event);
+  if (event === undefined) {
+    throw new AncrageError("ANCRAGE_TRIGGER_UNKNOWN_EVENT", `the rejection is one of "${stored.event}", which no file defines any more.`, {
+      hint: `Restore events/${stored.event.replaceAll(".", "/")}.ts, or leave the rejection.`,
+    });
+  }
+  if (stored.dataLost !== undefined) {
+    throw new AncrageError("ANCRAGE_VALUE_INVALID", `the data given to trigger("${stored.event}") could not be kept: ${stored.dataLost}.`, {
+      hint: "Trigger the event again, with data that JSON can hold.",
+    });
+  }
+  const { transaction, position } = stored;
+  return {
+    event,
+    key: stored.key,
+    reason: stored.reason,
+    action: stored.action,
+    actor: stored.actor,
+    transaction: {
+      xid: transaction.xid,
+      commitLsn: BigInt(transaction.commitLsn),
+      committedAtUs: BigInt(transaction.committedAtUs),
+    },
+    position: { commitLsn: BigInt(position.commitLsn), changeLsn: BigInt(position.changeLsn), ordinal: position.ordinal },
+    before: stored.before === undefined ? undefined : restoreRow(stored.before, event),
+    record: stored.record === undefined ? undefined : restoreRow(stored.record, event),
+    data: stored.data,
+  };
+}
+
+function storeData(data: unknown): Pick<StoredOccurrence, "data" | "dataLost"> {
+  if (data === undefined) return {};
+  try {
+    // By way of text: an object whose `toJSON` gives nothing would else vanish without a word.
+    const json = JSON.stringify(data) as string | undefined;
+    return json === undefined ? { dataLost: `it is a ${typeof data}` } : { data: JSON.parse(json) as unknown };
+  } catch (error) {
+    return { dataLost: error instanceof Error ? error.message : "JSON cannot hold it" };
+  }
+}
+
+function storeRow(row: Row): StoredRow {
+  const values: [string, unknown][] = [];
+  const bytes: [string, unknown][] = [];
+  const unlogged: string[] = [];
+  for (const column of Object.keys(row)) {
+    let value: Value;
+    try {
+      value = row[column];
+    } catch (error) {
+      if (!(error instanceof AncrageError) || error.code !== "ANCRAGE_COLUMN_NOT_LOGGED") throw error;
+      unlogged.push(column);
+      continue;
+    }
+    if (holdsBytes(value)) bytes.push([column, mapNested(value, (item) => (Buffer.isBuffer(item) ? item.toString("base64") : item))]);
+    else values.push([column, value]);
+  }
+  return {
+    values: Object.fromEntries(values),
+    ...(bytes.length === 0 ? {} : { bytes: Object.fromEntries(bytes) }),
+    ...(unlogged.length === 0 ? {} : { unlogged }),
+  };
+}
+
+function restoreRow({ values, bytes = {}, unlogged = [] }: StoredRow, event: CatalogueEvent): Row {
+  const decoded = Object.entries(bytes).map(([column, value]) => [
+    column,
+    mapNested(value, (item) => (typeof item === "string" ? Buffer.from(item, "base64") : item)),
+  ]);
+  const row: Row = { ...values, ...Object.fromEntries(decoded) };
+  for (const column of unlogged) {
+    Object.defineProperty(row, column, {
+      enumerable: true,
+      get() {
+        throw new AncrageError(
+          "ANCRAGE_COLUMN_NOT_LOGGED",
+          `the write-ahead log did not carry column "${column}" of "${event.table?.name ?? event.name}" for this change.`,
+          { hint: "Read the column with load(table, key): it is then as it is now." },
+        );
+      },
+    });
+  }
+  return row;
+}
+
+function holdsBytes(value: unknown): boolean {
+  return Buffer.isBuffer(value) || (Array.isArray(value) && value.some(holdsBytes));
+}
+
+function mapNested(value: unknown, map: (item: unknown) => unknown): unknown {
+  return Array.isArray(value) ? value.map((item) => mapNested(item, map)) : map(value);
+}
