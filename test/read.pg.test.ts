@@ -195,8 +195,8 @@ describe("by conditions", () => {
     [{}, "at least one column"],
     [{ email: undefined }, 'undefined for "email"'],
     [{ mail: "x" }, 'the column "mail", expected one of id, email, country, born'],
-    [{ id: [1, 2] }, '[1,2] for "id", expected one value of the type integer'],
-    [{ email: { like: "%" } }, '{"like":"%"} for "email", expected one value of the type text'],
+    [{ id: [1, 2] }, '[ 1, 2 ] for "id", expected one value of the type integer'],
+    [{ email: { like: "%" } }, `{ like: '%' } for "email", expected one value of the type text`],
     [{ email: Symbol("x") }, "expected a value that a column can have, got Symbol(x)"],
   ])("%o is refused before anything is asked", async (condition, message) => {
     expect(() => checkCondition(tableOf("customer"), condition)).toThrow(message);

@@ -1,8 +1,9 @@
+import { inspect } from "node:util";
 import pg from "pg";
 import type { Row } from "../capture/change.ts";
 import { AncrageError, sqlStateOf } from "../errors.ts";
 import { type ColumnInfo, keyOf, parseKey, quoteTable, type TableInfo } from "./tables.ts";
-import { formatValue, type ValueTypes } from "./types.ts";
+import { formatJson, formatValue, type ValueTypes } from "./types.ts";
 
 /**
  * Records as they are now, for `load` and for samples. The values are exactly those of the log (`types.ts`).
@@ -136,12 +137,13 @@ export function checkCondition(table: TableInfo, condition: Condition): void {
 
 function checkValue(table: TableInfo, column: ColumnInfo, value: unknown): void {
   const { name, castType, typeName } = column;
-  if (typesWithoutEquality.has(plainType(castType)))
+  if (typesWithoutEquality.has(plainType(castType))) {
     throw badCondition(table, `a value for "${name}", whose type ${typeName} has no "="`, "another column");
+  }
   // Not "any of these", and not an operator either: as text they would match nothing, without a word.
   const isStructure = typeof value === "object" && !(value instanceof Date) && !Buffer.isBuffer(value);
   if (isStructure && plainType(castType) !== "pg_catalog.jsonb" && !(Array.isArray(value) && isArrayType(castType))) {
-    throw badCondition(table, `${JSON.stringify(value)} for "${name}"`, `one value of the type ${typeName}`);
+    throw badCondition(table, `${inspect(value, { breakLength: Infinity })} for "${name}"`, `one value of the type ${typeName}`);
   }
   textFor(column, value);
 }
@@ -155,7 +157,7 @@ const plainType = (castType: string): string => castType.replaceAll('"', "");
 const isArrayType = (castType: string): boolean => /\._[^.]*$/.test(plainType(castType));
 
 function textFor(column: ColumnInfo, value: unknown): string {
-  return plainType(column.castType) === "pg_catalog.jsonb" ? JSON.stringify(value) : formatValue(value);
+  return plainType(column.castType) === "pg_catalog.jsonb" ? formatJson(value) : formatValue(value);
 }
 
 function columnOf(table: TableInfo, name: string): ColumnInfo {
@@ -279,9 +281,9 @@ export interface NewestOptions extends ReadOptions {
 const newestTimeoutMs = 2000;
 
 /**
- * The newest records, descending. Records without a value in the order column stand behind all others, and are read only where there
- * are no others.
+ * The newest records, descending. Records without a value in the order column are read only where there are no others, by key.
  *
+ * @example await readNewest(pool, deal, { types, orderColumn: "won_at", limit: 50, offset: 50 }) // the second page
  * @throws what pg throws; SQLSTATE 57014 where it took longer than 2 s: give the order column an index
  */
 export async function readNewest(db: Reader, table: TableInfo, options: NewestOptions): Promise<readonly KeyedRow[]> {

@@ -1,7 +1,16 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { trickyTexts } from "../../test/tricky-texts.ts";
-import { createValueTypes, formatArray, formatValue, parseArray, parseTimestamptz, toParameter, type TypeRow } from "./types.ts";
+import {
+  createValueTypes,
+  formatArray,
+  formatJson,
+  formatValue,
+  parseArray,
+  parseTimestamptz,
+  toParameter,
+  type TypeRow,
+} from "./types.ts";
 
 const row = (values: Partial<TypeRow> & { oid: number }): TypeRow => ({
   elementOid: 0,
@@ -155,8 +164,14 @@ describe("values as parameters", () => {
     expect(formatValue(value)).toBe(expected);
   });
 
-  test.each([undefined, null, Symbol("s"), () => 1, new Date("x")])("%s is none", (value) => {
+  const circle: Record<string, unknown> = {};
+  circle["itself"] = circle;
+  test.each([undefined, null, Symbol("s"), () => 1, new Date("x"), circle, { big: 1n }])("%s is none", (value) => {
     expect(() => formatValue(value)).toThrow("expected a value that a column can have");
+  });
+
+  test.each([undefined, () => 1, 1n, circle])("%s is none in JSON", (value) => {
+    expect(() => formatJson(value)).toThrow("expected a value that a column can have");
   });
 
   test("only a Date is not left to pg, which would write the machine's local time", () => {

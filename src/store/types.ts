@@ -1,3 +1,4 @@
+import { inspect } from "node:util";
 import type pg from "pg";
 import type { Value } from "../capture/change.ts";
 import { AncrageError } from "../errors.ts";
@@ -75,7 +76,15 @@ export interface TypeRow {
   readonly labels: readonly string[] | null;
 }
 
-/** Reads all types that the database has now. */
+/**
+ * Reads all types that the database has now, in one query.
+ *
+ * @example
+ * const types = await readTypes(client);
+ * const pool = new pg.Pool({ …, types: types.pgTypes() });   // `sql` answers with the values of the log
+ * const parse = types.parser(column.typeOid);
+ * const value = text === null || parse === undefined ? text : parse(text);
+ */
 export async function readTypes(client: pg.ClientBase): Promise<ValueTypes> {
   // An array type is what its element names as `typarray`. `typelem` alone would also take int2vector, whose text has no braces.
   const { rows } = await client.query<TypeRow>(`
@@ -284,10 +293,27 @@ export function formatValue(value: unknown): string {
     if (value instanceof Date && !Number.isNaN(value.getTime())) return value.toISOString();
     if (Buffer.isBuffer(value)) return `\\x${value.toString("hex")}`;
     if (Array.isArray(value)) return formatArray(value);
-    if (!(value instanceof Date)) return JSON.stringify(value);
+    if (!(value instanceof Date)) return formatJson(value);
   }
-  throw new AncrageError("ANCRAGE_VALUE_INVALID", `expected a value that a column can have, got ${String(value)}.`, {
-    hint: "Pass a string, number, bigint, boolean, Date, Buffer, array or plain object.",
+  throw unwritable(value);
+}
+
+/** @throws AncrageError `ANCRAGE_VALUE_INVALID` for what JSON cannot write: a function, a bigint, an object that contains itself */
+export function formatJson(value: unknown): string {
+  try {
+    const text: string | undefined = JSON.stringify(value);
+    if (text !== undefined) return text;
+  } catch (cause) {
+    throw unwritable(value, cause);
+  }
+  throw unwritable(value);
+}
+
+function unwritable(value: unknown, cause?: unknown): AncrageError {
+  const shown = inspect(value, { breakLength: Infinity, depth: 1 });
+  return new AncrageError("ANCRAGE_VALUE_INVALID", `expected a value that a column can have, got ${shown}.`, {
+    hint: "Pass a string, number, bigint, boolean, Date, Buffer, array or plain object; in JSON, neither bigints nor circles.",
+    cause,
   });
 }
 
