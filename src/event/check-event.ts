@@ -56,14 +56,14 @@ function checkOptions(definition: Definition): FaultHere[] {
     if (expected !== "any" && typeof value !== expected) {
       faults.push({
         message: `\`${option}\`: expected ${article(expected)} ${expected}, got ${describeValue(value)}.`,
-        hint: `Give it one, or leave \`${option}\` out.`,
+        hint: option === "payload" ? payloadHint : `Give it one, or leave \`${option}\` out.`,
       });
     }
   }
   if (definition.payload === undefined) {
     faults.push({
       message: "has no `payload`, expected the function that builds what is sent.",
-      hint: "Write `payload: (record) => ({ … })`.",
+      hint: payloadHint,
     });
   }
   // A promise is true whatever it resolves to: every record would pass.
@@ -75,6 +75,8 @@ function checkOptions(definition: Definition): FaultHere[] {
   }
   return faults;
 }
+
+const payloadHint = "Write `payload: (record) => ({ … })`.";
 
 const isOption = (option: string): option is OptionName => Object.hasOwn(optionTypes, option);
 

@@ -34,7 +34,13 @@ export type EventName = keyof Events;
 /** A row of a table. A table that is not registered has any row: its name is the one error to show, not each of its columns too. */
 export type RecordOf<Table> = Table extends keyof Tables ? Tables[Table] : AnyRecord;
 
-export type ColumnOf<Table> = Table extends keyof Tables ? keyof Tables[Table] : string;
+/**
+ * Columns of a table. The detour over a mapped type is for the compiler's messages: of `keyof` alone they would say `keyof DealRecord`
+ * and name no column.
+ */
+export type ColumnOf<Table> = Table extends keyof Tables
+  ? { readonly [Column in keyof Tables[Table]]-?: Column }[keyof Tables[Table]]
+  : string;
 
 /**
  * `Name` where there is such a table, else all tables: the compiler's message for a misspelt one then lists the right ones. (As a
