@@ -79,6 +79,11 @@ export class EmbeddedPostgres {
     return this.#port;
   }
 
+  /** The server's process; undefined while none runs. */
+  get pid(): number | undefined {
+    return this.#server?.pid;
+  }
+
   url(database = "postgres"): string {
     return `postgres://postgres:postgres@127.0.0.1:${this.#port}/${database}`;
   }

@@ -1,0 +1,94 @@
+import { rm } from "node:fs/promises";
+import type { Ancrage } from "../create-ancrage.ts";
+import type { FromChild, Handover, ToChild } from "../dev/protocol.ts";
+import { createDevReceiver, type DevReceiver } from "../dev/receiver.ts";
+import { AncrageError } from "../errors.ts";
+import { type CheckedOptions, requireOptions } from "../options.ts";
+import { formatError } from "./command.ts";
+import { loadOptions } from "./flags.ts";
+import { type Listening, listen } from "./listen.ts";
+import { checkDefinitions, readDatabaseShape, writeFolderTypes } from "./read-definitions.ts";
+import { loadSystem } from "./system.ts";
+
+/**
+ * The child of `ancrage dev`: the pipeline and the API. It does what its parent says over the channel between them, one thing after
+ * the other: prepare, serve, stop. Its log goes to standard error, which the parent reads.
+ */
+interface State {
+  readonly options: CheckedOptions;
+  readonly ancrage: Ancrage;
+  readonly server?: Listening;
+  readonly receiver?: DevReceiver;
+}
+
+let state: State | undefined;
+let orphaned: Extract<ToChild, { kind: "prepare" }>["orphaned"] | undefined;
+let work: Promise<void> = Promise.resolve();
+
+// A Ctrl-C goes to the terminal's whole group; the parent says when this process ends.
+process.on("SIGINT", () => undefined);
+process.on("SIGTERM", () => undefined);
+process.on("message", (message: ToChild) => void (work = work.then(() => obey(message))));
+process.on("disconnect", () => void (work = work.then(endAlone)));
+
+async function obey(message: ToChild): Promise<void> {
+  try {
+    if (message.kind === "prepare") await prepare(message);
+    else if (message.kind === "serve") await serve(message);
+    else await stop();
+  } catch (error) {
+    say(
+      error instanceof AncrageError
+        ? { kind: "fault", code: error.code, message: error.message, hint: error.hint }
+        : { kind: "fault", code: "ANCRAGE_COMMAND_FAILED", message: formatError(error) },
+    );
+  }
+}
+
+async function prepare(message: Extract<ToChild, { kind: "prepare" }>): Promise<void> {
+  orphaned = message.orphaned;
+  const options = await loadOptions(message.folder, { env: process.env }, message.flags);
+  const shape = await readDatabaseShape(requireOptions(options, "database").database);
+  await writeFolderTypes(message.folder, shape);
+  const catalogue = await checkDefinitions(message.folder, shape);
+  const { createAncrage } = await loadSystem();
+  state = { options, ancrage: createAncrage(options) };
+  say({ kind: "prepared", events: [...catalogue.events.keys()] });
+}
+
+async function serve({ port, received }: Handover): Promise<void> {
+  if (state === undefined) throw new AncrageError("ANCRAGE_COMMAND_FAILED", "the pipeline was to serve before it was prepared.");
+  const { options, ancrage } = state;
+  const receiver = createDevReceiver({ received, nowMs: Date.now });
+  const fetch = async (request: Request): Promise<Response> => (await receiver.handle(request)) ?? ancrage.fetch(request);
+  const server = await listen({ fetch, host: options.host, port: port ?? options.port });
+  state = { ...state, server, receiver };
+  const { migrate } = await loadSystem();
+  await migrate(options);
+  await ancrage.start();
+  say({ kind: "ready", url: server.url, port: server.port });
+}
+
+async function stop(): Promise<void> {
+  await state?.server?.close(1000);
+  await state?.ancrage.stop();
+  await new Promise<void>((resolve) => {
+    const last: FromChild = { kind: "stopped", received: state?.receiver?.received() ?? {} };
+    if (process.send === undefined || !process.connected) resolve();
+    else process.send(last, () => resolve());
+  });
+  process.exit(0);
+}
+
+/** The parent was killed. It cannot end the database any more, so this does: nobody else knows of it. */
+async function endAlone(): Promise<void> {
+  await state?.server?.close(1000);
+  await state?.ancrage.stop().catch(() => undefined);
+  if (orphaned?.databasePid !== undefined) process.kill(orphaned.databasePid, "SIGINT");
+  if (orphaned?.folder !== undefined) await rm(orphaned.folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
+  process.exit(1);
+}
+
+function say(message: FromChild): void {
+  process.send?.(message);
+}

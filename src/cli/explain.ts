@@ -1,0 +1,27 @@
+import { Command } from "commander";
+import { addServerFlags, findServer, requestApi, type ServerFlags } from "./client.ts";
+import type { CommandContext } from "./command.ts";
+import { formatTree } from "./format-tree.ts";
+
+/** `ancrage explain EVENT KEY` */
+export function explainCommand(context: CommandContext): Command {
+  return addServerFlags(
+    new Command("explain").description("Say whether an event would happen for a record, to whom it would go, and why not."),
+  )
+    .argument("<event>", "the event's name")
+    .argument("<key>", "the record's primary key; a JSON array of texts where it has several columns")
+    .addHelpText("after", "\nExamples:\n  $ ancrage explain NewOpportunity 42\n  $ ancrage explain deal.won 42 --json")
+    .action(async (event: string, key: string, flags: ServerFlags & { readonly json?: boolean }) => {
+      const { body } = await requestApi(await findServer(context, flags), {
+        path: `/v1/events/${encodeURIComponent(event)}/explain`,
+        query: { key },
+      });
+      context.print(flags.json === true ? JSON.stringify(body) : formatExplanation(body));
+    });
+}
+
+/** A server that explains itself in lines is quoted; of any other the whole answer is shown. */
+function formatExplanation(body: unknown): string {
+  const lines = typeof body === "object" && body !== null && "lines" in body ? body.lines : undefined;
+  return Array.isArray(lines) && lines.length > 0 ? lines.join("\n") : formatTree(body);
+}

@@ -1,0 +1,20 @@
+#!/usr/bin/env node
+import { runProgram } from "./program.ts";
+
+const stopping = new AbortController();
+let asked = 0;
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  process.on(signal, () => {
+    stopping.abort();
+    // Whoever asks a second time does not want to wait for what is in flight.
+    if (++asked > 1) process.exit(signal === "SIGINT" ? 130 : 143);
+  });
+}
+
+process.exitCode = await runProgram(process.argv.slice(2), {
+  env: process.env,
+  workingFolder: process.cwd(),
+  print: (text) => void process.stdout.write(`${text}\n`),
+  note: (text) => void process.stderr.write(`${text}\n`),
+  stopping: stopping.signal,
+});

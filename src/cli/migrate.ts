@@ -1,0 +1,29 @@
+import { Command } from "commander";
+import { requireOptions } from "../options.ts";
+import type { CommandContext } from "./command.ts";
+import { addOptionFlags, flagsOf, loadOptions } from "./flags.ts";
+import { resolveFolder } from "./folder.ts";
+import { loadSystem } from "./system.ts";
+
+/** `ancrage migrate FOLDER` */
+export function migrateCommand(context: CommandContext): Command {
+  const command = new Command("migrate")
+    .description("Prepare the database: the schema `ancrage`, replica identities, publications and the replication slot.")
+    .argument("<folder>", "holds events/, tracking/ and ancrage.config.ts: what is tracked decides what is published")
+    .option("--json", "print what ran as JSON")
+    .addHelpText(
+      "after",
+      "\nRun it as the owner of the tracked tables. It may be run at any time; where nothing is to do it does nothing." +
+        "\n\nExamples:\n  $ DATABASE_URL=postgres://owner@db/app ancrage migrate hooks" +
+        "\n\nExit codes: 0 done · 1 failed · 2 a definition is wrong · 3 the database is not reachable.",
+    );
+  addOptionFlags(command, ["database", "environment"]);
+  return command.action(async (argument: string, flags: { readonly json?: boolean }) => {
+    const options = await loadOptions(await resolveFolder(context.workingFolder, argument), context, flagsOf(command));
+    requireOptions(options, "database");
+    const { migrate } = await loadSystem();
+    const { ran } = await migrate(options);
+    if (flags.json === true) context.print(JSON.stringify({ ran }));
+    else context.print(ran.length === 0 ? "Nothing to do: the database is up to date." : ran.map((step) => `ran ${step}`).join("\n"));
+  });
+}

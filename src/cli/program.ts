@@ -1,0 +1,61 @@
+import { Command, CommanderError } from "commander";
+import { type CommandContext, type ExitCode, exitCodeOfError, exitCodes, formatError, formatErrorJson } from "./command.ts";
+import { devCommand } from "./dev.ts";
+import { explainCommand } from "./explain.ts";
+import { generateCommand } from "./generate.ts";
+import { migrateCommand } from "./migrate.ts";
+import { sampleCommand } from "./sample.ts";
+import { startCommand } from "./start.ts";
+import { statusCommand } from "./status.ts";
+import { triggerCommand } from "./trigger.ts";
+
+/** Runs one command line (without the names of node and of the script) and answers with what the process should end with. */
+export async function runProgram(words: readonly string[], outside: Omit<CommandContext, "exitWith">): Promise<ExitCode> {
+  let exitCode: ExitCode = exitCodes.ok;
+  const context: CommandContext = { ...outside, exitWith: (code) => (exitCode = code) };
+  try {
+    await defineProgram(context).parseAsync(words, { from: "user" });
+    return exitCode;
+  } catch (error) {
+    // Help and --version end here too; commander has printed what there is to say.
+    if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
+    context.note(words.includes("--json") ? formatErrorJson(error) : formatError(error));
+    return exitCodeOfError(error);
+  }
+}
+
+function defineProgram(context: CommandContext): Command {
+  const program = new Command("ancrage")
+    .description("Binds what happens in PostgreSQL to URLs: signed webhooks from the write-ahead log.")
+    .version(version)
+    .configureOutput({ writeOut: (text) => context.print(text.trimEnd()), writeErr: (text) => context.note(text.trimEnd()) })
+    .showSuggestionAfterError()
+    .helpCommand(false)
+    .exitOverride()
+    .addHelpText("after", footer);
+  const commands = [
+    devCommand,
+    startCommand,
+    migrateCommand,
+    generateCommand,
+    statusCommand,
+    explainCommand,
+    sampleCommand,
+    triggerCommand,
+  ];
+  for (const define of commands) {
+    program.addCommand(define(context).copyInheritedSettings(program).exitOverride());
+  }
+  return program;
+}
+
+const version = "0.1.0";
+
+const footer = `
+Examples:
+  $ ancrage dev examples/crm                      a database, the pipeline and the API, reloaded on change
+  $ ancrage trigger NewOpportunity 42             make an event happen for one record
+  $ ancrage migrate hooks && ancrage start hooks  in production, with DATABASE_URL set
+
+Exit codes: 0 done · 1 failed · 2 the command line, an option or a definition is wrong · 3 something cannot be reached or is not ready.
+With --json the answer on standard output is JSON; notes and logs go to standard error.`;

@@ -1,0 +1,53 @@
+import { Command } from "commander";
+import { requireOptions } from "../options.ts";
+import { type CommandContext } from "./command.ts";
+import { addOptionFlags, flagsOf, loadOptions } from "./flags.ts";
+import { resolveFolder } from "./folder.ts";
+import { loadSystem } from "./system.ts";
+
+/** `ancrage start FOLDER`: the pipeline and the API in this process, until it is asked to end. */
+export function startCommand(context: CommandContext): Command {
+  const command = new Command("start")
+    .description("Run the pipeline and the API against a database that `ancrage migrate` has prepared.")
+    .argument("<folder>", "holds events/, tracking/ and ancrage.config.ts")
+    .option("--json", "print one line of JSON when capture streams")
+    .addHelpText("after", help);
+  addOptionFlags(command, ["database", "port", "host", "publicUrl", "environment", "allowHttp", "allowNetworks", "logLevel"]);
+  return command.action(async (argument: string, flags: { readonly json?: boolean }) => {
+    const folder = await resolveFolder(context.workingFolder, argument);
+    const options = await loadOptions(folder, context, flagsOf(command));
+    const { database, token } = requireOptions(options, "database", "token", "secretKey");
+    const [{ createAncrage }, { listen }] = await Promise.all([loadSystem(), import("./listen.ts")]);
+    const ancrage = createAncrage(options);
+    // Before the database is touched: a port that is taken should be known at once, and /readyz answers while capture starts.
+    const server = await listen({ fetch: ancrage.fetch, host: options.host, port: options.port });
+    try {
+      await ancrage.start();
+      context.print(
+        flags.json === true ? JSON.stringify({ ready: true, url: server.url, token, database }) : `Ancrage listens on ${server.url}.`,
+      );
+      await aborted(context.stopping);
+    } finally {
+      await server.close(5000);
+      await ancrage.stop();
+    }
+  });
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}
+
+const help = `
+Needs DATABASE_URL, ANCRAGE_TOKEN (the operator's bearer token) and ANCRAGE_SECRET_KEY (32 bytes in base64; seals secrets).
+Logs are lines of JSON on standard error. SIGTERM and SIGINT finish what is in flight.
+
+Examples:
+  $ ancrage migrate hooks && ancrage start hooks
+  $ ancrage start hooks --host 0.0.0.0 --public-url https://hooks.example.com
+  $ ancrage start hooks --allow-network 10.20.0.0/16
+
+Exit codes: 0 stopped when asked · 1 failed · 2 an option or a definition is wrong · 3 the database is not reachable or not migrated.`;

@@ -1,0 +1,19 @@
+import { Command } from "commander";
+import { addServerFlags, findServer, requestApi, type ServerFlags } from "./client.ts";
+import { type CommandContext, exitCodes } from "./command.ts";
+import { formatTree } from "./format-tree.ts";
+
+/** `ancrage status`: ends with 3 while the server is not ready, so that a script can wait for it. */
+export function statusCommand(context: CommandContext): Command {
+  return addServerFlags(new Command("status").description("Show what a running Ancrage does, and what needs attention."))
+    .addHelpText(
+      "after",
+      "\nExamples:\n  $ ancrage status\n  $ until ancrage status; do sleep 1; done\n\nExit codes: 0 ready · 3 not reachable or not ready.",
+    )
+    .action(async (flags: ServerFlags & { readonly json?: boolean }) => {
+      const { body } = await requestApi(await findServer(context, flags), { path: "/v1/status" });
+      context.print(flags.json === true ? JSON.stringify(body) : formatTree(body));
+      const isReady = typeof body === "object" && body !== null && "isReady" in body && body.isReady === true;
+      if (!isReady) context.exitWith(exitCodes.unavailable);
+    });
+}

@@ -1,0 +1,35 @@
+import type { FlagValue } from "../options.ts";
+import type { ReceivedRequests } from "./receiver.ts";
+
+/** What the parent (database, lock, watch) tells its child (the pipeline and the API). */
+export type ToChild =
+  | {
+      readonly kind: "prepare";
+      readonly folder: string;
+      /** Options as flags have them; they go before the environment and the config. */
+      readonly flags: Readonly<Record<string, FlagValue>>;
+      /** What the child ends and removes if its parent is gone without a word. */
+      readonly orphaned: { readonly databasePid: number | undefined; readonly folder: string | undefined };
+    }
+  | ({ readonly kind: "serve" } & Handover)
+  | { readonly kind: "stop" };
+
+/** What one child leaves to the next. */
+export interface Handover {
+  /** The port that was given to the first one, also where any was asked for: URLs must outlive a reload. */
+  readonly port: number | undefined;
+  readonly received: ReceivedRequests;
+}
+
+export type FromChild =
+  | { readonly kind: "prepared"; readonly events: readonly string[] }
+  | { readonly kind: "ready"; readonly url: string; readonly port: number }
+  | { readonly kind: "stopped"; readonly received: ReceivedRequests }
+  | Fault;
+
+export interface Fault {
+  readonly kind: "fault";
+  readonly code: string;
+  readonly message: string;
+  readonly hint?: string | undefined;
+}

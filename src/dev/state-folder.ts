@@ -1,0 +1,46 @@
+import { randomBytes } from "node:crypto";
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+/** Where `dev` keeps what outlives it: `.ancrage/` in the folder, or a temporary one that goes with it. */
+export interface StateFolder {
+  readonly path: string;
+  /** Removes it if it was temporary. */
+  discard(): Promise<void>;
+}
+
+export async function openStateFolder(folder: string, isEphemeral: boolean): Promise<StateFolder> {
+  if (!isEphemeral) {
+    const path = await makeStateFolder(folder);
+    return { path, discard: async () => undefined };
+  }
+  const path = await mkdtemp(join(tmpdir(), "ancrage-dev-"));
+  // As root the database runs as another user, who must get through to its own folder in here.
+  await chmod(path, 0o711);
+  return { path, discard: () => rm(path, { recursive: true, force: true }) };
+}
+
+/** Makes `.ancrage/` in a folder, unseen by git: it holds secrets and a database. */
+export async function makeStateFolder(folder: string): Promise<string> {
+  const path = join(folder, ".ancrage");
+  await mkdir(path, { recursive: true });
+  await writeFile(join(path, ".gitignore"), "*\n");
+  return path;
+}
+
+/** What `dev` makes for itself where nobody gave it. */
+export interface DevSecrets {
+  readonly token: string;
+  readonly secretKey: string;
+}
+
+/** The token and the key of a state folder, made on the first call. Kept: subscriptions of yesterday are sealed with the key. */
+export async function readDevSecrets(stateFolder: string): Promise<DevSecrets> {
+  const path = join(stateFolder, "secrets.json");
+  const kept = await readFile(path, "utf8").catch(() => undefined);
+  if (kept !== undefined) return JSON.parse(kept) as DevSecrets;
+  const secrets = { token: `anc_${randomBytes(32).toString("base64url")}`, secretKey: randomBytes(32).toString("base64") };
+  await writeFile(path, JSON.stringify(secrets), { mode: 0o600 });
+  return secrets;
+}
