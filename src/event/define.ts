@@ -1,6 +1,6 @@
 import type { StandardSchemaV1 } from "@standard-schema/spec";
 import type { Action, Row } from "../capture/change.ts";
-import type { ColumnOf, Key, KnownTable, RecordOf, Where } from "./register.ts";
+import type { ColumnOf, KnownTable, RecordOf, Reference, Where } from "./register.ts";
 
 /** Why a payload is being built. */
 export type Reason = "change" | "trigger" | "sample" | "backfill";
@@ -156,7 +156,7 @@ export interface EventContextWithBefore<Table, Data> extends EventContext<Table,
 
 export interface EventLoad {
   /** The record with this primary key or, handed columns, the one that has their values. */
-  <const Table extends string>(table: KnownTable<Table>, key: Key | Where<Table> | null | undefined): Promise<RecordOf<Table> | undefined>;
+  <const Table extends string>(table: KnownTable<Table>, key: Reference | Where<Table>): Promise<RecordOf<Table> | undefined>;
   /** All records that have these values. */
   all<const Table extends string>(table: KnownTable<Table>, where: Where<Table>): Promise<readonly RecordOf<Table>[]>;
 }

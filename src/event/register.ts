@@ -51,8 +51,16 @@ export type KnownTable<Name> = Name extends keyof Tables ? Name : keyof Tables;
 /** The same for events. */
 export type KnownEvent<Name> = Name extends keyof Events ? Name : keyof Events;
 
-/** One value of a primary key. `null` and `undefined` are what an absent reference holds: nothing is loaded for them. */
-export type Key = string | number | bigint | boolean;
+/** A primary key: its value or, where it has several columns, their values in its order. */
+export type Key = KeyPart | readonly KeyPart[];
+
+type KeyPart = string | number | bigint;
+
+/**
+ * A key of one column, as another record refers to it; nothing is loaded for a reference that is null. (A key of several is given by
+ * its columns. A list of values would do as well, but with it in the type the compiler no longer says which column a misspelt one is.)
+ */
+export type Reference = KeyPart | null | undefined;
 
 /** Columns and the values they must have. */
 export type Where<Table> = { readonly [Column in keyof RecordOf<Table>]?: RecordOf<Table>[Column] };

@@ -62,11 +62,7 @@ export interface DeleteOf<Table> extends ChangeBase {
 }
 
 /** Makes an event happen for one key. At most once for one change, event and key, however often it is called. */
-export type Trigger = <const Event extends string>(
-  event: KnownEvent<Event>,
-  key: Key | readonly Key[],
-  ...data: DataArguments<DataOf<Event>>
-) => void;
+export type Trigger = <const Event extends string>(event: KnownEvent<Event>, key: Key, ...data: DataArguments<DataOf<Event>>) => void;
 
 /** An argument that may be `undefined` may be left out. */
 type DataArguments<Data> = undefined extends Data ? [data?: Data] : [data: Data];

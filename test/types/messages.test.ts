@@ -18,7 +18,7 @@ const root = fileURLToPath(new URL("../..", import.meta.url));
 const mistakes = {
   "a misspelt table": {
     program: `defineEvent({ table: "deel", on: "insert", where: (deal) => deal.is_project, payload: (deal) => ({ label: deal.label }) });`,
-    message: [`'"deel"'`, `'"customer" | "deal"'`],
+    message: [`'"deel"'`, `'"customer" | "deal" | "line"'`],
   },
   "a misspelt column in a rule": {
     program: `defineEvent({ table: "deal", on: { update: ["statuss"] }, payload: (deal) => ({ label: deal.label }) });`,
@@ -27,6 +27,10 @@ const mistakes = {
   "a misspelt column among several rules": {
     program: `defineEvent({ table: "deal", on: ["insert", { update: ["statuss"] }], payload: (deal) => ({ label: deal.label }) });`,
     message: [`'"statuss"'`, `Did you mean '"status"'?`],
+  },
+  "a misspelt option": {
+    program: `defineEvent({ table: "deal", wehre: (deal: { label: string }) => deal.label !== "", payload: (deal) => ({ label: deal.label }) });`,
+    message: [`'wehre' does not exist`],
   },
   "a misspelt rule": {
     program: `defineEvent({ table: "deal", on: "insrt", payload: (deal) => ({ label: deal.label }) });`,
@@ -81,7 +85,7 @@ const mistakes = {
   },
   "a misspelt table in load": {
     program: `defineEvent({ table: "deal", payload: async (deal, { load }) => ({ name: (await load("custmer", deal.customer_id))?.name }) });`,
-    message: [`'"custmer"'`, `'"customer" | "deal"'`],
+    message: [`'"custmer"'`, `'"customer" | "deal" | "line"'`],
   },
   "a misspelt column in load": {
     program: `defineEvent({ table: "deal", payload: async (deal, { load }) => ({ name: (await load("customer", { emial: deal.label }))?.name }) });`,
@@ -93,15 +97,19 @@ const mistakes = {
   },
   "a misspelt table in load.all": {
     program: `defineEvent({ table: "deal", payload: async (deal, { load }) => ({ all: await load.all("custmer", { id: deal.customer_id }) }) });`,
-    message: [`'"custmer"'`, `'"customer" | "deal"'`],
+    message: [`'"custmer"'`, `'"customer" | "deal" | "line"'`],
   },
   "a misspelt table in track": {
     program: `track("deel", ({ after, trigger }) => { if (after?.is_project) trigger("NewOpportunity", after.id); });`,
-    message: [`'"deel"'`, `'"customer" | "deal"'`],
+    message: [`'"deel"'`, `'"customer" | "deal" | "line"'`],
   },
   "a misspelt event in trigger": {
     program: `track("deal", ({ key, trigger }) => { trigger("NewOportunity", key); });`,
     message: [`'"NewOportunity"'`, `'"NewOpportunity" | "deal.won"'`],
+  },
+  "a trigger without a key": {
+    program: `track("deal", ({ after, trigger }) => { trigger("NewOpportunity", after?.customer_id); });`,
+    message: [`'number | null | undefined'`, `'Key'`],
   },
   "a trigger without its data": {
     program: `track("deal", ({ key, trigger }) => { trigger("deal.won", key); });`,
@@ -139,11 +147,12 @@ export default defineEvent({
     const [counted] = await sql<{ readonly total: number }>\`select count(*)::int4 as total from deal\`;
     const others = await load.all("deal", { customer_id: deal.customer_id });
     const byMail = await load("customer", { email: "a@example.com" });
+    const line = await load("line", { deal_id: deal.id, number: 1 });
     return {
       codedeal: String(deal.id),
       label: deal.label,
       customerName: customer?.name ?? byMail?.name ?? "",
-      others: others.length + (counted?.total ?? 0),
+      others: others.length + (counted?.total ?? 0) + (line?.quantity ?? 0),
     };
   },
 });
@@ -261,6 +270,7 @@ function generatedTypes(): string {
         company: "string",
         created_at: "string",
       }),
+      table("line", { deal_id: "number", number: "number", quantity: "number" }),
       table("customer", { id: "number", name: "string", email: "string" }),
     ],
     events: [
