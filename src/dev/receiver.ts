@@ -67,7 +67,7 @@ export function createDevReceiver(options: DevReceiverOptions): DevReceiver {
       const url = new URL(request.url);
       const found = /^\/_dev\/receiver(?:\/([^/]*))?\/?$/.exec(url.pathname);
       if (found === null) return undefined;
-      const name = decodeURIComponent(found[1] ?? "");
+      const name = found[1] ?? "";
       if (request.method === "GET" && name === "") return Response.json({ data: [...received.keys()], next: null });
       if (!/^[\w.-]{1,64}$/.test(name))
         return refuse(404, `expected /_dev/receiver/<name> with a name of letters, digits, . _ and -, got ${JSON.stringify(name)}`);

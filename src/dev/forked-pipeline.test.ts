@@ -1,0 +1,62 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { type ForkOptions, forkPipeline } from "./forked-pipeline.ts";
+import type { Pipeline } from "./supervisor.ts";
+
+let folder: string;
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "ancrage-test-"));
+});
+afterEach(() => rm(folder, { recursive: true, force: true }));
+
+/** A real child process whose program is given. */
+async function fork(program: string, options: Partial<ForkOptions> = {}): Promise<Pipeline> {
+  const path = join(folder, "child.mjs");
+  await writeFile(path, program);
+  return forkPipeline({
+    module: pathToFileURL(path),
+    prepare: { kind: "prepare", folder: "hooks", flags: { port: "0" }, orphaned: { databasePid: undefined, folder: undefined } },
+    onLine: () => undefined,
+    ...options,
+  });
+}
+
+test("messages go there and back, lines of both streams are heard, and it ends when asked", async () => {
+  const lines: string[] = [];
+  const pipeline = await fork(
+    `process.on("message", (message) => {
+       if (message.kind === "prepare") { console.log("log " + message.folder); console.error("err"); process.send({ kind: "prepared", events: ["A"] }); }
+       if (message.kind === "serve") process.send({ kind: "ready", url: "http://127.0.0.1:" + message.port, port: message.port });
+       if (message.kind === "stop") process.send({ kind: "stopped", received: { demo: [] } }, () => process.exit(0));
+     });`,
+    { onLine: (line) => lines.push(line) },
+  );
+  expect(await pipeline.prepare()).toEqual({ kind: "prepared", events: ["A"] });
+  expect(await pipeline.serve({ port: 4000, received: {} })).toEqual({ kind: "ready", url: "http://127.0.0.1:4000", port: 4000 });
+  expect(await pipeline.stop()).toEqual({ demo: [] });
+  expect(await pipeline.ended).toBe("exit code 0");
+  await expect.poll(() => lines.toSorted()).toEqual(["err", "log hooks"]);
+});
+
+test("one that crashes on its way answers with a fault, and can be stopped then", async () => {
+  const pipeline = await fork(`process.on("message", () => { process.exit(7); });`);
+  expect(await pipeline.prepare()).toMatchObject({ kind: "fault", message: expect.stringContaining("exit code 7") });
+  expect(await pipeline.serve({ port: 1, received: {} })).toMatchObject({ kind: "fault" });
+  expect(await pipeline.stop()).toEqual({});
+});
+
+test("one that hears nothing is killed", async () => {
+  const pipeline = await fork(`process.on("message", () => { for (;;); });`, { graceMs: 50 });
+  const preparing = pipeline.prepare();
+  expect(await pipeline.stop()).toEqual({});
+  expect(await pipeline.ended).toBe("signal SIGKILL");
+  expect(await preparing).toMatchObject({ kind: "fault", message: expect.stringContaining("SIGKILL") });
+});
+
+test("a module that does not exist is a fault", async () => {
+  const pipeline = await fork("", { module: pathToFileURL(join(folder, "nothing.mjs")) });
+  expect(await pipeline.prepare()).toMatchObject({ kind: "fault", message: expect.stringContaining("exit code 1") });
+});
