@@ -1,5 +1,5 @@
 import { z, type Hook, type OpenAPIHono } from "@hono/zod-openapi";
-import type { Fault } from "../subscription/check-subscription.ts";
+import { isStorable, unstorable, type Fault } from "../subscription/check-subscription.ts";
 import type { ApiEnv } from "./auth.ts";
 import { refusal } from "./problem.ts";
 import { problemSchema } from "./schemas.ts";
@@ -46,11 +46,13 @@ export const limit = (fallback: number, most: number) =>
     .transform((value) => value ?? fallback)
     .openapi({ type: "integer", minimum: 1, maximum: most, default: fallback });
 
+/** A parameter that goes into a statement. */
 export const text = (what: string) =>
   z
     .string({ error: `expected ${what}, once` })
     .min(1, `expected ${what}`)
-    .max(500, "expected at most 500 characters");
+    .max(500, "expected at most 500 characters")
+    .refine(isStorable, unstorable);
 
 /** The parameters that all lists share. */
 export const listQuery = {

@@ -1,4 +1,5 @@
 import { z } from "@hono/zod-openapi";
+import { isStorable, unstorable } from "../subscription/check-subscription.ts";
 import { subscriptionFormats, type SubscriptionRow } from "../store/subscriptions.ts";
 
 /** The objects of the API, for its types and its OpenAPI document. Times are ISO 8601 with `Z`. */
@@ -96,8 +97,10 @@ export const explanationSchema = z
 export const newTriggerSchema = z
   .strictObject(
     {
-      key: z.union([z.string().min(1), z.int()], { error: "expected the key of a record: a text or a whole number" }),
-      data: z.unknown().optional().openapi({ description: "Handed to the payload function as data." }),
+      key: z.union([z.string().min(1).max(500).refine(isStorable), z.int()], {
+        error: "expected the key of a record: a text of 1 to 500 characters, or a whole number",
+      }),
+      data: z.unknown().refine(isStorable, unstorable).optional().openapi({ description: "Handed to the payload function as data." }),
     },
     { error: (issue) => (issue.code === "invalid_type" ? "expected an object" : undefined) },
   )
@@ -122,7 +125,7 @@ export const messageSchema = z
   })
   .openapi("Message");
 
-export const attemptSchema = z
+const attemptSchema = z
   .object({
     round: z.int().openapi({ description: "One more for each time it was sent again by hand." }),
     number: z.int(),
@@ -136,6 +139,8 @@ export const attemptSchema = z
       .openapi({ description: "The answer's first bytes, read as UTF-8. Only where one delivery is asked for." }),
   })
   .openapi("Attempt");
+
+export type AttemptView = z.infer<typeof attemptSchema>;
 
 export const deliveryStates = ["pending", "retrying", "delivered", "exhausted", "canceled"] as const;
 

@@ -1,6 +1,6 @@
 import type pg from "pg";
 import type { Catalogue } from "../event/catalogue.ts";
-import type { SubscriptionFormat } from "../store/subscriptions.ts";
+import type { Format } from "../format.ts";
 import type { SubscriptionService } from "../subscription/subscription.ts";
 
 /**
@@ -34,7 +34,7 @@ export interface Services {
 export interface SampleOptions {
   readonly project: string | undefined;
   readonly limit: number;
-  readonly format: SubscriptionFormat;
+  readonly format: Format;
 }
 
 /** Whether an event would happen for a record as it is now, who would receive it, and why not. */

@@ -1,10 +1,9 @@
+import type { DeliveryState } from "../message.ts";
 import type { DayRange } from "./messages.ts";
 import type { Queryable } from "./subscriptions.ts";
 
-export type DeliveryState = "pending" | "retrying" | "delivered" | "exhausted" | "canceled";
-
 /** One message for one subscription, with the message's event and key. */
-export interface DeliveryRow {
+export interface FoundDelivery {
   readonly messageId: string;
   readonly subscriptionId: string;
   readonly project: string;
@@ -22,7 +21,7 @@ export interface DeliveryRow {
 }
 
 /** A failed attempt, or one by hand. A first success has no row: the delivery's own holds it. */
-export interface AttemptRow {
+export interface FoundAttempt {
   readonly messageId: string;
   readonly subscriptionId: string;
   readonly round: number;
@@ -89,7 +88,7 @@ const deliveryColumns = `
   d.last_reason, d.duration_ms, d.updated_at`;
 
 /** Those of the newest messages first. The message is in its delivery's day: the range is said of both, so that few partitions are read. */
-export async function listDeliveries(db: Queryable, filter: DeliveryFilter): Promise<readonly DeliveryRow[]> {
+export async function listDeliveries(db: Queryable, filter: DeliveryFilter): Promise<readonly FoundDelivery[]> {
   const { rows } = await db.query<StoredDelivery>(
     `select ${deliveryColumns}
      from ancrage.deliveries d join ancrage.messages m on m.id = d.message_id
@@ -119,7 +118,7 @@ export async function listDeliveries(db: Queryable, filter: DeliveryFilter): Pro
   return rows.map(deliveryFromStored);
 }
 
-export async function readDelivery(db: Queryable, key: DeliveryKey, project: string | undefined): Promise<DeliveryRow | undefined> {
+export async function readDelivery(db: Queryable, key: DeliveryKey, project: string | undefined): Promise<FoundDelivery | undefined> {
   const { rows } = await db.query<StoredDelivery>(
     `select ${deliveryColumns}
      from ancrage.deliveries d join ancrage.messages m on m.id = d.message_id
@@ -130,7 +129,7 @@ export async function readDelivery(db: Queryable, key: DeliveryKey, project: str
 }
 
 /** The attempts of some deliveries, in the order they were made. Answers are read only where `withResponse`: each may be 16 KiB. */
-export async function listAttempts(db: Queryable, keys: readonly DeliveryKey[], withResponse: boolean): Promise<readonly AttemptRow[]> {
+export async function listAttempts(db: Queryable, keys: readonly DeliveryKey[], withResponse: boolean): Promise<readonly FoundAttempt[]> {
   if (keys.length === 0) return [];
   const { rows } = await db.query<StoredAttempt>(
     `select a.message_id, a.subscription_id, a.round, a.number, a.at, a.status, a.reason, a.duration_ms, a.is_late,
@@ -155,7 +154,7 @@ export async function listAttempts(db: Queryable, keys: readonly DeliveryKey[], 
   }));
 }
 
-function deliveryFromStored(row: StoredDelivery): DeliveryRow {
+function deliveryFromStored(row: StoredDelivery): FoundDelivery {
   return {
     messageId: row.message_id,
     subscriptionId: row.subscription_id,

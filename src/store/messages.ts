@@ -54,6 +54,36 @@ export async function listMessages(db: Queryable, filter: MessageFilter): Promis
   return rows.map(fromStored);
 }
 
+export interface FeedFilter {
+  /** Undefined: of all projects. */
+  readonly project: string | undefined;
+  readonly event?: string | undefined;
+  readonly key?: string | undefined;
+  /** The id that was read last. Where it is given, `range.fromMs` counts for nothing: a reader who was away must not skip. */
+  readonly after?: string | undefined;
+  readonly range: DayRange;
+  readonly limit: number;
+}
+
+/**
+ * Oldest first, for those who pull. The two youngest seconds are held back: commit times, which ids begin with, go backwards by
+ * moments, and a message that came in behind the reader would never be read.
+ */
+export async function readFeed(db: Queryable, filter: FeedFilter): Promise<readonly MessageRow[]> {
+  const { rows } = await db.query<StoredMessage>(
+    `select id, project, event, key, committed_at, body from ancrage.messages
+     where id > coalesce($6, 'msg_' || ancrage.base32($1, 10))
+       and id < 'msg_' || ancrage.base32(least($2, floor(extract(epoch from now()) * 1000)::bigint - 2000), 10)
+       and ($3::text is null or project = $3)
+       and ($4::text is null or event = $4)
+       and ($5::text is null or key = $5)
+     order by id
+     limit $7`,
+    [filter.range.fromMs, filter.range.toMs, filter.project, filter.event, filter.key, filter.after, filter.limit],
+  );
+  return rows.map(fromStored);
+}
+
 export async function readMessage(db: Queryable, id: string, project: string | undefined): Promise<MessageRow | undefined> {
   const { rows } = await db.query<StoredMessage>(
     `select id, project, event, key, committed_at, body from ancrage.messages

@@ -1,10 +1,10 @@
 import type pg from "pg";
+import type { Format } from "../format.ts";
 
 /** A session or a pool: whatever answers a statement. */
 export type Queryable = Pick<pg.ClientBase, "query">;
 
-export const subscriptionFormats = ["standard", "result", "bare", "cloudevents"] as const;
-export type SubscriptionFormat = (typeof subscriptionFormats)[number];
+export const subscriptionFormats = ["standard", "result", "bare", "cloudevents"] as const satisfies readonly Format[];
 
 export type SubscriptionState = "enabled" | "paused" | "disabled" | "deleted";
 
@@ -25,7 +25,7 @@ export interface SubscriptionRow {
   readonly events: readonly string[];
   readonly url: string;
   readonly description: string;
-  readonly format: SubscriptionFormat;
+  readonly format: Format;
   readonly filter: unknown;
   readonly headers: Readonly<Record<string, string>>;
   readonly order: "none" | "record" | "all";
@@ -55,7 +55,7 @@ interface StoredRow {
   readonly events: string[];
   readonly url: string;
   readonly description: string;
-  readonly format: SubscriptionFormat;
+  readonly format: Format;
   readonly filter: unknown;
   readonly headers: Record<string, string>;
   readonly delivery_order: SubscriptionRow["order"];
@@ -77,7 +77,7 @@ export interface NewSubscriptionRow {
   readonly events: readonly string[];
   readonly url: string;
   readonly description: string;
-  readonly format: SubscriptionFormat;
+  readonly format: Format;
   readonly metadata: Readonly<Record<string, unknown>>;
   readonly secrets: readonly SealedSecret[];
 }

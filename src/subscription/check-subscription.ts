@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { nearestName } from "../event/fault.ts";
-import { subscriptionFormats, type SubscriptionFormat } from "../store/subscriptions.ts";
+import type { Format } from "../format.ts";
+import { subscriptionFormats } from "../store/subscriptions.ts";
 import { parseSecret } from "./secret.ts";
 
 /** One thing that is wrong with an input, and where: a JSON pointer. */
@@ -15,7 +16,7 @@ export interface CheckedSubscription {
   /** Normalised: the host in punycode and lower case, no default port. */
   readonly url: string;
   readonly description: string;
-  readonly format: SubscriptionFormat;
+  readonly format: Format;
   readonly metadata: Readonly<Record<string, unknown>>;
   /** Undefined where the caller leaves it to us. */
   readonly project: string | undefined;
@@ -140,10 +141,10 @@ function checkText(input: Input, name: "description" | "project", most: number, 
   if (value === undefined) return undefined;
   if (typeof value !== "string") return refuse(`/${name}`, `expected a text, got ${show(value)}`);
   if (value.length > most) return refuse(`/${name}`, `expected at most ${most} characters, got ${value.length}`);
-  return hasNul(value) ? refuse(`/${name}`, "expected a text without the character U+0000, which PostgreSQL cannot store") : value;
+  return isStorable(value) ? value : refuse(`/${name}`, unstorable);
 }
 
-function checkFormat(value: unknown, refuse: Refuse): SubscriptionFormat | undefined {
+function checkFormat(value: unknown, refuse: Refuse): Format | undefined {
   if (value === undefined) return "standard";
   const format = subscriptionFormats.find((name) => name === value);
   return format ?? refuse("/format", `expected one of ${subscriptionFormats.join(", ")}, got ${show(value)}`);
@@ -156,9 +157,7 @@ function checkMetadata(value: unknown, refuse: Refuse): Readonly<Record<string, 
   if (text.length > mostCharacters.metadata) {
     return refuse("/metadata", `expected at most ${mostCharacters.metadata} characters of JSON, got ${text.length}`);
   }
-  return text.includes("\\u0000")
-    ? refuse("/metadata", "expected texts without the character U+0000, which PostgreSQL cannot store")
-    : value;
+  return isStorable(value) ? value : refuse("/metadata", unstorable);
 }
 
 function checkSecret(value: unknown, refuse: Refuse): Buffer | undefined {
@@ -173,8 +172,13 @@ function isObject(value: unknown): value is Input {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-function hasNul(text: string): boolean {
-  return text.includes("\u0000");
+/** What a text or JSON must be without, in words. */
+export const unstorable = "expected no character U+0000 and no half of a surrogate pair, which PostgreSQL cannot store";
+
+/** Whether PostgreSQL takes a value as `jsonb`, and its texts as `text`. Of all that JSON can say it refuses these two. */
+export function isStorable(value: unknown): boolean {
+  // JSON writes both as escapes; an even number of backslashes before one is a text that merely looks like it.
+  return !/(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f])/.test(JSON.stringify(value) ?? "");
 }
 
 /** A JSON pointer to a member (RFC 6901). */

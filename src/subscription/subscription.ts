@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import type pg from "pg";
 import { AncrageError } from "../errors.ts";
+import type { Format } from "../format.ts";
 import { inTransaction } from "../store/migrate.ts";
 import {
   deleteSubscription,
@@ -10,7 +11,6 @@ import {
   lockSubscription,
   readSubscriptionOf,
   type SubscriptionFilter,
-  type SubscriptionFormat,
   type SubscriptionRow,
 } from "../store/subscriptions.ts";
 import { checkSubscription, type Fault, type UrlRules } from "./check-subscription.ts";
@@ -24,7 +24,7 @@ export interface NewSubscription {
   readonly target_url?: string;
   readonly description?: string;
   /** Default `standard`. */
-  readonly format?: SubscriptionFormat;
+  readonly format?: Format;
   /** Whatever the caller wants to find again here: at most 8,192 characters of JSON. */
   readonly metadata?: Readonly<Record<string, unknown>>;
   /** Default `default`. */

@@ -1,9 +1,16 @@
 import { createRoute, z } from "@hono/zod-openapi";
-import { listAttempts, listDeliveries, readDelivery, type AttemptRow, type DeliveryKey, type DeliveryRow } from "../../store/deliveries.ts";
+import {
+  listAttempts,
+  listDeliveries,
+  readDelivery,
+  type FoundAttempt,
+  type DeliveryKey,
+  type FoundDelivery,
+} from "../../store/deliveries.ts";
 import { projectOf } from "../auth.ts";
 import { notFound, refusal } from "../problem.ts";
 import { bearer, invalid, json, listQuery, page, pageOf, problems, rangeOf, rangeQuery, text, type Api } from "../route.ts";
-import { attemptSchema, deliverySchema, deliveryStates } from "../schemas.ts";
+import { deliverySchema, deliveryStates, type AttemptView } from "../schemas.ts";
 import type { Services } from "../services.ts";
 
 const tags = ["deliveries"];
@@ -88,7 +95,7 @@ function cursorOf(after: string): DeliveryKey {
   return key;
 }
 
-export function viewDelivery(row: DeliveryRow, attempts: readonly AttemptRow[]) {
+export function viewDelivery(row: FoundDelivery, attempts: readonly FoundAttempt[]) {
   return {
     id: formatDeliveryId(row),
     project: row.project,
@@ -102,7 +109,7 @@ export function viewDelivery(row: DeliveryRow, attempts: readonly AttemptRow[]) 
   };
 }
 
-function viewAttempt(row: AttemptRow): z.infer<typeof attemptSchema> {
+function viewAttempt(row: FoundAttempt): AttemptView {
   return {
     round: row.round,
     number: row.number,
@@ -116,7 +123,7 @@ function viewAttempt(row: AttemptRow): z.infer<typeof attemptSchema> {
 }
 
 /** The attempt that a delivered row itself tells of: a success by schedule is not written a second time. */
-function successOf(row: DeliveryRow, attempts: readonly AttemptRow[]): readonly z.infer<typeof attemptSchema>[] {
+function successOf(row: FoundDelivery, attempts: readonly FoundAttempt[]): readonly AttemptView[] {
   if (row.state !== "delivered") return [];
   if (attempts.some((attempt) => attempt.round === row.round && attempt.number === row.attempts && !attempt.isLate)) return [];
   return [
@@ -132,6 +139,6 @@ function successOf(row: DeliveryRow, attempts: readonly AttemptRow[]): readonly 
   ];
 }
 
-function isSuccess({ status }: AttemptRow): boolean {
+function isSuccess({ status }: FoundAttempt): boolean {
   return status !== null && status >= 200 && status < 300;
 }

@@ -1,6 +1,6 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { nearestName } from "../../event/fault.ts";
-import { describeUnknownEvent, type Fault } from "../../subscription/check-subscription.ts";
+import { describeUnknownEvent, isStorable, type Fault } from "../../subscription/check-subscription.ts";
 import { subscriptionFaults } from "../../subscription/subscription.ts";
 import { projectOf } from "../auth.ts";
 import { notFound, refusal } from "../problem.ts";
@@ -107,7 +107,7 @@ function readTexts<const Name extends string>(body: unknown, names: readonly Nam
   const faults: Fault[] = [];
   const entries = names.map((name) => {
     const value = fields[name];
-    if (typeof value === "string" && value !== "") return [name, value] as const;
+    if (typeof value === "string" && value !== "" && isStorable(value)) return [name, value] as const;
     faults.push({ pointer: `/${name}`, detail: `expected a text, got ${value === undefined ? "none" : JSON.stringify(value)}` });
     return [name, ""] as const;
   });

@@ -1,5 +1,5 @@
 import { createRoute, z } from "@hono/zod-openapi";
-import { listMessages, readMessage, type MessageRow } from "../../store/messages.ts";
+import { listMessages, readFeed, readMessage, type MessageRow } from "../../store/messages.ts";
 import { projectOf } from "../auth.ts";
 import { notFound, refusal } from "../problem.ts";
 import { bearer, json, listQuery, page, pageOf, problems, rangeOf, rangeQuery, text, type Api } from "../route.ts";
@@ -13,13 +13,16 @@ const list = createRoute({
   path: "/v1/messages",
   tags,
   security: bearer,
-  summary: "List messages, newest first",
+  summary: "List messages, newest first; or pull them, oldest first",
+  description:
+    "With order=oldest it is a feed for receivers that cannot be reached: next is what to ask after the next time, also where nothing new is there (null only before the first message). The two youngest seconds are held back.",
   request: {
     query: z.strictObject({
       ...listQuery,
       ...rangeQuery,
       event: text("the name of an event").optional(),
       key: text("the key of a record").optional(),
+      order: z.enum(["newest", "oldest"], { error: "expected newest or oldest" }).optional().openapi({ default: "newest" }),
     }),
   },
   responses: { 200: json("A page.", page(messageSchema)), ...problems },
@@ -37,15 +40,13 @@ const get = createRoute({
 
 export function addMessageRoutes(api: Api, services: Services): void {
   api.openapi(list, async (c) => {
-    const { project, after, limit, event, key, ...range } = c.req.valid("query");
-    const rows = await listMessages(services.db, {
-      project: projectOf(c.get("principal"), project),
-      event,
-      key,
-      range: rangeOf(range, Date.now()),
-      after,
-      limit: limit + 1,
-    });
+    const { project, after, limit, event, key, order, from, to } = c.req.valid("query");
+    const filter = { project: projectOf(c.get("principal"), project), event, key, range: rangeOf({ from, to }, Date.now()), after };
+    if (order === "oldest") {
+      const rows = await readFeed(services.db, { ...filter, limit });
+      return c.json({ data: rows.map(viewMessage), next: rows.at(-1)?.id ?? after ?? null }, 200);
+    }
+    const rows = await listMessages(services.db, { ...filter, limit: limit + 1 });
     return c.json(
       pageOf(rows, limit, (row) => row.id, viewMessage),
       200,

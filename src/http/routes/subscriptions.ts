@@ -1,6 +1,6 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import type { NewSubscription } from "../../subscription/subscription.ts";
-import { checkUrl } from "../../subscription/check-subscription.ts";
+import { checkUrl, isStorable, unstorable } from "../../subscription/check-subscription.ts";
 import { subscriptionFaults } from "../../subscription/subscription.ts";
 import { projectOf, type Principal } from "../auth.ts";
 import { notFound, refusal } from "../problem.ts";
@@ -9,6 +9,11 @@ import { createdSubscriptionSchema, newSubscriptionSchema, subscriptionSchema, v
 import type { Services } from "../services.ts";
 
 const tags = ["subscriptions"];
+const urlFilter = z
+  .string({ error: "expected a URL, once" })
+  .max(2048, "expected at most 2048 characters")
+  .refine(isStorable, unstorable)
+  .optional();
 const params = z.object({ id: text("the id of a subscription").openapi({ param: { name: "id", in: "path" } }) });
 
 const create = createRoute({
@@ -36,8 +41,8 @@ const list = createRoute({
     query: z.strictObject({
       ...listQuery,
       event: text("the name of an event").optional(),
-      url: z.string().max(2048, "expected at most 2048 characters").optional(),
-      target_url: z.string().max(2048, "expected at most 2048 characters").optional(),
+      url: urlFilter,
+      target_url: urlFilter,
     }),
   },
   responses: { 200: json("A page.", page(subscriptionSchema)), ...problems },

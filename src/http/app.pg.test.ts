@@ -1,0 +1,221 @@
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { createTestApi, operatorToken, type TestApi } from "../../test/api.ts";
+import { cloneDatabase, type TestDatabase } from "../../test/database.ts";
+import { AncrageError } from "../errors.ts";
+import { createApp } from "./app.ts";
+import { hashToken } from "./auth.ts";
+
+let database: TestDatabase;
+let api: TestApi;
+let failure: Error;
+let status = { isReady: true, problems: [] as { code: string; message: string }[], details: { lagBytes: 0 } };
+beforeAll(async () => {
+  database = await cloneDatabase();
+  api = createTestApi(database, {
+    samples: async () => {
+      throw failure;
+    },
+    status: async () => status,
+  });
+  await database.client.query(
+    `insert into ancrage.tokens (id, project, name, hash, expires_at) values
+       ('tok_1', 'acme', 'Acme', $1, null), ('tok_2', null, 'Everything', $2, null), ('tok_3', 'acme', 'Old', $3, now() - interval '1 s')`,
+    [hashToken("acme-token"), hashToken("all-token"), hashToken("old-token")],
+  );
+});
+afterAll(async () => {
+  await api.pool.end();
+  await database.remove();
+});
+
+const subscriptions = "/v1/subscriptions";
+
+describe("tokens", () => {
+  test.each([
+    ["none", undefined],
+    ["another scheme", `Basic ${btoa(`operator:${operatorToken}`)}`],
+    ["no value", "Bearer "],
+    ["an unknown one", "Bearer someone-else"],
+    ["one that has expired", "Bearer old-token"],
+    ["one letter less", `Bearer ${operatorToken.slice(0, -1)}`],
+  ])("%s is refused with a challenge", async (_what, authorization) => {
+    const answer = await api.call("GET", subscriptions, { token: null, headers: authorization === undefined ? {} : { authorization } });
+    expect(answer).toMatchObject({ status: 401, body: { code: "unauthorized", status: 401 } });
+    expect(answer.headers.get("content-type")).toBe("application/problem+json");
+    expect(answer.headers.get("www-authenticate")).toMatch(/^Bearer realm="ancrage"/);
+  });
+
+  test.each(["/v1/events", "/v1/messages", "/v1/status", "/v1/me", "/openapi.json", "/v1/nothing", "/"])("%s needs one", async (path) => {
+    expect((await api.call("GET", path, { token: null })).status).toBe(401);
+  });
+
+  test("/v1/me says whose it is", async () => {
+    expect((await api.call("GET", "/v1/me")).body).toEqual({ name: "operator", project: null });
+    expect((await api.call("GET", "/v1/me", { token: "all-token" })).body).toEqual({ name: "Everything", project: null });
+    expect((await api.call("GET", "/v1/me", { token: "acme-token" })).body).toEqual({ name: "Acme", project: "acme" });
+    expect((await api.call("GET", "/v1/me", { token: null, headers: { authorization: "bearer acme-token" } })).status).toBe(200);
+  });
+
+  test("the status of all projects is not for a token of one", async () => {
+    expect((await api.call("GET", "/v1/status", { token: "acme-token" })).status).toBe(403);
+    expect((await api.call("GET", "/v1/status")).body).toEqual({ ready: true, problems: [], details: { lagBytes: 0 } });
+  });
+});
+
+describe("health", () => {
+  test("/healthz and /readyz answer without a token", async () => {
+    expect(await api.call("GET", "/healthz", { token: null })).toMatchObject({ status: 200, body: { healthy: true } });
+    expect(await api.call("GET", "/readyz", { token: null })).toMatchObject({ status: 200, body: { ready: true, problems: [] } });
+  });
+
+  test("/readyz is 503 where something is wrong, and names only its code", async () => {
+    status = { ...status, isReady: false, problems: [{ code: "gap", message: "host db.internal lost the log" }] };
+    const answer = await api.call("GET", "/readyz", { token: null });
+    expect(answer).toMatchObject({ status: 503, body: { ready: false, problems: ["gap"] } });
+    expect(JSON.stringify(answer.body)).not.toContain("db.internal");
+    status = { ...status, isReady: true, problems: [] };
+  });
+});
+
+describe("problems", () => {
+  test("a path that is not there", async () => {
+    const answer = await api.call("GET", "/v1/subscription");
+    expect(answer.headers.get("content-type")).toBe("application/problem+json");
+    expect(answer.body).toEqual({
+      type: "urn:ancrage:problem:not-found",
+      title: "There is no such thing",
+      status: 404,
+      code: "not-found",
+      detail: "there is no /v1/subscription.",
+      hint: "GET /openapi.json lists what there is.",
+    });
+  });
+
+  test("a method that a path does not take", async () => {
+    const answer = await api.call("PUT", "/v1/subscriptions/sub_1");
+    expect(answer).toMatchObject({ status: 405, body: { code: "method-not-allowed" } });
+    expect(answer.headers.get("allow")).toBe("GET, HEAD, DELETE");
+  });
+
+  test.each(["{", `{"event": }`, ""])("a body that is not JSON: %j", async (raw) => {
+    const answer = await api.call("POST", subscriptions, { raw, headers: { "content-type": "application/json" } });
+    expect(answer).toMatchObject({ status: 400, body: { code: "malformed-json" } });
+  });
+
+  test.each(["application/x-www-form-urlencoded", "text/plain", "multipart/form-data; boundary=x"])("a body of type %s", async (type) => {
+    const answer = await api.call("POST", subscriptions, { raw: "event=deal.won", headers: { "content-type": type } });
+    expect(answer).toMatchObject({ status: 415, body: { code: "unsupported-media-type" } });
+    expect(answer.body.detail).toContain(JSON.stringify(type));
+  });
+
+  test("a body above 1 MiB, with its length said and without", async () => {
+    const body = { event: "deal.won", url: "https://example.com/", description: "x".repeat(1024 * 1024) };
+    expect(await api.call("POST", subscriptions, { body })).toMatchObject({ status: 413, body: { code: "body-too-large" } });
+    const chunks = new ReadableStream({
+      pull(controller) {
+        controller.enqueue(new Uint8Array(65_536));
+      },
+    });
+    const { fetch } = createApp(api.services);
+    const init = { method: "POST", body: chunks, duplex: "half", headers: { authorization: `Bearer ${operatorToken}` } };
+    const answer = await fetch(new Request("http://ancrage.test/v1/subscriptions", init as RequestInit));
+    expect(answer.status).toBe(413);
+  });
+
+  test("a body of just under 1 MiB is read", async () => {
+    const answer = await api.call("POST", subscriptions, { body: { description: "x".repeat(1024 * 1024 - 100) } });
+    expect(answer.status).toBe(422);
+  });
+
+  test.each([
+    ["?limit=0", "?limit", `expected a whole number from 1 to 200, got "0"`],
+    ["?limit=ten", "?limit", `expected a whole number from 1 to 200, got "ten"`],
+    ["?limit=1&limit=2", "?limit", `expected a whole number from 1 to 200, got ["1","2"]`],
+    ["?evnt=deal.won", "?evnt", "unknown; expected none of this name"],
+  ])("a query that cannot be taken: %s", async (query, pointer, detail) => {
+    const answer = await api.call("GET", `${subscriptions}${query}`);
+    expect(answer).toMatchObject({ status: 422, body: { code: "invalid", errors: [{ pointer, detail }] } });
+  });
+
+  test.each([
+    ["GET", "/v1/subscriptions/%00", undefined],
+    ["DELETE", "/v1/subscriptions/sub_%00", undefined],
+    ["GET", "/v1/subscriptions?url=https://example.com/%00", undefined],
+    ["GET", "/v1/messages?after=%00", undefined],
+    ["GET", "/v1/deliveries?messageId=%00", undefined],
+    ["GET", "/v1/rejections?event=%00", undefined],
+    ["POST", "/v1/events/deal.won/trigger", { key: "\u0000" }],
+    ["POST", "/v1/events/deal.won/trigger", { key: "1", data: ["\u0000"] }],
+    ["POST", "/v1/EntryPoints/%00/process/?c=EPT_WebhookPerformList", { event: "deal.won" }],
+    ["POST", "/v1/EntryPoints/acme/process/?c=EPT_WebhookUnsubscribe", { codeWebhookSubscription: "\u0000" }],
+  ])("a character that PostgreSQL cannot store is refused, not run into: %s %s %j", async (method, path, body) => {
+    expect((await api.call(method, path, body === undefined ? {} : { body })).status).toBe(422);
+  });
+
+  test("deeply nested metadata is taken or refused, not run into", async () => {
+    const raw = `{"event":"deal.won","url":"https://example.com/","metadata":{"a":${"[".repeat(4000)}${"]".repeat(4000)}}}`;
+    const answer = await api.call("POST", subscriptions, { raw, headers: { "content-type": "application/json" } });
+    expect(answer.status).toBe(201);
+  });
+
+  test("what fails inside is logged under the id that the answer names, and its text stays inside", async () => {
+    failure = new Error("relation secret_table does not exist");
+    const answer = await api.call("GET", "/v1/events/deal.won/samples");
+    expect(answer).toMatchObject({ status: 500, body: { code: "internal" } });
+    expect(JSON.stringify(answer.body)).not.toContain("secret_table");
+    const { error, id } = api.logged.at(-1)!;
+    expect(error).toBe(failure);
+    expect(answer.body.detail).toContain(id);
+  });
+
+  test.each([
+    ["a database that does not answer", new AncrageError("ANCRAGE_DATABASE_UNREACHABLE", "could not connect to db.internal")],
+    ["a server that is shutting down", Object.assign(new Error("terminating connection"), { code: "57P01" })],
+    ["a refused connection", Object.assign(new Error("connect ECONNREFUSED 10.0.0.1:5432"), { code: "ECONNREFUSED" })],
+  ])("%s is 503 and may be tried again", async (_what, error) => {
+    failure = error;
+    const answer = await api.call("GET", "/v1/events/deal.won/samples");
+    expect(answer).toMatchObject({ status: 503, body: { code: "unavailable" } });
+    expect(answer.headers.get("retry-after")).toBe("5");
+    expect(JSON.stringify(answer.body)).not.toMatch(/db\.internal|10\.0\.0\.1/);
+  });
+});
+
+describe("openapi.json", () => {
+  test("declares every route, with bearer security on all but the open ones", async () => {
+    const { body } = await api.call("GET", "/openapi.json");
+    expect(body.openapi).toBe("3.1.0");
+    expect(body.components.securitySchemes.bearer).toMatchObject({ type: "http", scheme: "bearer" });
+    const routes = Object.entries<Record<string, { security?: unknown[] }>>(body.paths).flatMap(([path, methods]) =>
+      Object.entries(methods).map(([method, { security }]) => `${method.toUpperCase()} ${path}${security === undefined ? "" : " token"}`),
+    );
+    expect(routes.toSorted()).toEqual([
+      "DELETE /v1/subscriptions/{id} token",
+      "GET /healthz",
+      "GET /readyz",
+      "GET /v1/deliveries token",
+      "GET /v1/deliveries/{id} token",
+      "GET /v1/events token",
+      "GET /v1/events/{name} token",
+      "GET /v1/events/{name}/explain token",
+      "GET /v1/events/{name}/samples token",
+      "GET /v1/me token",
+      "GET /v1/messages token",
+      "GET /v1/messages/{id} token",
+      "GET /v1/rejections token",
+      "GET /v1/status token",
+      "GET /v1/subscriptions token",
+      "GET /v1/subscriptions/{id} token",
+      "POST /v1/EntryPoints/{project}/process/ token",
+      "POST /v1/events/{name}/trigger token",
+      "POST /v1/subscriptions token",
+    ]);
+  });
+
+  test("every reference leads somewhere", async () => {
+    const { body } = await api.call("GET", "/openapi.json");
+    const references = [...JSON.stringify(body).matchAll(/"#\/components\/schemas\/(\w+)"/g)].map((match) => match[1]);
+    expect(references).toContain("NewSubscription");
+    expect(Object.keys(body.components.schemas)).toEqual(expect.arrayContaining([...new Set(references)]));
+  });
+});
