@@ -3,6 +3,8 @@ import type { Ancrage } from "../create-ancrage.ts";
 import type { FromChild, Handover, ToChild } from "../dev/protocol.ts";
 import { createDevReceiver, type DevReceiver } from "../dev/receiver.ts";
 import { AncrageError } from "../errors.ts";
+import { createLogger, type Logger } from "../log.ts";
+import { migrate } from "../migrate.ts";
 import { type CheckedOptions, requireOptions } from "../options.ts";
 import { formatError } from "./command.ts";
 import { loadOptions } from "./flags.ts";
@@ -16,10 +18,14 @@ import { loadSystem } from "./system.ts";
  */
 interface State {
   readonly options: CheckedOptions;
+  readonly log: Logger;
   readonly ancrage: Ancrage;
   readonly server?: Listening;
   readonly receiver?: DevReceiver;
 }
+
+/** Loaded before anything is asked for: the parent starts the database meanwhile. */
+const system = loadSystem();
 
 let state: State | undefined;
 let orphaned: Extract<ToChild, { kind: "prepare" }>["orphaned"] | undefined;
@@ -51,20 +57,21 @@ async function prepare(message: Extract<ToChild, { kind: "prepare" }>): Promise<
   const shape = await readDatabaseShape(requireOptions(options, "database").database);
   await writeFolderTypes(message.folder, shape);
   const catalogue = await checkDefinitions(message.folder, shape);
-  const { createAncrage } = await loadSystem();
-  state = { options, ancrage: createAncrage(options) };
+  const { createAncrage } = await system;
+  const log = createLogger({ level: options.logLevel, secrets: [options.token, options.secretKey] });
+  state = { options, log, ancrage: createAncrage(options) };
   say({ kind: "prepared", events: [...catalogue.events.keys()] });
 }
 
 async function serve({ port, received }: Handover): Promise<void> {
   if (state === undefined) throw new AncrageError("ANCRAGE_COMMAND_FAILED", "the pipeline was to serve before it was prepared.");
-  const { options, ancrage } = state;
+  const { options, ancrage, log } = state;
   const receiver = createDevReceiver({ received, nowMs: Date.now });
   const fetch = async (request: Request): Promise<Response> => (await receiver.handle(request)) ?? ancrage.fetch(request);
   const server = await listen({ fetch, host: options.host, port: port ?? options.port });
   state = { ...state, server, receiver };
-  const { migrate } = await loadSystem();
-  await migrate(options);
+  const { ran } = await migrate(options);
+  if (ran.length > 0) log.info({ ran }, "migrated");
   await ancrage.start();
   say({ kind: "ready", url: server.url, port: server.port });
 }

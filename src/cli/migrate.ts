@@ -3,7 +3,6 @@ import { requireOptions } from "../options.ts";
 import type { CommandContext } from "./command.ts";
 import { addOptionFlags, flagsOf, loadOptions } from "./flags.ts";
 import { resolveFolder } from "./folder.ts";
-import { loadSystem } from "./system.ts";
 
 /** `ancrage migrate FOLDER` */
 export function migrateCommand(context: CommandContext): Command {
@@ -21,9 +20,10 @@ export function migrateCommand(context: CommandContext): Command {
   return command.action(async (argument: string, flags: { readonly json?: boolean }) => {
     const options = await loadOptions(await resolveFolder(context.workingFolder, argument), context, flagsOf(command));
     requireOptions(options, "database");
-    const { migrate } = await loadSystem();
-    const { ran } = await migrate(options);
+    const { migrate } = await import("../migrate.ts");
+    // A replica identity or an index of a large table takes its time: each step is told as it is done.
+    const { ran } = await migrate(options, (step) => context.note(`done: ${step}`));
     if (flags.json === true) context.print(JSON.stringify({ ran }));
-    else context.print(ran.length === 0 ? "Nothing to do: the database is up to date." : ran.map((step) => `ran ${step}`).join("\n"));
+    else if (ran.length === 0) context.print("Nothing to do: the database is up to date.");
   });
 }

@@ -8,6 +8,7 @@ import { sampleCommand } from "./sample.ts";
 import { startCommand } from "./start.ts";
 import { statusCommand } from "./status.ts";
 import { triggerCommand } from "./trigger.ts";
+import { version } from "../version.ts";
 
 /** Runs one command line (without the names of node and of the script) and answers with what the process should end with. */
 export async function runProgram(words: readonly string[], outside: Omit<CommandContext, "exitWith">): Promise<ExitCode> {
@@ -48,8 +49,6 @@ function defineProgram(context: CommandContext): Command {
   }
   return program;
 }
-
-const version = "0.1.0";
 
 const footer = `
 Examples:

@@ -3,7 +3,6 @@ import type { AncrageOptions } from "../options.ts";
 
 export interface System {
   createAncrage(options: AncrageOptions): Ancrage;
-  migrate(options: AncrageOptions): Promise<{ readonly ran: readonly string[] }>;
 }
 
 /** The system, imported when a command needs it: `ancrage --help` and the clients of a server start without it. */

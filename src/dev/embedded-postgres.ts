@@ -12,8 +12,8 @@ const run = promisify(execFile);
 export interface EmbeddedPostgresOptions {
   /** Where the cluster lives. It is made if it is not there; an existing one is started as it is. */
   readonly directory: string;
-  /** Default: a free one. */
-  readonly port?: number;
+  /** Taken if it is free. Default: any free one. */
+  readonly preferredPort?: number;
   /** Further settings, as `postgres -c` takes them. */
   readonly settings?: Readonly<Record<string, string>>;
   /** Gives durability up for speed. For tests only. */
@@ -46,7 +46,7 @@ export class EmbeddedPostgres {
     if (!(await exists(join(directory, "PG_VERSION")))) await initialise(binaries.initdb, directory, identity);
     // A child that outlives its parent (kill -9) leaves its lock file; a live one still owns the folder.
     await stopLeftover(directory);
-    this.#port = this.#options.port ?? (await freePort());
+    this.#port = await freePort(this.#options.preferredPort);
     const settings: Record<string, string> = {
       listen_addresses: "127.0.0.1",
       port: String(this.#port),
@@ -226,12 +226,12 @@ async function stopLeftover(directory: string): Promise<void> {
   }
 }
 
-/** A port that was free a moment ago. */
-export async function freePort(): Promise<number> {
+/** A port that was free a moment ago: the preferred one if it was. */
+export async function freePort(preferred = 0): Promise<number> {
   const server = createServer();
   return new Promise((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(0, "127.0.0.1", () => {
+    server.once("error", (error) => (preferred === 0 ? reject(error) : resolve(freePort())));
+    server.listen(preferred, "127.0.0.1", () => {
       const address = server.address();
       const port = typeof address === "object" && address !== null ? address.port : 0;
       server.close(() => resolve(port));

@@ -18,7 +18,7 @@ async function fork(program: string, options: Partial<ForkOptions> = {}): Promis
   await writeFile(path, program);
   return forkPipeline({
     module: pathToFileURL(path),
-    prepare: { kind: "prepare", folder: "hooks", flags: { port: "0" }, orphaned: { databasePid: undefined, folder: undefined } },
+    prepare: () => ({ kind: "prepare", folder: "hooks", flags: { port: "0" }, orphaned: { databasePid: undefined, folder: undefined } }),
     onLine: () => undefined,
     ...options,
   });

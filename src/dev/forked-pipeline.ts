@@ -6,7 +6,8 @@ import type { Pipeline } from "./supervisor.ts";
 export interface ForkOptions {
   /** The child's module. */
   readonly module: URL;
-  readonly prepare: Extract<ToChild, { kind: "prepare" }>;
+  /** What it is to prepare, asked for when it is to. */
+  readonly prepare: () => Extract<ToChild, { kind: "prepare" }>;
   /** Each line that the child prints, on whichever stream: its log, and what event files say. */
   readonly onLine: (line: string) => void;
   readonly env?: NodeJS.ProcessEnv;
@@ -56,7 +57,7 @@ export function forkPipeline(options: ForkOptions): Pipeline {
   return {
     ended,
     async prepare() {
-      const answer = await ask(options.prepare, "prepared", "fault");
+      const answer = await ask(options.prepare(), "prepared", "fault");
       return answer.kind === "ended" ? crashed(answer.how) : answer;
     },
     async serve(handover) {

@@ -8,8 +8,8 @@ import { formatLogLine } from "./format-log-line.ts";
 import { formatWelcome } from "./format-welcome.ts";
 import { createDatabase, runSchemaFile } from "./prepare-database.ts";
 import type { Fault, ToChild } from "./protocol.ts";
-import { makeStateFolder, openStateFolder, readDevSecrets, type StateFolder } from "./state-folder.ts";
-import { Supervisor } from "./supervisor.ts";
+import { type DevState, makeStateFolder, openStateFolder, readDevState, type StateFolder } from "./state-folder.ts";
+import { type Pipeline, Supervisor } from "./supervisor.ts";
 import { watchDefinitions } from "./watch-definitions.ts";
 
 export interface DevRun {
@@ -37,9 +37,26 @@ export async function runDev(run: DevRun): Promise<void> {
     // Also where the data is elsewhere: `ancrage status` and the others look for dev.json in the folder.
     const lock = await lockDevFolder(await makeStateFolder(run.folder), run.isEphemeral);
     defer(() => lock.release());
-    const database = await openDatabase(run, state, defer);
+    const kept = await readDevState(state.path);
+    const secrets = { token: run.options.token ?? kept.token, secretKey: run.options.secretKey ?? kept.secretKey };
+    let database: DevDatabase | undefined;
+    const spawn = (): Pipeline => spawnPipeline(run, () => composePrepare(run, secrets, state, database));
+    // The first child loads its modules while the database starts: that is half of the time to the first line.
+    let first: Pipeline | undefined = spawn();
+    defer(async () => void (await first?.stop()));
+    database = await openDatabase(run, join(state.path, "postgres"), kept.databasePort, defer);
     if (await runSchemaFile(database.url, run.folder)) sayTo(run)("schema.sql was run: the database had no tables.");
-    await superviseUntilStopped({ ...run, state, lock, database, defer });
+    await superviseUntilStopped({
+      ...run,
+      lock,
+      defer,
+      address: { token: secrets.token, database: database.url },
+      spawn: () => {
+        const next = first ?? spawn();
+        first = undefined;
+        return next;
+      },
+    });
   });
 }
 
@@ -55,44 +72,63 @@ interface DevDatabase {
 }
 
 /** The given database as it is, else one of our own, named `app`. */
-async function openDatabase({ options }: DevRun, state: StateFolder, defer: Defer): Promise<DevDatabase> {
+async function openDatabase({ options }: DevRun, directory: string, preferredPort: number, defer: Defer): Promise<DevDatabase> {
   if (options.database !== undefined) return { url: options.database, pid: undefined };
-  const postgres = new EmbeddedPostgres({ directory: join(state.path, "postgres") });
+  const postgres = new EmbeddedPostgres({ directory, preferredPort });
   await postgres.start();
   defer(() => postgres.stop());
   await createDatabase(postgres.url(), "app");
   return { url: postgres.url("app"), pid: postgres.pid };
 }
 
+function spawnPipeline(run: DevRun, prepare: () => Extract<ToChild, { kind: "prepare" }>): Pipeline {
+  const say = sayTo(run);
+  return forkPipeline({
+    module: run.childModule,
+    prepare,
+    onLine: (line) => {
+      const shown = run.isJson ? line : formatLogLine(line);
+      if (shown !== undefined) say(shown);
+    },
+  });
+}
+
+/** What `dev` brings itself goes with the flags, before the environment and the config. */
+function composePrepare(
+  run: DevRun,
+  secrets: Pick<DevState, "token" | "secretKey">,
+  state: StateFolder,
+  database: DevDatabase | undefined,
+): Extract<ToChild, { kind: "prepare" }> {
+  return {
+    kind: "prepare",
+    folder: run.folder,
+    flags: {
+      ...run.flagValues,
+      ...secrets,
+      database: database?.url,
+      allowHttp: true,
+      allowNetworks: [...run.options.allowNetworks, "127.0.0.0/8", "::1/128"],
+    },
+    orphaned: { databasePid: database?.pid, folder: run.isEphemeral ? state.path : undefined },
+  };
+}
+
 interface Supervised extends DevRun {
-  readonly state: StateFolder;
   readonly lock: DevLock;
-  readonly database: DevDatabase;
+  readonly address: { readonly token: string; readonly database: string };
+  readonly spawn: () => Pipeline;
   readonly defer: Defer;
 }
 
 async function superviseUntilStopped(run: Supervised): Promise<void> {
-  const { folder, options, state, database, defer } = run;
-  const made = await readDevSecrets(state.path);
-  const secrets = { token: options.token ?? made.token, secretKey: options.secretKey ?? made.secretKey };
-  const prepare: Extract<ToChild, { kind: "prepare" }> = {
-    kind: "prepare",
-    folder,
-    flags: {
-      ...run.flagValues,
-      ...secrets,
-      database: database.url,
-      allowHttp: true,
-      allowNetworks: [...options.allowNetworks, "127.0.0.0/8", "::1/128"],
-    },
-    orphaned: { databasePid: database.pid, folder: run.isEphemeral ? state.path : undefined },
-  };
+  const { folder, defer } = run;
   const say = sayTo(run);
   const stopped = Promise.withResolvers<void>();
   let wasReady = false;
 
   const announce = async (url: string, events: readonly string[]): Promise<void> => {
-    const address = { url, token: secrets.token, database: database.url };
+    const address = { url, ...run.address };
     await run.lock.announce(address);
     run.print(
       run.isJson
@@ -102,15 +138,7 @@ async function superviseUntilStopped(run: Supervised): Promise<void> {
   };
   const supervisor = new Supervisor({
     port: undefined,
-    spawn: () =>
-      forkPipeline({
-        module: run.childModule,
-        prepare,
-        onLine: (line) => {
-          const shown = run.isJson ? line : formatLogLine(line);
-          if (shown !== undefined) say(shown);
-        },
-      }),
+    spawn: run.spawn,
     onReady: ({ url, events }) => {
       if (wasReady) say(`Reloaded: ${events.join(", ") || "no events"}.`);
       else announce(url, events).catch(stopped.reject);

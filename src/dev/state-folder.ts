@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { freePort } from "./embedded-postgres.ts";
 
 /** Where `dev` keeps what outlives it: `.ancrage/` in the folder, or a temporary one that goes with it. */
 export interface StateFolder {
@@ -29,18 +30,24 @@ export async function makeStateFolder(folder: string): Promise<string> {
   return path;
 }
 
-/** What `dev` makes for itself where nobody gave it. */
-export interface DevSecrets {
+/** What `dev` makes for itself, once for a state folder. */
+export interface DevState {
   readonly token: string;
   readonly secretKey: string;
+  /** So that the psql of this morning still works. */
+  readonly databasePort: number;
 }
 
-/** The token and the key of a state folder, made on the first call. Kept: subscriptions of yesterday are sealed with the key. */
-export async function readDevSecrets(stateFolder: string): Promise<DevSecrets> {
-  const path = join(stateFolder, "secrets.json");
+/** What a state folder keeps, made on the first call. Subscriptions of yesterday are sealed with this key. */
+export async function readDevState(stateFolder: string): Promise<DevState> {
+  const path = join(stateFolder, "state.json");
   const kept = await readFile(path, "utf8").catch(() => undefined);
-  if (kept !== undefined) return JSON.parse(kept) as DevSecrets;
-  const secrets = { token: `anc_${randomBytes(32).toString("base64url")}`, secretKey: randomBytes(32).toString("base64") };
-  await writeFile(path, JSON.stringify(secrets), { mode: 0o600 });
-  return secrets;
+  if (kept !== undefined) return JSON.parse(kept) as DevState;
+  const made: DevState = {
+    token: `anc_${randomBytes(32).toString("base64url")}`,
+    secretKey: randomBytes(32).toString("base64"),
+    databasePort: await freePort(),
+  };
+  await writeFile(path, JSON.stringify(made), { mode: 0o600 });
+  return made;
 }
