@@ -52,6 +52,8 @@ async function readOnce(
 ): Promise<readonly Row[]> {
   const client = await pool.connect();
   let failure: Error | undefined;
+  // The pool listens to idle sessions only: without this, one that PostgreSQL ends during a call would end the process.
+  client.on("error", ignore);
   try {
     await client.query(`begin read only; set local statement_timeout = ${Math.ceil(statementTimeoutMs)}`);
     const query: pg.QueryConfig & { queryMode: "extended" } = {
@@ -69,10 +71,14 @@ async function readOnce(
     } catch (error) {
       failure = error instanceof Error ? error : new Error(String(error));
     }
+    client.off("error", ignore);
     // A session that could not be cleaned is not used again.
     client.release(failure);
   }
 }
+
+/** The call that is under way fails with the same error, and says so. */
+const ignore = (): void => undefined;
 
 /**
  * What a definition writes as ``sql`select … where id = ${id}` ``: the values are parameters, never text.
@@ -98,11 +104,16 @@ export async function runSql(
     }
   }
   const text = strings.reduce((before, part, index) => `${before}$${index}${part}`);
+  // The answer comes out of a socket, whose stack knows nothing of who asked.
+  const asked = new Error();
   try {
     // A closing semicolon is habit, not a second statement.
     return await read(text.replace(/;\s*$/, ""), values.map(toParameter));
   } catch (error) {
-    if (!isPassingFault(error)) throw error;
+    if (!isPassingFault(error)) {
+      if (error instanceof Error) error.stack = asked.stack?.replace(/^Error/, () => `${error.name}: ${error.message}`) ?? "";
+      throw error;
+    }
     const fault = new BatchFault(error);
     onFault(fault);
     throw fault;
