@@ -1,5 +1,6 @@
-import type { Action, Position, Row, Transaction } from "./capture/change.ts";
-import type { CatalogueEvent } from "./event/catalogue.ts";
+import { isDeepStrictEqual } from "node:util";
+import type { Action, Change, Position, Row, Transaction, TriggerMark } from "./capture/change.ts";
+import type { Catalogue, CatalogueEvent, CompiledRule } from "./event/catalogue.ts";
 
 /** An event that happened, before its payload is built. */
 export interface Occurrence {
@@ -16,4 +17,143 @@ export interface Occurrence {
   /** The third argument of `trigger`. */
   readonly data: unknown;
   readonly actor: string | undefined;
+}
+
+/** A rule or a handler that could not be asked: a rejection, so that the change is not lost in silence. */
+export interface Unmatched {
+  /** The event, or the tracking file whose handler threw. */
+  readonly event: string;
+  readonly reason: "where-threw" | "handler-threw" | "event-unknown";
+  readonly error: unknown;
+  readonly source: Change | TriggerMark;
+}
+
+export interface Matched {
+  readonly occurrences: readonly Occurrence[];
+  readonly unmatched: readonly Unmatched[];
+}
+
+const nothing: Matched = { occurrences: [], unmatched: [] };
+
+/**
+ * Which events a change makes happen: by their own rules, and by the handlers of its table.
+ *
+ * At most once for one change, event and key, however many rules and handlers name it.
+ */
+export function matchChange(change: Change, catalogue: Catalogue): Matched {
+  const tracked = catalogue.tables.get(change.table);
+  if (tracked === undefined) return nothing;
+  const occurrences: Occurrence[] = [];
+  const unmatched: Unmatched[] = [];
+  const seen = new Set<string>();
+  const add = (occurrence: Occurrence): void => {
+    const once = `${occurrence.event.name}\0${occurrence.key}`;
+    if (seen.has(once)) return;
+    seen.add(once);
+    occurrences.push(occurrence);
+  };
+  for (const event of tracked.events) {
+    try {
+      if (event.rules.some((rule) => holds(rule, event, change))) add(ofChange(event, change));
+    } catch (error) {
+      unmatched.push({ event: event.name, reason: "where-threw", error, source: change });
+    }
+  }
+  for (const { file, handler } of tracked.handlers) {
+    try {
+      const result: unknown = (handler.handle as (change: unknown) => unknown)({
+        action: change.action,
+        key: change.key,
+        before: change.before,
+        after: change.after,
+        trigger(name: string, key: unknown, data?: unknown) {
+          add(ofTrigger(eventNamed(name, catalogue), keyText(key, name), change, data));
+        },
+      });
+      if (result instanceof Promise) {
+        // It has run on without us: what it triggers later would come too late, and its failure must not end the process.
+        result.catch(() => undefined);
+        throw new TypeError("a tracking handler must be synchronous: it returned a promise");
+      }
+    } catch (error) {
+      unmatched.push({ event: file, reason: "handler-threw", error, source: change });
+    }
+  }
+  return { occurrences, unmatched };
+}
+
+/** `ancrage.trigger(…)`: it asks neither `on` nor `where`. */
+export function matchTrigger(mark: TriggerMark, catalogue: Catalogue): Matched {
+  const event = catalogue.events.get(mark.event);
+  if (event === undefined) {
+    const error = new Error(`ancrage.trigger named the event ${JSON.stringify(mark.event)}, which no file defines`);
+    return { occurrences: [], unmatched: [{ event: mark.event, reason: "event-unknown", error, source: mark }] };
+  }
+  const { transaction, position, key, data } = mark;
+  const none = { action: undefined, before: undefined, record: undefined, actor: undefined };
+  return { occurrences: [{ event, transaction, position, key, reason: "trigger", data, ...none }], unmatched: [] };
+}
+
+function holds(rule: CompiledRule, event: CatalogueEvent, change: Change): boolean {
+  const where = event.definition.where;
+  const isIn = (row: Row | undefined): boolean => row !== undefined && (where === undefined || where(row));
+  const { action, before, after } = change;
+  switch (rule.kind) {
+    case "insert":
+    case "update":
+      return action === rule.kind && isIn(after);
+    case "delete":
+      return action === "delete" && isIn(before);
+    case "enter":
+      return action !== "delete" && isIn(after) && !isIn(before);
+    case "leave":
+      return action !== "insert" && isIn(before) && !isIn(after);
+    case "update-columns":
+      return action === "update" && rule.columns.some((column) => isOther(before?.[column], after?.[column])) && isIn(after);
+    default:
+      return rule satisfies never;
+  }
+}
+
+const isOther = (before: unknown, after: unknown): boolean => before !== after && !isDeepStrictEqual(before, after);
+
+function ofChange(event: CatalogueEvent, change: Change): Occurrence {
+  const { transaction, position, key, action, before, after } = change;
+  return {
+    event,
+    transaction,
+    position,
+    key,
+    reason: "change",
+    action,
+    before,
+    record: after ?? before,
+    data: undefined,
+    actor: undefined,
+  };
+}
+
+function ofTrigger(event: CatalogueEvent, key: string, change: Change, data: unknown): Occurrence {
+  // The change's own row is at hand, as committed; any other is read by its key once it is visible.
+  const isOwn = event.table?.name === change.table && key === change.key;
+  const own = isOwn ? ofChange(event, change) : { ...ofChange(event, change), action: undefined, before: undefined, record: undefined };
+  return { ...own, key, reason: "trigger", data };
+}
+
+function eventNamed(name: string, catalogue: Catalogue): CatalogueEvent {
+  const event = catalogue.events.get(name);
+  if (event === undefined)
+    throw new Error(
+      `trigger(${JSON.stringify(name)}, …): no file defines this event; known are ${[...catalogue.events.keys()].join(", ")}`,
+    );
+  return event;
+}
+
+function keyText(key: unknown, event: string): string {
+  if (typeof key === "string") return key;
+  if (typeof key === "number" || typeof key === "bigint") return String(key);
+  if (Array.isArray(key)) return JSON.stringify(key.map(String));
+  throw new TypeError(
+    `trigger(${JSON.stringify(event)}, …): expected the key of a record (text, number, or an array of them), got ${String(key)}`,
+  );
 }

@@ -1,0 +1,182 @@
+import { comparePositions, type Captured, type Change, type Position, type SubscriptionMark, type TriggerMark } from "./capture/change.ts";
+import type { Catalogue } from "./event/catalogue.ts";
+import { computeMessageId, rejectionIdOf } from "./journal/id.ts";
+import { matchChange, matchTrigger, type Matched, type Occurrence, type Unmatched } from "./match.ts";
+import type { Message, Rejection } from "./message.ts";
+import { buildPayloads, type Payload, type PayloadDeps } from "./payload/build.ts";
+import { describeThrown } from "./payload/describe.ts";
+import { BatchFault } from "./payload/fault.ts";
+import { formatOccurrence } from "./payload/occurrence-bytes.ts";
+import { countRejection, isParked, parkedAfterRejections, type RejectionCounts } from "./payload/reject.ts";
+import type { Logger } from "./log.ts";
+
+/** What came of an explicit trigger. */
+export type TriggerCame =
+  | { readonly kind: "message"; readonly messageId: string }
+  | { readonly kind: "rejected"; readonly rejectionId: string }
+  | { readonly kind: "nothing" };
+
+/** What a stretch of the log became. Messages and rejections are in the order of their positions. */
+export interface Built {
+  readonly messages: readonly Message[];
+  readonly rejections: readonly Rejection[];
+  readonly subscriptions: readonly SubscriptionMark[];
+  readonly triggers: readonly { readonly id: string; readonly came: TriggerCame }[];
+  /** Everything up to here is in it; undefined for an empty stretch. */
+  readonly passed: Position | undefined;
+  /** The end of the last whole transaction in it; 0 where it has none. */
+  readonly endLsn: bigint;
+}
+
+export interface MessageBuilder {
+  build(captured: readonly Captured[]): Promise<Built>;
+  /** Events whose code is not run for now: it was rejected too often with no success in between. */
+  parked(): readonly string[];
+}
+
+export interface MessageBuilderOptions {
+  readonly sourceId: string;
+  readonly catalogue: Catalogue;
+  readonly payload: PayloadDeps;
+  readonly log: Logger;
+}
+
+const faultDelaysMs = [50, 250, 1_000, 2_000];
+const largestLsn = 0xffff_ffff_ffff_ffffn;
+
+/** match → payload: from changes and explicit triggers to the messages that are journaled. */
+export function createMessageBuilder(options: MessageBuilderOptions): MessageBuilder {
+  const { sourceId, catalogue, log } = options;
+  // Replaced, never changed, as a batch is done: one that is built again does not count twice.
+  let counts: RejectionCounts = new Map();
+  const deps: PayloadDeps = { ...options.payload, isParked: (event) => isParked(counts, event) };
+
+  const idOf = (event: string, key: string, at: Pick<Occurrence, "transaction" | "position">): string =>
+    computeMessageId({ sourceId, event, key, transaction: at.transaction, position: at.position });
+
+  const toMessage = (occurrence: Occurrence, project: string, json: string): Message => ({
+    id: idOf(occurrence.event.name, occurrence.key, occurrence),
+    project,
+    event: occurrence.event.name,
+    key: occurrence.key,
+    position: occurrence.position,
+    committedAtUs: occurrence.transaction.committedAtUs,
+    body: Buffer.from(json, "utf8"),
+  });
+
+  const toRejection = (occurrence: Occurrence, rejected: Extract<Payload, { kind: "rejected" }>): Rejection => ({
+    id: rejectionIdOf(idOf(occurrence.event.name, occurrence.key, occurrence)),
+    project: rejected.project ?? "default",
+    event: occurrence.event.name,
+    key: occurrence.key,
+    position: occurrence.position,
+    committedAtUs: occurrence.transaction.committedAtUs,
+    reason: rejected.reason,
+    error: rejected.error,
+    occurrence: formatOccurrence(occurrence),
+  });
+
+  const toUnmatchedRejection = ({ event, reason, error, source }: Unmatched): Rejection => ({
+    id: rejectionIdOf(idOf(event, source.key, source)),
+    project: "default",
+    event,
+    key: source.key,
+    position: source.position,
+    committedAtUs: source.transaction.committedAtUs,
+    reason,
+    error: describeThrown(error, event),
+    occurrence: Buffer.from(JSON.stringify({ kind: source.kind, event, key: source.key })),
+  });
+
+  const count = (occurrence: Occurrence, payload: Payload): void => {
+    const event = occurrence.event.name;
+    const before = counts;
+    counts = countRejection(counts, event, payload.kind === "rejected" ? payload.reason : "success");
+    if (counts !== before && isParked(counts, event)) {
+      log.error({ event }, `${event} is parked: ${parkedAfterRejections} rejections with no success between. Mend it and restart.`);
+    }
+  };
+
+  return {
+    parked: () => [...catalogue.events.keys()].filter((event) => isParked(counts, event)),
+    async build(captured) {
+      const occurrences: Occurrence[] = [];
+      const unmatched: Unmatched[] = [];
+      const subscriptions: SubscriptionMark[] = [];
+      const marks = new Map<Occurrence, TriggerMark>();
+      let passed: Position | undefined;
+      let endLsn = 0n;
+      const take = (matched: Matched): void => {
+        for (const one of matched.occurrences) occurrences.push(one);
+        for (const one of matched.unmatched) unmatched.push(one);
+      };
+      for (const item of captured) {
+        switch (item.kind) {
+          case "change":
+            passed = item.position;
+            take(matchChange(item satisfies Change, catalogue));
+            break;
+          case "trigger": {
+            passed = item.position;
+            const matched = matchTrigger(item, catalogue);
+            take(matched);
+            for (const one of matched.occurrences) marks.set(one, item);
+            break;
+          }
+          case "subscription":
+            passed = item.position;
+            subscriptions.push(item);
+            break;
+          case "commit":
+            // All of the transaction, whatever of it was not ours to read.
+            passed = { commitLsn: item.transaction.commitLsn, changeLsn: largestLsn, ordinal: 0 };
+            endLsn = item.endLsn;
+            break;
+          default:
+            item satisfies never;
+        }
+      }
+      const payloads = await buildUntilReadable(occurrences, deps, log);
+      const messages: Message[] = [];
+      const rejections = unmatched.map(toUnmatchedRejection);
+      const triggers: { readonly id: string; readonly came: TriggerCame }[] = unmatched.flatMap((one) =>
+        one.source.kind === "trigger" ? [{ id: one.source.id, came: rejected(toUnmatchedRejection(one)) }] : [],
+      );
+      for (const [index, occurrence] of occurrences.entries()) {
+        const payload = payloads[index];
+        if (payload === undefined) throw new RangeError(`no payload for occurrence ${index} of ${occurrences.length}`);
+        count(occurrence, payload);
+        let came: TriggerCame = { kind: "nothing" };
+        if (payload.kind === "built") {
+          const message = toMessage(occurrence, payload.project, payload.json);
+          messages.push(message);
+          came = { kind: "message", messageId: message.id };
+        } else if (payload.kind === "rejected") {
+          const rejection = toRejection(occurrence, payload);
+          rejections.push(rejection);
+          came = rejected(rejection);
+          log.warn({ event: rejection.event, key: rejection.key, reason: rejection.reason, error: rejection.error }, "rejected");
+        }
+        const mark = marks.get(occurrence);
+        if (mark !== undefined) triggers.push({ id: mark.id, came });
+      }
+      rejections.sort((a, b) => comparePositions(a.position, b.position));
+      return { messages, rejections, subscriptions, triggers, passed, endLsn };
+    },
+  };
+}
+
+const rejected = (rejection: Rejection): TriggerCame => ({ kind: "rejected", rejectionId: rejection.id });
+
+/** A database that cannot be read just now makes no rejection: the batch is built again until it can. */
+async function buildUntilReadable(occurrences: readonly Occurrence[], deps: PayloadDeps, log: Logger): Promise<readonly Payload[]> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await buildPayloads(occurrences, deps);
+    } catch (error) {
+      if (!(error instanceof BatchFault)) throw error;
+      log.warn({ err: error.cause }, "a batch is built again: the database could not be read");
+      await new Promise((resolve) => setTimeout(resolve, faultDelaysMs[Math.min(attempt, faultDelaysMs.length - 1)]));
+    }
+  }
+}

@@ -1,0 +1,98 @@
+import type pg from "pg";
+import { AncrageError } from "../errors.ts";
+import type { Catalogue } from "../event/catalogue.ts";
+import {
+  readLeaves,
+  readPublications,
+  readServerIdentity,
+  readSettings,
+  readSlot,
+  readWalLevel,
+  type SettingsRow,
+} from "../store/capture-state.ts";
+import { pendingMigrations } from "../store/migrate.ts";
+import { captureNames, planCapture, type CaptureNames, type CaptureState } from "./wal/slot.ts";
+
+type Queryable = Pick<pg.ClientBase, "query">;
+
+/** The least version whose logical decoding skips empty transactions and publishes messages as we read them. */
+const leastVersion = 150_000;
+
+/** What capture needs that the database does not have yet: the statements that make it, in their order. */
+export async function readCapturePlan(db: Queryable, catalogue: Catalogue, names: CaptureNames): Promise<readonly string[]> {
+  const partitioned = [...catalogue.tables.values()].filter(({ table }) => table.isPartitioned).map(({ table }) => table.oid);
+  const [walLevel, publications, slot, leaves] = [
+    await readWalLevel(db),
+    await readPublications(db, [names.publication, names.insertPublication]),
+    await readSlot(db, names.slot),
+    await readLeaves(db, partitioned),
+  ];
+  if (walLevel !== "logical") {
+    throw new AncrageError("ANCRAGE_NOT_MIGRATED", `wal_level is "${walLevel}", expected "logical": changes cannot be read from the log.`, {
+      hint: `Run "alter system set wal_level = 'logical'" and restart PostgreSQL.`,
+    });
+  }
+  const state: CaptureState = {
+    names,
+    publications: new Map(publications.map(({ name, tables, actions, viaRoot }) => [name, { tables: new Set(tables), actions, viaRoot }])),
+    hasSlot: slot !== undefined,
+    leaves: Map.groupBy(leaves, (leaf) => leaf.rootOid),
+  };
+  return planCapture(catalogue, state);
+}
+
+export interface CheckedDatabase {
+  readonly names: CaptureNames;
+  readonly settings: SettingsRow;
+  readonly systemIdentifier: string;
+  readonly databaseOid: number;
+  /** Up to where PostgreSQL has forgotten what it sent: what we confirmed. */
+  readonly confirmedLsn: string;
+  readonly flushLsn: string;
+}
+
+/**
+ * What must hold before anything is captured or sent.
+ *
+ * @throws AncrageError `ANCRAGE_NOT_MIGRATED` with the SQL that is missing, `ANCRAGE_SLOT_LOST`, `ANCRAGE_DATABASE_COPIED`
+ */
+export async function checkDatabase(db: Queryable, catalogue: Catalogue): Promise<CheckedDatabase> {
+  const { databaseOid, systemIdentifier, flushLsn, version } = await readServerIdentity(db);
+  if (version < leastVersion) {
+    throw new AncrageError("ANCRAGE_NOT_MIGRATED", `PostgreSQL ${Math.floor(version / 10_000)} is too old: expected 15 or later.`);
+  }
+  const pending = await pendingMigrations(db as pg.ClientBase);
+  if (pending.length > 0) {
+    const list = pending.map(({ number, name }) => `${String(number).padStart(4, "0")}-${name}`).join(", ");
+    throw notMigrated(`the schema "ancrage" lacks the migrations ${list}.`);
+  }
+  const settings = await readSettings(db);
+  if (settings === undefined) throw notMigrated('the table "ancrage.settings" has no row.');
+  if (settings.systemIdentifier !== systemIdentifier) {
+    throw new AncrageError(
+      "ANCRAGE_DATABASE_COPIED",
+      `this database is a copy: it was migrated on the server ${settings.systemIdentifier}, and this is ${systemIdentifier}. Nothing is captured or sent from it.`,
+      {
+        hint: `If this copy is to send from now on (and the first one is not), run: update ancrage.settings set system_identifier = '${systemIdentifier}'`,
+      },
+    );
+  }
+  const names = captureNames(databaseOid);
+  const plan = await readCapturePlan(db, catalogue, names);
+  if (plan.length > 0) throw notMigrated(`the database lacks:\n${plan.map((statement) => `  ${statement};`).join("\n")}\n`);
+  const slot = await readSlot(db, names.slot);
+  if (slot?.confirmedLsn === undefined || slot.confirmedLsn === null || slot.walStatus === "lost") {
+    throw new AncrageError(
+      "ANCRAGE_SLOT_LOST",
+      `replication slot "${names.slot}" is ${slot?.walStatus ?? "gone"}: the log after the last journaled position is no longer there.`,
+      {
+        hint: 'Changes since then were not seen. Raise max_slot_wal_keep_size, drop the slot, and run "ancrage migrate".',
+      },
+    );
+  }
+  return { names, settings, systemIdentifier, databaseOid, confirmedLsn: slot.confirmedLsn, flushLsn };
+}
+
+function notMigrated(what: string): AncrageError {
+  return new AncrageError("ANCRAGE_NOT_MIGRATED", what, { hint: 'Run "ancrage migrate <folder>" as the owner of the tracked tables.' });
+}

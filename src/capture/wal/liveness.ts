@@ -1,0 +1,30 @@
+/** When to send a status, and when to give a silent connection up. Pure; all times are milliseconds of a monotonic clock. */
+export interface LivenessInput {
+  readonly nowMs: number;
+  readonly lastReceivedAtMs: number;
+  readonly lastSentAtMs: number;
+  /** `wal_sender_timeout` of the session. 0: the server never gives up, and may never ask for a reply (firezone #9828). */
+  readonly senderTimeoutMs: number;
+  /** We have stopped reading: silence is then our own doing (rocicorp/mono #6344). */
+  readonly isPaused: boolean;
+}
+
+export interface Liveness {
+  readonly shouldSend: boolean;
+  readonly isDead: boolean;
+}
+
+/** Used where the server has no timeout of its own: nothing may be derived from 0. */
+const defaultTimeoutMs = 60_000;
+
+/**
+ * A status goes out after half the server's timeout: early enough to be alive, late enough that the server's own question (at half
+ * of it, too) still comes and carries its position (rocicorp/mono #4954). A peer that was silent for two timeouts is dead.
+ */
+export function computeLiveness(input: LivenessInput): Liveness {
+  const timeoutMs = input.senderTimeoutMs > 0 ? input.senderTimeoutMs : defaultTimeoutMs;
+  return {
+    shouldSend: input.nowMs - input.lastSentAtMs >= timeoutMs / 2,
+    isDead: !input.isPaused && input.nowMs - input.lastReceivedAtMs >= 2 * timeoutMs,
+  };
+}

@@ -1,0 +1,303 @@
+import type { Clock } from "../clock.ts";
+import type { Logger } from "../log.ts";
+import type { DeliveryUpdate } from "../message.ts";
+import type { Subscription } from "../subscription/registry.ts";
+import type { TestSignal } from "../test-signal.ts";
+import { applyOutcome, cancel, suspend, type Delivery, type Step } from "./delivery.ts";
+import type { RetryPolicy } from "./retry.ts";
+import type { Sender } from "./send.ts";
+import { firstWindow, nextWindow } from "./window.ts";
+
+export interface DispatcherOptions {
+  readonly sender: Sender;
+  /** Where a subscription stands now; undefined once it was deleted. */
+  readonly subscription: (id: string) => Subscription | undefined;
+  readonly retry: RetryPolicy;
+  /** Takes what happened to deliveries, for the next batch. */
+  readonly record: (update: DeliveryUpdate) => void;
+  /** Reads deliveries of one subscription that are due from the journal, oldest first, but for those in memory. */
+  readonly refill: (subscriptionId: string, limit: number, isInMemory: (messageId: string) => boolean) => Promise<readonly Delivery[]>;
+  /** Whether an attempt may start at all: not while the journal refuses, or another process leads. */
+  readonly maySend: () => boolean;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly random?: () => number;
+  readonly signal?: TestSignal | undefined;
+}
+
+/** What a lane holds in memory, at most; the rest waits in the journal. */
+const laneCapacity = 1_000;
+/** Later retries live in the journal only. */
+const heldRetryMs = 60_000;
+/** A delivery without a row for this long gets one, so that `settled` moves on past a slow receiver. */
+const openMs = 1_000;
+const sweepMs = 250;
+const refillRetryMs = 1_000;
+
+/**
+ * One subscription's deliveries in memory.
+ *
+ * - `direct`: what is fanned out goes into the lane.
+ * - `behind`: from its first overflow all goes to the journal only, until a refill that began after the last overflow was committed
+ *   returns fewer than it asked for.
+ */
+interface Lane {
+  readonly subscriptionId: string;
+  /** Ready to be sent, in order; `head` is the first that was not taken yet. */
+  ready: Delivery[];
+  head: number;
+  /** All that is in memory: ready, in flight, or waiting for a retry soon. By message id. */
+  readonly held: Map<string, Delivery>;
+  inFlight: number;
+  window: number;
+  isBehind: boolean;
+  isRefilling: boolean;
+  /** Raised by each overflow: a refill that ends with the number it began with has seen them all. */
+  overflows: number;
+}
+
+/** Sends what was journaled, lane by lane. It reads the journal only through `refill`. */
+export class Dispatcher {
+  readonly #options: DispatcherOptions;
+  readonly #lanes = new Map<string, Lane>();
+  /** In the order in which they came, for the sweep that gives old ones a row. */
+  #open: { readonly lane: Lane; readonly messageId: string; readonly sinceMs: number }[] = [];
+  readonly #timers = new Set<NodeJS.Timeout>();
+  #sweep: NodeJS.Timeout | undefined;
+  #isStopped = false;
+  #inFlight = 0;
+  /** Something could not be sent since `maySend` said no. */
+  #isHeldUp = false;
+  #whenIdle: (() => void) | undefined;
+
+  constructor(options: DispatcherOptions) {
+    this.#options = options;
+  }
+
+  start(): void {
+    this.#sweep = setInterval(() => this.#sweepOpen(), sweepMs);
+    this.#sweep.unref();
+  }
+
+  /** Deliveries in memory. */
+  get heldCount(): number {
+    let count = 0;
+    for (const lane of this.#lanes.values()) count += lane.held.size;
+    return count;
+  }
+
+  /** Lanes that have deliveries in the journal only. */
+  get behindCount(): number {
+    let count = 0;
+    for (const lane of this.#lanes.values()) if (lane.isBehind) count++;
+    return count;
+  }
+
+  heldBy(subscriptionId: string): number {
+    return this.#lanes.get(subscriptionId)?.held.size ?? 0;
+  }
+
+  /** Takes a delivery whose message is journaled. What its lane cannot hold goes to the journal as `pending`. */
+  add(delivery: Delivery): void {
+    const lane = this.#lane(delivery.subscriptionId);
+    if (lane.isBehind || lane.held.size >= laneCapacity) {
+      lane.isBehind = true;
+      lane.overflows++;
+      if (!delivery.hasRow) this.#record(suspend(delivery, this.#options.clock.nowMs()));
+      return;
+    }
+    this.#hold(lane, delivery);
+    this.#pump(lane);
+  }
+
+  /** The journal has deliveries of it that nobody holds: of an earlier process, or due again. */
+  wake(subscriptionId: string): void {
+    const lane = this.#lane(subscriptionId);
+    if (lane.isBehind) return this.#refill(lane);
+    lane.isBehind = true;
+    lane.overflows++;
+    this.#refill(lane);
+  }
+
+  /** The journal took a batch: lanes that it had held up send on. */
+  journaled(): void {
+    if (!this.#isHeldUp) return;
+    this.#isHeldUp = false;
+    for (const lane of this.#lanes.values()) this.#pump(lane);
+  }
+
+  /** Something about it changed: it may be sent again, or not any more. */
+  changed(subscriptionId: string): void {
+    const lane = this.#lanes.get(subscriptionId);
+    if (lane === undefined) return;
+    if (this.#options.subscription(subscriptionId) === undefined) this.#drop(lane);
+    else this.#pump(lane);
+  }
+
+  /** Starts nothing more and waits for what is in flight, at most `graceMs`. */
+  async stop(graceMs: number): Promise<void> {
+    this.#isStopped = true;
+    clearInterval(this.#sweep);
+    for (const timer of this.#timers) clearTimeout(timer);
+    this.#timers.clear();
+    if (this.#inFlight === 0) return;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, graceMs);
+      this.#whenIdle = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+
+  #lane(subscriptionId: string): Lane {
+    let lane = this.#lanes.get(subscriptionId);
+    if (lane === undefined) {
+      lane = {
+        subscriptionId,
+        ready: [],
+        head: 0,
+        held: new Map(),
+        inFlight: 0,
+        window: firstWindow,
+        isBehind: false,
+        isRefilling: false,
+        overflows: 0,
+      };
+      this.#lanes.set(subscriptionId, lane);
+    }
+    return lane;
+  }
+
+  #hold(lane: Lane, delivery: Delivery): void {
+    const nowMs = this.#options.clock.nowMs();
+    lane.held.set(delivery.message.id, delivery);
+    if (!delivery.hasRow) this.#open.push({ lane, messageId: delivery.message.id, sinceMs: this.#options.clock.monotonicMs() });
+    const waitMs = delivery.nextAttemptAtMs === undefined ? 0 : delivery.nextAttemptAtMs - nowMs;
+    if (waitMs > 0) this.#after(waitMs, () => this.#makeReady(lane, delivery.message.id));
+    else lane.ready.push(delivery);
+  }
+
+  #makeReady(lane: Lane, messageId: string): void {
+    const delivery = lane.held.get(messageId);
+    if (delivery === undefined) return;
+    lane.ready.push(delivery);
+    this.#pump(lane);
+  }
+
+  #pump(lane: Lane): void {
+    while (lane.inFlight < lane.window && lane.head < lane.ready.length) {
+      if (this.#isStopped) return;
+      if (!this.#options.maySend()) {
+        this.#isHeldUp = true;
+        return;
+      }
+      const subscription = this.#options.subscription(lane.subscriptionId);
+      if (subscription === undefined) return this.#drop(lane);
+      if (subscription.state !== "enabled") return;
+      const delivery = lane.ready[lane.head++];
+      // The sent part is cut off now and then: shifting the array for each delivery would copy it for each delivery.
+      if (lane.head > 256 && lane.head * 2 > lane.ready.length) {
+        lane.ready = lane.ready.slice(lane.head);
+        lane.head = 0;
+      }
+      // Its row may have been written, or it dropped, since it became ready.
+      const current = delivery === undefined ? undefined : lane.held.get(delivery.message.id);
+      if (current !== undefined) this.#send(lane, subscription, current);
+    }
+    if (lane.isBehind && lane.ready.length - lane.head < laneCapacity / 2) this.#refill(lane);
+  }
+
+  #send(lane: Lane, subscription: Subscription, delivery: Delivery): void {
+    lane.inFlight++;
+    this.#inFlight++;
+    const { message } = delivery;
+    this.#options.sender.send({ message, subscription, number: delivery.attempts + 1 }, (outcome) => {
+      lane.inFlight--;
+      this.#inFlight--;
+      lane.window = nextWindow(lane.window, outcome.kind === "delivered");
+      // It may have got a row while it was under way; gone from `held`, it was canceled meanwhile, and that stands.
+      const current = lane.held.get(message.id);
+      if (current !== undefined) {
+        const step = applyOutcome(current, outcome, this.#options.retry, {
+          ms: this.#options.clock.nowMs(),
+          random: (this.#options.random ?? Math.random)(),
+        });
+        this.#record(step);
+        this.#settle(lane, step.delivery);
+      }
+      void this.#options.signal?.("attempted", { message, outcome });
+      this.#pump(lane);
+      if (this.#inFlight === 0) this.#whenIdle?.();
+    });
+  }
+
+  /** Keeps a delivery that will be tried again soon; all others leave memory. */
+  #settle(lane: Lane, delivery: Delivery): void {
+    lane.held.delete(delivery.message.id);
+    if (delivery.state !== "retrying" || delivery.nextAttemptAtMs === undefined) return;
+    if (delivery.nextAttemptAtMs - this.#options.clock.nowMs() <= heldRetryMs) this.#hold(lane, delivery);
+  }
+
+  #drop(lane: Lane): void {
+    this.#lanes.delete(lane.subscriptionId);
+    const nowMs = this.#options.clock.nowMs();
+    for (const delivery of lane.held.values()) this.#record(cancel(delivery, nowMs));
+    lane.held.clear();
+    lane.ready = [];
+    lane.head = 0;
+    lane.isBehind = false;
+  }
+
+  #refill(lane: Lane): void {
+    if (lane.isRefilling || this.#isStopped) return;
+    const room = laneCapacity - lane.held.size;
+    if (room < laneCapacity / 2) return;
+    lane.isRefilling = true;
+    const { overflows } = lane;
+    this.#options
+      .refill(lane.subscriptionId, room, (messageId) => lane.held.has(messageId))
+      .then(
+        (deliveries) => {
+          lane.isRefilling = false;
+          if (this.#lanes.get(lane.subscriptionId) !== lane) return;
+          if (deliveries.length < room && lane.overflows === overflows) lane.isBehind = false;
+          for (const delivery of deliveries) if (!lane.held.has(delivery.message.id)) this.#hold(lane, delivery);
+          this.#pump(lane);
+        },
+        (error: unknown) => {
+          lane.isRefilling = false;
+          this.#options.log.warn({ subscription: lane.subscriptionId, error: String(error) }, "could not read waiting deliveries");
+          this.#after(refillRetryMs, () => this.#refill(lane));
+        },
+      );
+  }
+
+  /** Gives a row to deliveries that have been open for long. */
+  #sweepOpen(): void {
+    const nowMs = this.#options.clock.monotonicMs();
+    let passed = 0;
+    for (const { lane, messageId, sinceMs } of this.#open) {
+      if (nowMs - sinceMs < openMs) break;
+      passed++;
+      const delivery = lane.held.get(messageId);
+      if (delivery === undefined || delivery.hasRow) continue;
+      const step = suspend(delivery, this.#options.clock.nowMs());
+      lane.held.set(messageId, step.delivery);
+      this.#record(step);
+    }
+    if (passed > 0) this.#open = this.#open.slice(passed);
+  }
+
+  #record(step: Step): void {
+    this.#options.record(step.update);
+  }
+
+  #after(ms: number, work: () => void): void {
+    const timer = setTimeout(() => {
+      this.#timers.delete(timer);
+      work();
+    }, ms);
+    this.#timers.add(timer);
+  }
+}

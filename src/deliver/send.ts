@@ -1,0 +1,221 @@
+import { Pool, type Dispatcher as Undici } from "undici";
+import type { Clock } from "../clock.ts";
+import { AncrageError } from "../errors.ts";
+import { contentTypeOf, formatMessage, type Format } from "../format.ts";
+import type { Message } from "../message.ts";
+import type { Subscription } from "../subscription/registry.ts";
+import type { FailureReason, Outcome } from "./outcome.ts";
+import { createConnector, type ConnectorOptions } from "./connect.ts";
+import { computeSignature } from "./sign.ts";
+
+export interface SenderOptions extends Omit<ConnectorOptions, "timeoutMs"> {
+  /** Milliseconds that an attempt may take in all, its answer included. */
+  readonly timeoutMs: number;
+  readonly version: string;
+  readonly clock: Clock;
+  /** Connections to one origin, at most. */
+  readonly connectionsPerOrigin: number;
+}
+
+/** How much of an answer is read, and how much of that is kept. */
+const readBytes = 64 * 1024;
+const keptBytes = 16 * 1024;
+const maxHeaderBytes = 16 * 1024;
+/** A pool that nothing used for this long is closed. */
+const idlePoolMs = 60_000;
+
+export interface Attempt {
+  readonly message: Message;
+  readonly subscription: Subscription;
+  /** 1 for the first of the round. */
+  readonly number: number;
+}
+
+export interface Sender {
+  /** Makes one attempt; calls `done` exactly once, never within the call. */
+  send(attempt: Attempt, done: (outcome: Outcome) => void): void;
+  close(): Promise<void>;
+}
+
+/**
+ * Signs and posts, on undici's dispatch level: `fetch` follows redirects, decompresses, and costs an order more.
+ */
+export function createSender(options: SenderOptions): Sender {
+  const connect = createConnector({ ...options, timeoutMs: Math.min(options.timeoutMs, 10_000) });
+  const pools = new Map<string, { readonly pool: Pool; usedAtMs: number }>();
+  const sweep = setInterval(() => {
+    const oldest = options.clock.monotonicMs() - idlePoolMs;
+    for (const [origin, entry] of pools) {
+      if (entry.usedAtMs > oldest || entry.pool.stats.running + entry.pool.stats.pending > 0) continue;
+      pools.delete(origin);
+      entry.pool.destroy().catch(() => undefined);
+    }
+  }, idlePoolMs);
+  sweep.unref();
+
+  const poolOf = (origin: string): Pool => {
+    let entry = pools.get(origin);
+    if (entry === undefined) {
+      const pool = new Pool(origin, {
+        connect,
+        connections: options.connectionsPerOrigin,
+        pipelining: 1,
+        headersTimeout: 0,
+        bodyTimeout: 0,
+        maxHeaderSize: maxHeaderBytes,
+        keepAliveTimeout: 30_000,
+        // A rebinding name must not ride an old connection for ever, and an operator's deny rule must take effect.
+        clientTtl: 60_000,
+      });
+      entry = { pool, usedAtMs: 0 };
+      pools.set(origin, entry);
+    }
+    entry.usedAtMs = options.clock.monotonicMs();
+    return entry.pool;
+  };
+
+  return {
+    send(attempt, done) {
+      const { message, subscription } = attempt;
+      const body = bodyOf(message, subscription.format);
+      const timestampS = Math.floor(options.clock.nowMs() / 1000);
+      const headers = [
+        "content-type",
+        contentTypeOf[subscription.format],
+        "user-agent",
+        `Ancrage/${options.version}`,
+        "accept-encoding",
+        "identity",
+        "webhook-id",
+        message.id,
+        "webhook-timestamp",
+        String(timestampS),
+        "webhook-signature",
+        computeSignature(subscription.keys, message.id, timestampS, body),
+        "ancrage-event",
+        message.event,
+        "ancrage-attempt",
+        String(attempt.number),
+        "ancrage-subscription",
+        subscription.id,
+      ];
+      const exchange = new Exchange(options, done);
+      try {
+        poolOf(subscription.origin).dispatch({ path: subscription.path, method: "POST", headers, body }, exchange);
+      } catch (error) {
+        // `done` is never called within this call: its caller may be in the middle of its own bookkeeping.
+        setImmediate(() => exchange.onResponseError(undefined, error instanceof Error ? error : new Error(String(error))));
+      }
+    },
+    async close() {
+      clearInterval(sweep);
+      await Promise.all([...pools.values()].map(({ pool }) => pool.destroy()));
+    },
+  };
+}
+
+/** The envelopes of a message, made once a format. */
+const bodies = new WeakMap<Message, Partial<Record<Format, Buffer>>>();
+
+function bodyOf(message: Message, format: Format): Buffer {
+  let made = bodies.get(message);
+  if (made === undefined) bodies.set(message, (made = {}));
+  return (made[format] ??= formatMessage(format, message));
+}
+
+/**
+ * One request and its answer. A class, though it is only a value: one is made for each attempt, and closures would cost more than
+ * the signature does.
+ */
+class Exchange implements Undici.DispatchHandler {
+  readonly #options: SenderOptions;
+  readonly #done: (outcome: Outcome) => void;
+  #timer: NodeJS.Timeout | undefined;
+  /** Set when a connection was granted: the deadline counts from then. */
+  #startedAtMs: number;
+  #controller: Undici.DispatchController | undefined;
+  #status = 0;
+  #chunks: Buffer[] | undefined;
+  #received = 0;
+  #isOver = false;
+
+  constructor(options: SenderOptions, done: (outcome: Outcome) => void) {
+    this.#options = options;
+    this.#done = done;
+    this.#startedAtMs = options.clock.monotonicMs();
+    this.#arm();
+  }
+
+  onRequestStart(controller: Undici.DispatchController): void {
+    this.#controller = controller;
+    this.#startedAtMs = this.#options.clock.monotonicMs();
+    this.#timer?.refresh();
+  }
+
+  onResponseStart(_controller: Undici.DispatchController, status: number): void {
+    if (status >= 200) this.#status = status;
+  }
+
+  onResponseData(controller: Undici.DispatchController, chunk: Buffer): void {
+    // A success needs no more of its answer than that it ends.
+    if (this.#received < keptBytes && !isSuccess(this.#status)) (this.#chunks ??= []).push(Buffer.from(chunk));
+    this.#received += chunk.length;
+    if (this.#received < readBytes) return;
+    // Enough was read to know the outcome; the connection is not kept for the rest.
+    this.#finish();
+    controller.abort(new Error("the answer is longer than what is read of it"));
+  }
+
+  onResponseEnd(): void {
+    this.#finish();
+  }
+
+  onResponseError(_controller: Undici.DispatchController | undefined, error: Error): void {
+    this.#fail(reasonOf(error), describeSocketError(error));
+  }
+
+  #arm(): void {
+    const { timeoutMs } = this.#options;
+    this.#timer = setTimeout(() => {
+      this.#fail("timeout", `no whole answer within ${timeoutMs} ms`);
+      this.#controller?.abort(new Error("deadline"));
+    }, timeoutMs);
+  }
+
+  #finish(): void {
+    if (this.#isOver) return;
+    const durationMs = this.#over();
+    if (isSuccess(this.#status)) this.#done({ kind: "delivered", status: this.#status, durationMs });
+    else {
+      const response = this.#chunks === undefined ? undefined : Buffer.concat(this.#chunks).subarray(0, keptBytes);
+      this.#done({ kind: "failed", reason: "status", status: this.#status, durationMs, response });
+    }
+  }
+
+  #fail(reason: FailureReason, words: string): void {
+    if (this.#isOver) return;
+    const status = this.#status === 0 ? undefined : this.#status;
+    this.#done({ kind: "failed", reason, status, durationMs: this.#over(), response: Buffer.from(words, "utf8") });
+  }
+
+  #over(): number {
+    this.#isOver = true;
+    clearTimeout(this.#timer);
+    return Math.round(this.#options.clock.monotonicMs() - this.#startedAtMs);
+  }
+}
+
+const isSuccess = (status: number): boolean => status >= 200 && status < 300;
+
+/** Decided on codes, never on words. */
+function reasonOf(error: Error): FailureReason {
+  if (error instanceof AncrageError && error.code === "ANCRAGE_ADDRESS_REFUSED") return "blocked";
+  const code = "code" in error ? error.code : undefined;
+  if (code === "UND_ERR_HEADERS_OVERFLOW" || code === "HPE_HEADER_OVERFLOW") return "too-large";
+  return "connection";
+}
+
+function describeSocketError(error: Error): string {
+  const inner = error instanceof AggregateError ? (error.errors as readonly Error[]).map((one) => one.message).join("; ") : "";
+  return inner === "" ? error.message : inner;
+}

@@ -1,0 +1,284 @@
+import { hostname } from "node:os";
+import type pg from "pg";
+import type { TriggerCame } from "./build-messages.ts";
+import { checkDatabase, type CheckedDatabase } from "./capture/check.ts";
+import type { ChangeSource } from "./capture/change.ts";
+import { WalSource } from "./capture/wal/source.ts";
+import type { Clock } from "./clock.ts";
+import { Dispatcher } from "./deliver/dispatcher.ts";
+import { newDelivery, type Delivery } from "./deliver/delivery.ts";
+import { createSender, type Sender } from "./deliver/send.ts";
+import { AncrageError } from "./errors.ts";
+import type { Catalogue } from "./event/catalogue.ts";
+import { Journal } from "./journal/journal.ts";
+import { fanOutUnsettled } from "./journal/restart.ts";
+import type { Logger } from "./log.ts";
+import { formatLsn, parseLsn } from "./lsn.ts";
+import type { CheckedOptions } from "./options.ts";
+import type { PayloadDeps } from "./payload/build.ts";
+import { Pipeline } from "./pipeline.ts";
+import type { BatchRow } from "./store/batches.ts";
+import { cancelDeliveries, readDueDeliveries, readDueSubscriptions } from "./store/resume.ts";
+import { placeUnplacedSubscriptions } from "./store/subscription-starts.ts";
+import { readLiveSubscriptions, readSubscription, type SubscriptionRow } from "./store/subscriptions.ts";
+import type { ValueTypes } from "./store/types.ts";
+import { openSubscription } from "./subscription/open.ts";
+import { createRegistry, type Registry } from "./subscription/registry.ts";
+import type { SecretKey } from "./subscription/secret.ts";
+import type { TestSignal } from "./test-signal.ts";
+import { version } from "./version.ts";
+
+export interface EngineOptions {
+  readonly database: string;
+  readonly options: CheckedOptions;
+  readonly secretKey: SecretKey;
+  readonly catalogue: Catalogue;
+  readonly types: ValueTypes;
+  readonly payload: PayloadDeps;
+  /** For what delivery reads of the journal. */
+  readonly db: pg.Pool;
+  readonly onTrigger: (id: string, came: TriggerCame) => void;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly signal?: TestSignal | undefined;
+}
+
+/**
+ * - `starting`, then `standby` while another process leads, or `leading`.
+ * - `failed`: it could not start, was superseded, or met a fault of its own.
+ */
+export type EngineState = "starting" | "standby" | "leading" | "stopped" | "failed";
+
+const dueSweepMs = 5_000;
+const graceMs = 10_000;
+const connectionsPerOrigin = 256;
+
+/** What a process runs while it leads: one source, one journal, one dispatcher, and the loop between them. */
+export class Engine {
+  readonly #options: EngineOptions;
+  readonly #registry: Registry = createRegistry();
+  #state: EngineState = "starting";
+  #journal: Journal | undefined;
+  #source: ChangeSource | undefined;
+  #sender: Sender | undefined;
+  #dispatcher: Dispatcher | undefined;
+  #pipeline: Pipeline | undefined;
+  #dueSweep: NodeJS.Timeout | undefined;
+  #leading: Promise<void> | undefined;
+
+  constructor(options: EngineOptions) {
+    this.#options = options;
+  }
+
+  get state(): EngineState {
+    return this.#pipeline?.captureFailure instanceof AncrageError && this.#pipeline.captureFailure.code === "ANCRAGE_SUPERSEDED"
+      ? "failed"
+      : this.#state;
+  }
+
+  get journal(): Journal | undefined {
+    return this.#journal;
+  }
+
+  get dispatcher(): Dispatcher | undefined {
+    return this.#dispatcher;
+  }
+
+  get pipeline(): Pipeline | undefined {
+    return this.#pipeline;
+  }
+
+  get registry(): Registry {
+    return this.#registry;
+  }
+
+  /** Resolves when capture streams, or when this process waits as a standby. */
+  async start(): Promise<void> {
+    const { database, clock, log, signal, db, catalogue } = this.#options;
+    const checked = await checkDatabase(db, catalogue);
+    const sourceId = `wal-${checked.systemIdentifier}-${checked.databaseOid}`;
+    const journal = new Journal({ connectionString: database, sourceId, processName: `${hostname()}:${process.pid}`, log, signal });
+    this.#journal = journal;
+    void clock;
+    await new Promise<void>((resolve, reject) => {
+      this.#leading = this.#lead(journal, sourceId, checked, () => {
+        this.#state = "standby";
+        log.info("another process leads; this one waits as its standby");
+        resolve();
+      }).then(resolve, (error: unknown) => {
+        const wasStandby = this.#state === "standby";
+        this.#state = "failed";
+        if (wasStandby) log.fatal({ err: error }, "this standby could not take over");
+        reject(error instanceof Error ? error : new Error(String(error)));
+      });
+    });
+  }
+
+  /** A subscription was changed by this process's API. Deletions count at once, before they are acknowledged. */
+  async subscriptionChanged(row: SubscriptionRow): Promise<void> {
+    if (row.state !== "deleted") return;
+    this.#registry.remove(row.id, row.revision);
+    this.#dispatcher?.changed(row.id);
+    await this.#pipeline?.flushed();
+    await cancelDeliveries(this.#options.db, row.id);
+  }
+
+  /** Reads no more, finishes what is in flight, journals it, confirms it. Idempotent, and safe before `start`. */
+  async stop(): Promise<void> {
+    if (this.#state === "stopped") return;
+    if (this.#state !== "failed") this.#state = "stopped";
+    clearInterval(this.#dueSweep);
+    // A standby is waiting in `lead`; that ends with the journal's session.
+    if (this.#pipeline === undefined) await this.#journal?.stop();
+    await this.#leading?.catch(() => undefined);
+    await this.#dispatcher?.stop(graceMs);
+    await this.#pipeline?.stop();
+    await this.#source?.stop();
+    await this.#sender?.close();
+    await this.#journal?.stop();
+  }
+
+  async #lead(journal: Journal, sourceId: string, checked: CheckedDatabase, onStandby: () => void): Promise<void> {
+    const { clock, log, catalogue, payload, options, signal, onTrigger, db } = this.#options;
+    const last = await journal.lead(onStandby);
+    if (last === "stopped") return;
+    const endLsn = await this.#resumeAt(last, checked);
+    journal.begin(endLsn);
+    await this.#loadSubscriptions();
+
+    const source = this.#createSource(sourceId, checked);
+    this.#source = source;
+    const sender = createSender({
+      allowNetworks: options.allowNetworks,
+      timeoutMs: options.delivery.timeoutMs,
+      connectionsPerOrigin,
+      version,
+      clock,
+    });
+    this.#sender = sender;
+    const dispatcher = new Dispatcher({
+      sender,
+      subscription: (id) => this.#registry.get(id),
+      retry: { scheduleS: options.retry.schedule, jitter: options.retry.jitter },
+      record: (update) => pipeline.record(update),
+      refill: (subscriptionId, limit, isInMemory) => this.#refill(subscriptionId, limit, isInMemory),
+      maySend: () => journal.state.kind === "ok",
+      clock,
+      log,
+      signal,
+    });
+    this.#dispatcher = dispatcher;
+    const pipeline = new Pipeline({
+      source,
+      catalogue,
+      payload,
+      journal,
+      registry: this.#registry,
+      dispatcher,
+      readSubscription: (id, startLsn) => this.#readSubscription(id, startLsn),
+      onTrigger,
+      maxOccurrences: options.batch.maxOccurrences,
+      clock,
+      log,
+      signal,
+    });
+    this.#pipeline = pipeline;
+
+    if (last !== undefined) {
+      const batch = await fanOutUnsettled({
+        db,
+        last,
+        registry: this.#registry,
+        deliver: (message, subscription, waiting) => dispatcher.add(newDelivery(message, subscription, waiting)),
+      });
+      if (batch !== undefined) journal.track(batch);
+    }
+    await source.start({ endLsn, journaled: journal.journaled });
+    dispatcher.start();
+    pipeline.start(endLsn);
+    for (const id of await readDueSubscriptions(db)) dispatcher.wake(id);
+    this.#dueSweep = setInterval(() => void this.#sweepDue(), dueSweepMs);
+    this.#dueSweep.unref();
+    this.#state = "leading";
+    log.info({ from: formatLsn(endLsn), subscriptions: this.#registry.size, events: catalogue.events.size }, "capture streams");
+  }
+
+  /** Where to read from. Positions that contradict each other mean that changes were not seen: never gone on from in silence. */
+  async #resumeAt(last: BatchRow | undefined, checked: CheckedDatabase): Promise<bigint> {
+    const confirmed = parseLsn(checked.confirmedLsn);
+    if (last === undefined) {
+      await placeUnplacedSubscriptions(this.#options.db, confirmed);
+      return confirmed;
+    }
+    if (confirmed > last.endLsn) {
+      throw new AncrageError(
+        "ANCRAGE_SLOT_LOST",
+        `replication slot "${checked.names.slot}" was moved to ${checked.confirmedLsn} by somebody else; the journal ends at ${formatLsn(last.endLsn)}. Changes between the two were not seen.`,
+        { hint: "Find what else reads this slot, or whether it was dropped and made anew." },
+      );
+    }
+    if (last.endLsn > parseLsn(checked.flushLsn)) {
+      throw new AncrageError(
+        "ANCRAGE_SLOT_LOST",
+        `the journal ends at ${formatLsn(last.endLsn)}, but the server's log only at ${checked.flushLsn}: the database went back in time (a restored backup?).`,
+        { hint: "Changes may have been lost or will repeat. Check which server DATABASE_URL names." },
+      );
+    }
+    return last.endLsn;
+  }
+
+  #createSource(sourceId: string, checked: CheckedDatabase): ChangeSource {
+    const { database, options, catalogue, types, clock, log } = this.#options;
+    return new WalSource({
+      connectionString: database,
+      replicationUrl: options.replicationUrl ?? database,
+      slot: checked.names.slot,
+      publications: [checked.names.publication, checked.names.insertPublication],
+      sourceId,
+      tables: catalogue.allTables,
+      types,
+      triggerKey: checked.settings.triggerKey,
+      clock,
+      log,
+    });
+  }
+
+  async #loadSubscriptions(): Promise<void> {
+    for (const row of await readLiveSubscriptions(this.#options.db)) {
+      // One that the stream has not come to yet is put in when it does.
+      if (row.startLsn !== null) this.#put(row, row.startLsn);
+    }
+  }
+
+  #put(row: SubscriptionRow, startLsn: bigint): void {
+    this.#registry.put(openSubscription(this.#options.secretKey, row, startLsn, new Date(this.#options.clock.nowMs())));
+  }
+
+  async #readSubscription(id: string, startLsn: bigint): Promise<ReturnType<typeof openSubscription> | undefined> {
+    const row = await readSubscription(this.#options.db, id);
+    if (row === undefined || row.state === "deleted") {
+      if (row !== undefined) await this.subscriptionChanged(row);
+      return undefined;
+    }
+    return openSubscription(this.#options.secretKey, row, row.startLsn ?? startLsn, new Date(this.#options.clock.nowMs()));
+  }
+
+  async #refill(subscriptionId: string, limit: number, isInMemory: (messageId: string) => boolean): Promise<readonly Delivery[]> {
+    // What overflowed before is read only once it is in the journal.
+    await this.#pipeline?.flushed();
+    const held = this.#dispatcher?.heldBy(subscriptionId) ?? 0;
+    const due = await readDueDeliveries(this.#options.db, subscriptionId, limit + held);
+    return due
+      .filter(({ message }) => !isInMemory(message.id))
+      .slice(0, limit)
+      .map((one) => ({ ...one, hasRow: true, nextAttemptAtMs: undefined, batch: undefined }));
+  }
+
+  async #sweepDue(): Promise<void> {
+    try {
+      for (const id of await readDueSubscriptions(this.#options.db)) this.#dispatcher?.wake(id);
+    } catch (error) {
+      this.#options.log.warn({ err: error }, "could not read which deliveries are due");
+    }
+  }
+}

@@ -1,0 +1,39 @@
+import { fanOut } from "../fan-out.ts";
+import type { BatchInFlight, Message } from "../message.ts";
+import type { BatchRow } from "../store/batches.ts";
+import { readUnsettled } from "../store/resume.ts";
+import type { Registry, Subscription } from "../subscription/registry.ts";
+
+type Queryable = Parameters<typeof readUnsettled>[0];
+
+const pageSize = 1_000;
+
+/**
+ * The messages between the two marks, fanned out again from the journal: an earlier process had journaled them, and was in the
+ * middle of sending them, or had not begun. What has a row already is left out.
+ *
+ * @param deliver called for each delivery that is owed
+ * @returns the batch that waits for the rows of all of them
+ */
+export async function fanOutUnsettled(options: {
+  readonly db: Queryable;
+  readonly last: BatchRow;
+  readonly registry: Pick<Registry, "of">;
+  readonly deliver: (message: Message, subscription: Subscription, batch: BatchInFlight) => void;
+}): Promise<BatchInFlight | undefined> {
+  const { db, last, registry, deliver } = options;
+  const fromId = last.unsettledFrom;
+  if (fromId === undefined) return undefined;
+  const batch: BatchInFlight = { before: last.settled, leastId: fromId, open: 0 };
+  for (let after = ""; ;) {
+    const page = await readUnsettled(db, { fromId, after, settled: last.settled, limit: pageSize });
+    for (const { message, delivered } of page) {
+      const owed = fanOut(message, registry).filter((subscription) => !delivered.has(subscription.id));
+      batch.open += owed.length;
+      for (const subscription of owed) deliver(message, subscription, batch);
+    }
+    const end = page.at(-1);
+    if (end === undefined || page.length < pageSize) return batch;
+    after = end.message.id;
+  }
+}

@@ -1,0 +1,254 @@
+import { startOfLog, type Captured, type ChangeSource, type Position } from "./capture/change.ts";
+import type { Clock } from "./clock.ts";
+import { newDelivery } from "./deliver/delivery.ts";
+import type { Dispatcher } from "./deliver/dispatcher.ts";
+import { AncrageError } from "./errors.ts";
+import type { Catalogue } from "./event/catalogue.ts";
+import { fanOut } from "./fan-out.ts";
+import type { Journal, SubscriptionStart } from "./journal/journal.ts";
+import type { Logger } from "./log.ts";
+import type { BatchInFlight, DeliveryUpdate, Message } from "./message.ts";
+import { createMessageBuilder, type Built, type MessageBuilder, type TriggerCame } from "./build-messages.ts";
+import type { PayloadDeps } from "./payload/build.ts";
+import type { Registry, Subscription } from "./subscription/registry.ts";
+import type { TestSignal } from "./test-signal.ts";
+
+export interface PipelineOptions {
+  readonly source: ChangeSource;
+  readonly catalogue: Catalogue;
+  readonly payload: PayloadDeps;
+  readonly journal: Journal;
+  readonly registry: Registry;
+  readonly dispatcher: Dispatcher;
+  /** A subscription as it is now, opened; undefined where it was deleted. */
+  readonly readSubscription: (id: string, startLsn: bigint) => Promise<Subscription | undefined>;
+  /** What came of an explicit trigger, for whoever waits for it. */
+  readonly onTrigger: (id: string, came: TriggerCame) => void;
+  readonly maxOccurrences: number;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly signal?: TestSignal | undefined;
+}
+
+/** Outcomes alone wait so long for a batch to go with; this many of them wait no longer. */
+const lingerMs = 50;
+const lingerCount = 500;
+/** A position that carries no message is journaled at most so often (while changes come, and while the log is idle). */
+const positionMs = 1_000;
+const idleMs = 10_000;
+
+/**
+ * THE FLOW: capture → match → payload → fan-out → journal → deliver.
+ *
+ * One loop, back to back: take what is committed and visible, build it, commit it with the position and the outcomes that came in
+ * meanwhile, hand it to delivery, confirm the log. A message waits for one commit.
+ */
+export class Pipeline {
+  readonly #options: PipelineOptions;
+  readonly #builder: MessageBuilder;
+  /** Outcomes for the next batch. Filled by `record`, emptied by the loop. */
+  #updates: DeliveryUpdate[] = [];
+  #firstUpdateAtMs = 0;
+  /** Everything up to here was read and, where it made a message, journaled; the position itself may not be yet. */
+  #passed: { position: Position; endLsn: bigint } = { position: startOfLog, endLsn: 0n };
+  #committedAtMs = 0;
+  #wake: (() => void) | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #running: Promise<void> | undefined;
+  #isStopping = false;
+  /** Why capture ended; delivery goes on. */
+  #captureFailure: unknown;
+  /** Why everything ended. */
+  #failure: unknown;
+  /** Callers of `flushed`, resolved when all that was recorded before is in the journal. */
+  #waitingForFlush: (() => void)[] = [];
+
+  constructor(options: PipelineOptions) {
+    this.#options = options;
+    this.#builder = createMessageBuilder({ ...options, sourceId: options.source.sourceId });
+  }
+
+  /** @param endLsn up to where an earlier process had read */
+  start(endLsn: bigint): void {
+    this.#passed = { position: this.#options.journal.journaled, endLsn };
+    this.#committedAtMs = this.#options.clock.monotonicMs();
+    this.#running = this.#run();
+  }
+
+  get captureFailure(): unknown {
+    return this.#captureFailure ?? this.#failure;
+  }
+
+  /** Events whose code is not run for now. */
+  parked(): readonly string[] {
+    return this.#builder.parked();
+  }
+
+  /** Takes what happened to a delivery. */
+  record(update: DeliveryUpdate): void {
+    if (this.#updates.length === 0) this.#firstUpdateAtMs = this.#options.clock.monotonicMs();
+    this.#updates.push(update);
+    if (this.#updates.length === 1) this.#wakeAfter(lingerMs);
+    else if (this.#updates.length === lingerCount) this.#wakeNow();
+  }
+
+  /** Resolves when all that was recorded so far is in the journal. */
+  async flushed(): Promise<void> {
+    if (this.#updates.length === 0 && this.#waitingForFlush.length === 0) return;
+    const flushed = new Promise<void>((resolve) => this.#waitingForFlush.push(resolve));
+    this.#firstUpdateAtMs = 0;
+    this.#wakeNow();
+    await flushed;
+  }
+
+  /** Reads no more, journals the outcomes that are in, and ends. */
+  async stop(): Promise<void> {
+    this.#isStopping = true;
+    this.#wakeNow();
+    await this.#running;
+  }
+
+  async #run(): Promise<void> {
+    try {
+      while (!this.#isStopping) {
+        await this.#somethingToDo();
+        await this.#turn(this.#isStopping ? [] : await this.#take());
+      }
+      await this.#turn([]);
+    } catch (error) {
+      this.#failure = error;
+      if (!this.#isStopping) this.#options.log.fatal({ err: error }, "capture and delivery stopped");
+    }
+  }
+
+  /** One batch. */
+  async #turn(captured: readonly Captured[]): Promise<void> {
+    const { journal, source, dispatcher, signal } = this.#options;
+    if (captured.length > 0) await signal?.("captured", captured);
+    const built = await this.#builder.build(captured);
+    const starts = await this.#place(built.subscriptions);
+    if (built.passed !== undefined) {
+      this.#passed = { position: built.passed, endLsn: built.endLsn > this.#passed.endLsn ? built.endLsn : this.#passed.endLsn };
+    }
+    const idleLsn = source.idleLsn();
+    if (idleLsn !== undefined && idleLsn > this.#passed.endLsn) this.#passed = { ...this.#passed, endLsn: idleLsn };
+    const updates = this.#updates;
+    const waiting = this.#waitingForFlush;
+    const hasContent = built.messages.length + built.rejections.length + starts.length + updates.length > 0;
+    if (!hasContent && waiting.length === 0 && !this.#isPositionDue()) return;
+
+    this.#updates = [];
+    this.#waitingForFlush = [];
+    const before = journal.journaled;
+    const taken = await journal.commit({
+      messages: built.messages,
+      rejections: built.rejections,
+      updates,
+      starts,
+      journaled: this.#passed.position,
+      endLsn: this.#passed.endLsn,
+    });
+    this.#committedAtMs = this.#options.clock.monotonicMs();
+    this.#deliver(taken, before);
+    source.confirm(this.#passed.endLsn);
+    for (const resolve of waiting) resolve();
+    dispatcher.journaled();
+    this.#answerTriggers(built, taken);
+    await signal?.("journaled", { messages: taken, updates });
+  }
+
+  /** Journaled, then sent. */
+  #deliver(messages: readonly Message[], before: Position): void {
+    const first = messages[0];
+    if (first === undefined) return;
+    const { registry, dispatcher, journal } = this.#options;
+    let leastId = first.id;
+    const owed: { readonly message: Message; readonly subscription: Subscription }[] = [];
+    for (const message of messages) {
+      if (message.id < leastId) leastId = message.id;
+      for (const subscription of fanOut(message, registry)) owed.push({ message, subscription });
+    }
+    const batch: BatchInFlight = { before, leastId, open: owed.length };
+    journal.track(batch);
+    for (const { message, subscription } of owed) dispatcher.add(newDelivery(message, subscription, batch));
+  }
+
+  /** Subscriptions that the log has come to: from here on they are fanned out to. */
+  async #place(marks: Built["subscriptions"]): Promise<readonly SubscriptionStart[]> {
+    const starts: SubscriptionStart[] = [];
+    for (const { subscriptionId, revision, transaction } of marks) {
+      const subscription = await this.#options.readSubscription(subscriptionId, transaction.commitLsn);
+      if (subscription === undefined) continue;
+      this.#options.registry.put(subscription);
+      if (subscription.revision === revision) starts.push({ id: subscriptionId, revision, lsn: transaction.commitLsn });
+    }
+    return starts;
+  }
+
+  #answerTriggers(built: Built, taken: readonly Message[]): void {
+    if (built.triggers.length === 0) return;
+    const ids = new Set(taken.map((message) => message.id));
+    for (const { id, came } of built.triggers) {
+      const isRefused = came.kind === "message" && !ids.has(came.messageId);
+      this.#options.onTrigger(id, isRefused ? { kind: "rejected", rejectionId: `rej_${came.messageId.slice(4)}` } : came);
+    }
+  }
+
+  /** A source that cannot go on ends capture; outcomes are journaled all the same. */
+  async #take(): Promise<readonly Captured[]> {
+    if (this.#captureFailure !== undefined || !this.#options.source.hasWork()) return [];
+    try {
+      return await this.#options.source.take(this.#options.maxOccurrences);
+    } catch (error) {
+      this.#captureFailure = error;
+      const words = error instanceof AncrageError ? error.toString() : String(error);
+      this.#options.log.error({ err: error }, `capture stopped: ${words} Delivery and the API go on.`);
+      return [];
+    }
+  }
+
+  #isPositionDue(): boolean {
+    const { journal, clock } = this.#options;
+    if (this.#passed.endLsn <= journal.endLsn) return false;
+    const isIdle = this.#passed.position === journal.journaled;
+    return this.#isStopping || clock.monotonicMs() - this.#committedAtMs >= (isIdle ? idleMs : positionMs);
+  }
+
+  async #somethingToDo(): Promise<void> {
+    const { source, clock } = this.#options;
+    const isDue = (): boolean =>
+      this.#isStopping ||
+      (this.#captureFailure === undefined && source.hasWork()) ||
+      this.#waitingForFlush.length > 0 ||
+      this.#updates.length >= lingerCount ||
+      (this.#updates.length > 0 && clock.monotonicMs() - this.#firstUpdateAtMs >= lingerMs) ||
+      this.#isPositionDue();
+    while (!isDue()) {
+      const woken = new Promise<void>((resolve) => (this.#wake = resolve));
+      source.onWork(() => this.#wakeNow());
+      this.#wakeAfter(this.#updates.length > 0 ? lingerMs : positionMs);
+      await woken;
+      clearTimeout(this.#timer);
+    }
+  }
+
+  #wakeNow(): void {
+    const wake = this.#wake;
+    this.#wake = undefined;
+    wake?.();
+  }
+
+  #wakeAfter(ms: number): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      // A keepalive may have moved the idle position meanwhile.
+      this.#noteIdle();
+      this.#wakeNow();
+    }, ms);
+  }
+
+  #noteIdle(): void {
+    const idleLsn = this.#options.source.idleLsn();
+    if (idleLsn !== undefined && idleLsn > this.#passed.endLsn) this.#passed = { ...this.#passed, endLsn: idleLsn };
+  }
+}

@@ -1,0 +1,105 @@
+import pg from "pg";
+import { formatLsn, parseLsn } from "../lsn.ts";
+import type { Position } from "../capture/change.ts";
+
+type Queryable = Pick<pg.ClientBase, "query">;
+
+/** One row of `ancrage.batches`: where capture and delivery stand after it. */
+export interface BatchRow {
+  readonly source: string;
+  readonly number: bigint;
+  readonly epoch: bigint;
+  /** Messages are complete up to here. */
+  readonly journaled: Position;
+  /** Every delivery of every message up to here is a row. */
+  readonly settled: Position;
+  /** The least id of the messages after `settled`. */
+  readonly unsettledFrom: string | undefined;
+  /** Where the log is asked from after a restart. */
+  readonly endLsn: bigint;
+}
+
+/**
+ * Begins the transaction of a batch and appends its row, in one round trip.
+ *
+ * The primary key (source, number) is the fence: a process that was superseded cannot insert the next number.
+ */
+export async function beginBatch(client: pg.ClientBase, row: BatchRow): Promise<void> {
+  const place = (position: Position): string =>
+    `'${formatLsn(position.commitLsn)}', '${formatLsn(position.changeLsn)}', ${position.ordinal}`;
+  await client.query(
+    `begin; insert into ancrage.batches (source, number, epoch, journaled_commit_lsn, journaled_change_lsn, journaled_ordinal,
+       settled_commit_lsn, settled_change_lsn, settled_ordinal, unsettled_from, end_lsn)
+     values (${pg.escapeLiteral(row.source)}, ${row.number}, ${row.epoch}, ${place(row.journaled)}, ${place(row.settled)},
+       ${row.unsettledFrom === undefined ? "null" : pg.escapeLiteral(row.unsettledFrom)}, '${formatLsn(row.endLsn)}')`,
+  );
+}
+
+/** @throws where the server answered anything but COMMIT: a transaction that had failed is rolled back without an error */
+export async function commitBatch(client: pg.ClientBase): Promise<void> {
+  const { command } = await client.query("commit");
+  if (command !== "COMMIT") throw new Error(`the journal's commit was answered with ${command}`);
+}
+
+export async function readLastBatch(db: Queryable, source: string): Promise<BatchRow | undefined> {
+  const { rows } = await db.query<{
+    number: string;
+    epoch: string;
+    journaled_commit_lsn: string;
+    journaled_change_lsn: string;
+    journaled_ordinal: number;
+    settled_commit_lsn: string;
+    settled_change_lsn: string;
+    settled_ordinal: number;
+    unsettled_from: string | null;
+    end_lsn: string;
+  }>(
+    `select number::text, epoch::text, journaled_commit_lsn::text, journaled_change_lsn::text, journaled_ordinal,
+       settled_commit_lsn::text, settled_change_lsn::text, settled_ordinal, unsettled_from, end_lsn::text
+     from ancrage.batches where source = $1 order by number desc limit 1`,
+    [source],
+  );
+  const [row] = rows;
+  if (row === undefined) return undefined;
+  const place = (commit: string, change: string, ordinal: number): Position => ({
+    commitLsn: parseLsn(commit),
+    changeLsn: parseLsn(change),
+    ordinal,
+  });
+  return {
+    source,
+    number: BigInt(row.number),
+    epoch: BigInt(row.epoch),
+    journaled: place(row.journaled_commit_lsn, row.journaled_change_lsn, row.journaled_ordinal),
+    settled: place(row.settled_commit_lsn, row.settled_change_lsn, row.settled_ordinal),
+    unsettledFrom: row.unsettled_from ?? undefined,
+    endLsn: parseLsn(row.end_lsn),
+  };
+}
+
+/** Batches are history once they have successors; the newest are kept to read what happened. */
+export async function deleteOldBatches(db: Queryable, source: string, belowNumber: bigint): Promise<void> {
+  await db.query(`delete from ancrage.batches where source = $1 and number < $2`, [source, belowNumber]);
+}
+
+/** Session-level: held for as long as this session lives, so that it ends with its process. */
+export async function tryLeadershipLock(db: Queryable, source: string): Promise<boolean> {
+  const { rows } = await db.query<{ got: boolean }>(`select pg_try_advisory_lock(hashtextextended($1, 0)) as got`, [`ancrage:${source}`]);
+  return rows[0]?.got === true;
+}
+
+/** Taking over raises the epoch. */
+export async function raiseEpoch(db: Queryable, source: string, process: string): Promise<bigint> {
+  const { rows } = await db.query<{ epoch: string }>(
+    `insert into ancrage.leaders (source, epoch, process, lease_until) values ($1, 1, $2, now() + interval '5 s')
+     on conflict (source) do update set epoch = leaders.epoch + 1, process = excluded.process, lease_until = excluded.lease_until
+     returning epoch::text`,
+    [source, process],
+  );
+  return BigInt(rows[0]?.epoch ?? 0);
+}
+
+/** @param day `2026-11-24` */
+export async function ensurePartitions(db: Queryable, day: string): Promise<void> {
+  await db.query(`select ancrage.ensure_partitions($1::date)`, [day]);
+}

@@ -1,0 +1,145 @@
+import type pg from "pg";
+import type { AttemptRow, DeliveryRow, DeliveryUpdate, Message, Rejection } from "../message.ts";
+import { copyInto, createCopyRows } from "./copy.ts";
+
+/** The writes of a batch, one function a statement. All of them run on the journal's session, inside the batch's transaction. */
+
+export async function insertMessages(client: pg.ClientBase, messages: readonly Message[]): Promise<void> {
+  const rows = createCopyRows();
+  for (const message of messages) {
+    rows.beginRow(9);
+    rows.text(message.id);
+    rows.text(message.project);
+    rows.text(message.event);
+    rows.text(message.key);
+    rows.lsn(message.position.commitLsn);
+    rows.lsn(message.position.changeLsn);
+    rows.int4(message.position.ordinal);
+    rows.timestamp(message.committedAtUs);
+    rows.bytes(message.body);
+  }
+  const columns = ["id", "project", "event", "key", "commit_lsn", "change_lsn", "ordinal", "committed_at", "body"];
+  await copyInto(client, "ancrage.messages", columns, rows);
+}
+
+export async function insertRejections(client: pg.ClientBase, rejections: readonly Rejection[]): Promise<void> {
+  const rows = createCopyRows();
+  for (const rejection of rejections) {
+    rows.beginRow(11);
+    rows.text(rejection.id);
+    rows.text(rejection.project);
+    rows.text(rejection.event);
+    rows.text(rejection.key);
+    rows.lsn(rejection.position.commitLsn);
+    rows.lsn(rejection.position.changeLsn);
+    rows.int4(rejection.position.ordinal);
+    rows.timestamp(rejection.committedAtUs);
+    rows.text(rejection.reason);
+    rows.bytes(Buffer.from(rejection.error, "utf8"));
+    rows.bytes(rejection.occurrence);
+  }
+  const columns = ["id", "project", "event", "key", "commit_lsn", "change_lsn", "ordinal", "committed_at", "reason", "error", "occurrence"];
+  await copyInto(client, "ancrage.rejections", columns, rows);
+}
+
+/** The first row of deliveries: most are delivered already, and cost this one row and no update. */
+export async function insertDeliveries(client: pg.ClientBase, deliveries: readonly DeliveryRow[]): Promise<void> {
+  const rows = createCopyRows();
+  for (const delivery of deliveries) {
+    rows.beginRow(11);
+    rows.text(delivery.messageId);
+    rows.text(delivery.subscriptionId);
+    rows.text(delivery.project);
+    rows.text(delivery.state);
+    rows.int4(delivery.round);
+    rows.int4(delivery.attempts);
+    if (delivery.nextAttemptAtMs === undefined) rows.empty();
+    else rows.timestamp(toUs(delivery.nextAttemptAtMs));
+    if (delivery.lastStatus === undefined) rows.empty();
+    else rows.int4(delivery.lastStatus);
+    if (delivery.lastReason === undefined) rows.empty();
+    else rows.text(delivery.lastReason);
+    if (delivery.durationMs === undefined) rows.empty();
+    else rows.int4(delivery.durationMs);
+    rows.timestamp(toUs(delivery.updatedAtMs));
+  }
+  await copyInto(client, "ancrage.deliveries", deliveryColumns, rows);
+}
+
+const deliveryColumns = [
+  "message_id",
+  "subscription_id",
+  "project",
+  "state",
+  "round",
+  "attempts",
+  "next_attempt_at",
+  "last_status",
+  "last_reason",
+  "duration_ms",
+  "updated_at",
+];
+
+export async function insertAttempts(client: pg.ClientBase, attempts: readonly AttemptRow[]): Promise<void> {
+  const rows = createCopyRows();
+  for (const attempt of attempts) {
+    rows.beginRow(9);
+    rows.text(attempt.messageId);
+    rows.text(attempt.subscriptionId);
+    rows.int4(attempt.round);
+    rows.int4(attempt.number);
+    rows.timestamp(toUs(attempt.atMs));
+    if (attempt.status === undefined) rows.empty();
+    else rows.int4(attempt.status);
+    rows.text(attempt.reason);
+    rows.int4(attempt.durationMs);
+    if (attempt.response === undefined) rows.empty();
+    else rows.bytes(attempt.response);
+  }
+  const columns = ["message_id", "subscription_id", "round", "number", "at", "status", "reason", "duration_ms", "response"];
+  await copyInto(client, "ancrage.attempts", columns, rows);
+}
+
+/**
+ * Later outcomes, written only where the row still has the state and attempts that the attempt began from.
+ *
+ * @param partition the deliveries' partition of one day, such as `deliveries_20261124`: joined through the parent, the statement
+ *   would scan the partitions of every day
+ * @returns what was written, as `message subscription`; the rest came late
+ */
+export async function updateDeliveries(
+  client: pg.ClientBase,
+  partition: string,
+  updates: readonly DeliveryUpdate[],
+): Promise<ReadonlySet<string>> {
+  const { rows } = await client.query<{ id: string }>({
+    text: `update ancrage.${partition} as d
+     set state = o.state, round = o.round, attempts = o.attempts, next_attempt_at = o.next_attempt_at, last_status = o.last_status,
+       last_reason = o.last_reason, duration_ms = o.duration_ms, updated_at = o.updated_at
+     from unnest($1::text[], $2::text[], $3::ancrage.delivery_state[], $4::integer[], $5::ancrage.delivery_state[], $6::integer[],
+       $7::integer[], $8::timestamptz[], $9::integer[], $10::text[], $11::integer[], $12::timestamptz[])
+       as o (message_id, subscription_id, from_state, from_attempts, state, round, attempts, next_attempt_at, last_status, last_reason,
+         duration_ms, updated_at)
+     where d.message_id = o.message_id and d.subscription_id = o.subscription_id and d.state = o.from_state
+       and d.attempts = o.from_attempts
+     returning d.message_id || ' ' || d.subscription_id as id`,
+    values: [
+      updates.map(({ row }) => row.messageId),
+      updates.map(({ row }) => row.subscriptionId),
+      updates.map(({ from }) => from?.state),
+      updates.map(({ from }) => from?.attempts),
+      updates.map(({ row }) => row.state),
+      updates.map(({ row }) => row.round),
+      updates.map(({ row }) => row.attempts),
+      updates.map(({ row }) => toIso(row.nextAttemptAtMs)),
+      updates.map(({ row }) => row.lastStatus ?? null),
+      updates.map(({ row }) => row.lastReason ?? null),
+      updates.map(({ row }) => row.durationMs ?? null),
+      updates.map(({ row }) => toIso(row.updatedAtMs)),
+    ],
+  });
+  return new Set(rows.map((row) => row.id));
+}
+
+const toUs = (ms: number): bigint => BigInt(Math.round(ms * 1000));
+const toIso = (ms: number | undefined): string | null => (ms === undefined ? null : new Date(ms).toISOString());
