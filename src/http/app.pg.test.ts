@@ -1,9 +1,12 @@
+import { readFile } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createTestApi, operatorToken, type TestApi } from "../../test/api.ts";
 import { cloneDatabase, type TestDatabase } from "../../test/database.ts";
 import { AncrageError } from "../errors.ts";
 import { createApp } from "./app.ts";
+import { createPool } from "../store/database.ts";
 import { hashToken } from "./auth.ts";
+import { problemCodes } from "./problem.ts";
 
 let database: TestDatabase;
 let api: TestApi;
@@ -58,20 +61,20 @@ describe("tokens", () => {
 
   test("the status of all projects is not for a token of one", async () => {
     expect((await api.call("GET", "/v1/status", { token: "acme-token" })).status).toBe(403);
-    expect((await api.call("GET", "/v1/status")).body).toEqual({ ready: true, problems: [], details: { lagBytes: 0 } });
+    expect((await api.call("GET", "/v1/status")).body).toEqual({ isReady: true, problems: [], details: { lagBytes: 0 } });
   });
 });
 
 describe("health", () => {
   test("/healthz and /readyz answer without a token", async () => {
-    expect(await api.call("GET", "/healthz", { token: null })).toMatchObject({ status: 200, body: { healthy: true } });
-    expect(await api.call("GET", "/readyz", { token: null })).toMatchObject({ status: 200, body: { ready: true, problems: [] } });
+    expect(await api.call("GET", "/healthz", { token: null })).toMatchObject({ status: 200, body: { isHealthy: true } });
+    expect(await api.call("GET", "/readyz", { token: null })).toMatchObject({ status: 200, body: { isReady: true, problems: [] } });
   });
 
   test("/readyz is 503 where something is wrong, and names only its code", async () => {
     status = { ...status, isReady: false, problems: [{ code: "gap", message: "host db.internal lost the log" }] };
     const answer = await api.call("GET", "/readyz", { token: null });
-    expect(answer).toMatchObject({ status: 503, body: { ready: false, problems: ["gap"] } });
+    expect(answer).toMatchObject({ status: 503, body: { isReady: false, problems: ["gap"] } });
     expect(JSON.stringify(answer.body)).not.toContain("db.internal");
     status = { ...status, isReady: true, problems: [] };
   });
@@ -181,6 +184,24 @@ describe("problems", () => {
   });
 });
 
+test("a database that is not there is 503, also where it is the token that cannot be looked up", async () => {
+  const pool = createPool({
+    connectionString: "postgres://127.0.0.1:1/nothing",
+    applicationName: "api",
+    size: 1,
+    onIdleError: () => undefined,
+  });
+  const { call, pool: unused } = createTestApi(database, { db: pool });
+  expect(await call("GET", "/v1/messages")).toMatchObject({ status: 503, body: { code: "unavailable" } });
+  expect(await call("GET", "/v1/me", { token: "acme-token" })).toMatchObject({ status: 503, body: { code: "unavailable" } });
+  await Promise.all([pool.end(), unused.end()]);
+});
+
+test("no answer may be cached, a problem neither", async () => {
+  expect((await api.call("GET", "/v1/me")).headers.get("cache-control")).toBe("no-store");
+  expect((await api.call("GET", "/v1/nothing", { token: null })).headers.get("cache-control")).toBe("no-store");
+});
+
 describe("openapi.json", () => {
   test("declares every route, with bearer security on all but the open ones", async () => {
     const { body } = await api.call("GET", "/openapi.json");
@@ -217,5 +238,23 @@ describe("openapi.json", () => {
     const references = [...JSON.stringify(body).matchAll(/"#\/components\/schemas\/(\w+)"/g)].map((match) => match[1]);
     expect(references).toContain("NewSubscription");
     expect(Object.keys(body.components.schemas)).toEqual(expect.arrayContaining([...new Set(references)]));
+  });
+});
+
+describe("docs/reference/http-api.md", () => {
+  const doc = readFile(new URL("../../docs/reference/http-api.md", import.meta.url), "utf8");
+
+  test("explains every problem with its status, and no other", async () => {
+    const rows = [...(await doc).matchAll(/^\| `([a-z-]+)` \| (\d{3}) \|/gm)].map(([, code, status]) => [code, Number(status)]);
+    expect(rows).toEqual(Object.entries(problemCodes).map(([code, { status }]) => [code, status]));
+  });
+
+  test("names every route, and no other", async () => {
+    const { body } = await api.call("GET", "/openapi.json");
+    const declared = Object.entries<object>(body.paths).flatMap(([path, methods]) =>
+      Object.keys(methods).map((method) => `${method.toUpperCase()} ${path}`),
+    );
+    const named = [...(await doc).matchAll(/`((?:GET|POST|DELETE) \/[^`?\s]*)/g)].map((match) => match[1]);
+    expect(new Set(named)).toEqual(new Set([...declared, "GET /openapi.json"]));
   });
 });

@@ -50,6 +50,11 @@ export function createApp(services: Services): { readonly fetch: (request: Reque
         }),
     }),
   );
+  api.use(async (c, next) => {
+    await next();
+    // Secrets and payloads pass here: none of it may lie in a proxy's cache.
+    c.header("cache-control", "no-store");
+  });
   api.use(requireToken(services));
   api.use(
     bodyLimit({

@@ -172,7 +172,7 @@ export const rejectionSchema = z
 
 export const statusSchema = z
   .object({
-    ready: z.boolean(),
+    isReady: z.boolean(),
     problems: z.array(z.object({ code: z.string(), message: z.string(), hint: z.string().optional() })),
     details: z.record(z.string(), z.unknown()),
   })

@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import type pg from "pg";
 import { AncrageError } from "../errors.ts";
 import type { Format } from "../format.ts";
-import { inTransaction } from "../store/migrate.ts";
+import { inTransaction } from "../store/database.ts";
 import {
   deleteSubscription,
   emitSubscriptionMark,

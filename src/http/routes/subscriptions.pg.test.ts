@@ -168,6 +168,38 @@ describe("reading and deleting", () => {
     expect(await api.call("DELETE", `/v1/subscriptions/${body.id}`)).toMatchObject({ status: 200, body: { state: "deleted" } });
   });
 
+  test("deletions at the same time raise the revision once", async () => {
+    const { body } = await api.call("POST", "/v1/subscriptions", { body: { event: "deal.won", url } });
+    const answers = await Promise.all(Array.from({ length: 8 }, () => api.call("DELETE", `/v1/subscriptions/${body.id}`)));
+    expect(new Set(answers.map((answer) => answer.status))).toEqual(new Set([200]));
+    const revisions = changed.filter((row) => row.id === body.id).map((row) => row.revision);
+    expect(new Set(revisions).size).toBe(2);
+  });
+
+  test("a subscription whose mark cannot be written is not made", async () => {
+    // Roles are those of the whole server: one of this database's own name meets no other test's.
+    const role = database.name;
+    await database.client.query(`create role ${role} login password 'markless'`);
+    await database.client.query(`grant usage on schema ancrage to ${role}`);
+    await database.client.query(`grant all on all tables in schema ancrage to ${role}`);
+    await database.client.query(`grant all on all sequences in schema ancrage to ${role}`);
+    await database.client.query(`revoke execute on function pg_logical_emit_message(boolean, text, text, boolean) from public`);
+    const asMarkless = new URL(database.url);
+    asMarkless.username = role;
+    asMarkless.password = "markless";
+    const limited = createTestApi({ ...database, url: asMarkless.href });
+    const count = `select count(*)::int as count from ancrage.subscriptions`;
+    const { rows: before } = await database.client.query(count);
+    const answer = await limited.call("POST", "/v1/subscriptions", { body: { event: "deal.won", url } });
+    const { rows: after } = await database.client.query(count);
+    await limited.pool.end();
+    await database.client.query(`drop owned by ${role}`);
+    await database.client.query(`drop role ${role}`);
+    expect(answer.status).toBe(500);
+    expect(limited.logged).toMatchObject([{ error: { code: "42501", message: expect.stringContaining("pg_logical_emit_message") } }]);
+    expect(after).toEqual(before);
+  });
+
   test("an id that was never issued is not found", async () => {
     expect((await api.call("DELETE", "/v1/subscriptions/sub_00000000000000000000000000")).status).toBe(404);
     expect((await api.call("GET", "/v1/subscriptions/sub_00000000000000000000000000")).status).toBe(404);

@@ -35,10 +35,10 @@ const healthz = createRoute({
   path: "/healthz",
   tags,
   summary: "Whether the process answers",
-  responses: { 200: json("It does.", z.object({ healthy: z.literal(true) })), ...problems },
+  responses: { 200: json("It does.", z.object({ isHealthy: z.literal(true) })), ...problems },
 });
 
-const readySchema = z.object({ ready: z.boolean(), problems: z.array(z.string()) });
+const readySchema = z.object({ isReady: z.boolean(), problems: z.array(z.string()) });
 const readyz = createRoute({
   method: "get",
   path: "/readyz",
@@ -64,14 +64,14 @@ export function addSystemRoutes(api: Api, services: Services): void {
       });
     }
     const { isReady, problems, details } = await services.status();
-    return c.json({ ready: isReady, problems: [...problems], details: { ...details } }, 200);
+    return c.json({ isReady, problems: [...problems], details: { ...details } }, 200);
   });
 
-  api.openapi(healthz, (c) => c.json({ healthy: true as const }, 200));
+  api.openapi(healthz, (c) => c.json({ isHealthy: true as const }, 200));
 
   api.openapi(readyz, async (c) => {
     const { isReady, problems } = await services.status();
-    const body = { ready: isReady, problems: problems.map((problem) => problem.code) };
+    const body = { isReady, problems: problems.map((problem) => problem.code) };
     return isReady ? c.json(body, 200) : c.json(body, 503);
   });
 
