@@ -14,6 +14,7 @@ export interface ExplainDeps extends PayloadDeps {
   readonly subscriptionsOf: (project: string, event: string) => Promise<readonly ExplainedSubscription[]>;
 }
 
+/** What is to be known of a subscription; its row has it. */
 export interface ExplainedSubscription {
   readonly id: string;
   readonly url: string;
@@ -21,31 +22,44 @@ export interface ExplainedSubscription {
   readonly stateReason?: string | null | undefined;
 }
 
+export interface ExplainOptions {
+  readonly key: string;
+  /** Another project's record is none. `undefined` means any project. */
+  readonly project?: string | undefined;
+}
+
 /** Whether an event would happen for a record as it is now, to whom it would go, and why not. JSON can hold it. */
 export interface Explanation {
   readonly event: string;
   readonly file: string;
   readonly key: string;
-  readonly table: string | undefined;
-  /** Whether the table has such a record; `undefined` for an event without a table. */
-  readonly isFound: boolean | undefined;
-  /** Whether `where` holds; `undefined` where there is no `where` or no record. */
-  readonly where: { readonly holds: boolean; readonly error?: string } | undefined;
+  readonly table: string | null;
+  /** Whose record it is; null where there is no such record, or it cannot be told. */
+  readonly project: string | null;
+  /** Whether it would be sent to whoever is subscribed: a rule or a trigger that may apply, and a payload. */
+  readonly fires: boolean;
+  /** Null for an event without a table. */
+  readonly isFound: boolean | null;
+  /** Whether `where` holds; null where there is no `where` or no record. */
+  readonly where: { readonly holds: boolean; readonly error?: string } | null;
   readonly rules: readonly ExplainedRule[];
   /** Files that watch the table and may trigger the event themselves. */
   readonly trackingFiles: readonly string[];
   readonly isParked: boolean;
-  readonly project: string | undefined;
-  /** What would be sent, or the rejection that it would be. */
-  readonly payload:
-    | { readonly kind: "built"; readonly value: unknown }
-    | { readonly kind: "nothing" }
-    | { readonly kind: "rejected"; readonly reason: RejectionReason; readonly error: string }
-    | undefined;
-  readonly subscriptions: readonly ExplainedSubscription[];
-  /** Whether anything at all would reach a receiver: a rule or a trigger that may apply, a payload, and an enabled subscription. */
-  readonly wouldSend: boolean;
-  /** The same for a person, a sentence a line. */
+  /** What would be sent; null where nothing would. */
+  readonly payload: unknown;
+  /** The rejection that it would be. */
+  readonly rejection: { readonly reason: RejectionReason; readonly error: string } | null;
+  readonly subscriptions: readonly {
+    readonly id: string;
+    readonly url: string;
+    readonly receives: boolean;
+    /** Why it does not; null where it does. */
+    readonly reason: string | null;
+  }[];
+  /** All but the subscriptions for a person, one sentence each. */
+  readonly findings: readonly string[];
+  /** All of it for a person, as `ancrage explain` prints it. */
   readonly lines: readonly string[];
 }
 
@@ -60,49 +74,60 @@ export interface ExplainedRule {
 /**
  * Explains an event for one record.
  *
- * @example (await explain("NewOpportunity", "42", deps)).lines.join("\n")
+ * @example (await explain("NewOpportunity", { key: "42" }, deps)).lines.join("\n")
  * @throws AncrageError `ANCRAGE_TRIGGER_UNKNOWN_EVENT`
  * @throws BatchFault PostgreSQL could not be read just now
  */
-export async function explain(eventName: string, key: string, deps: ExplainDeps): Promise<Explanation> {
+export async function explain(eventName: string, options: ExplainOptions, deps: ExplainDeps): Promise<Explanation> {
   const event = deps.catalogue.events.get(eventName);
   if (event === undefined) {
     throw new AncrageError("ANCRAGE_TRIGGER_UNKNOWN_EVENT", `no file defines the event "${eventName}".`, {
       hint: suggestName(eventName, [...deps.catalogue.events.keys()]),
     });
   }
-  const record = await recordOf(event, key, deps);
+  const { key } = options;
+  const record = await recordOf(event, options, deps);
   const where = whereOf(event, record);
-  const rules = event.rules.map((rule) => explainRule(rule, event, record !== undefined, where));
   const payload = record === undefined ? undefined : await preview(event, key, record, deps);
-  const project = payload?.kind === "built" || payload?.kind === "rejected" ? payload.project : projectOf(event, record, deps);
+  // An event without a table has no record to ask; it goes to the project that its trigger's data names.
+  const project = record === undefined ? (event.table === undefined ? options.project : undefined) : projectOf(event, record, deps);
   const subscriptions = project === undefined ? [] : await deps.subscriptionsOf(project, event.name);
-  const facts: Omit<Explanation, "lines"> = {
+  const facts: Facts = {
     event: event.name,
     file: event.file,
     key,
-    table: event.table?.name,
-    isFound: event.table === undefined ? undefined : record !== undefined,
-    where,
-    rules,
+    table: event.table?.name ?? null,
+    project: project ?? null,
+    isFound: event.table === undefined ? null : record !== undefined,
+    where: where ?? null,
+    rules: event.rules.map((rule) => explainRule(rule, event, record !== undefined, where)),
     trackingFiles: event.table === undefined ? [] : (deps.catalogue.tables.get(event.table.name)?.handlers.map(({ file }) => file) ?? []),
     isParked: deps.isParked?.(event.name) === true,
-    project,
-    payload: shown(payload),
-    subscriptions,
-    wouldSend: false,
+    payload: payload?.kind === "built" ? (JSON.parse(payload.json) as unknown) : null,
+    rejection: payload?.kind === "rejected" ? { reason: payload.reason, error: payload.error } : null,
+    subscriptions: subscriptions.map(({ id, url, state, stateReason }) => {
+      const receives = state === "enabled";
+      const why = stateReason === null || stateReason === undefined ? "" : `: ${stateReason}`;
+      return { id, url, receives, reason: receives ? null : `${state}${why}` };
+    }),
   };
-  const explained = { ...facts, wouldSend: wouldSend(facts) };
-  return { ...explained, lines: linesOf(explained) };
+  const findings = findingsOf(facts, payload);
+  return { ...facts, fires: fires(facts, payload), findings, lines: [headOf(facts), ...findings, ...receiversOf(facts)] };
 }
 
-async function recordOf(event: CatalogueEvent, key: string, deps: ExplainDeps): Promise<Row | undefined> {
+type Facts = Omit<Explanation, "fires" | "findings" | "lines">;
+
+async function recordOf(event: CatalogueEvent, { key, project }: ExplainOptions, deps: ExplainDeps): Promise<Row | undefined> {
   if (event.table === undefined) return undefined;
   const record = (await readRecords(deps.readers, event.table, [key])).get(key);
-  return record instanceof Error ? undefined : record;
+  if (record === undefined || record instanceof Error) return undefined;
+  // Not even that it is there may be told of another project's record.
+  return project === undefined || projectOf(event, record, deps) === project ? record : undefined;
 }
 
-function whereOf(event: CatalogueEvent, record: Row | undefined): Explanation["where"] {
+type Where = NonNullable<Explanation["where"]> | undefined;
+
+function whereOf(event: CatalogueEvent, record: Row | undefined): Where {
   const { where } = event.definition;
   if (where === undefined || record === undefined) return undefined;
   try {
@@ -113,8 +138,7 @@ function whereOf(event: CatalogueEvent, record: Row | undefined): Explanation["w
   }
 }
 
-function projectOf(event: CatalogueEvent, record: Row | undefined, deps: ExplainDeps): string | undefined {
-  if (record === undefined) return undefined;
+function projectOf(event: CatalogueEvent, record: Row, deps: ExplainDeps): string | undefined {
   try {
     return deps.catalogue.projectOf(event, record);
   } catch {
@@ -129,13 +153,7 @@ async function preview(event: CatalogueEvent, key: string, record: Row, deps: Ex
   return payload;
 }
 
-function shown(payload: Payload | undefined): Explanation["payload"] {
-  if (payload === undefined || payload.kind === "nothing") return payload;
-  if (payload.kind === "built") return { kind: "built", value: JSON.parse(payload.json) as unknown };
-  return { kind: "rejected", reason: payload.reason, error: payload.error };
-}
-
-function explainRule(rule: CompiledRule, event: CatalogueEvent, isFound: boolean, where: Explanation["where"]): ExplainedRule {
+function explainRule(rule: CompiledRule, event: CatalogueEvent, isFound: boolean, where: Where): ExplainedRule {
   const holds = where === undefined || where.holds;
   const table = event.table?.name ?? "the table";
   // A record that is not there may be inserted, and `where` is then asked of what it is by then.
@@ -172,37 +190,41 @@ function explainRule(rule: CompiledRule, event: CatalogueEvent, isFound: boolean
   }
 }
 
-function wouldSend(facts: Omit<Explanation, "lines">): boolean {
-  const isReachable = facts.rules.length === 0 || facts.trackingFiles.length > 0 || facts.rules.some(({ mayHappen }) => mayHappen);
-  return isReachable && !facts.isParked && facts.payload?.kind === "built" && facts.subscriptions.some(({ state }) => state === "enabled");
+function fires(facts: Facts, payload: Payload | undefined): boolean {
+  if (facts.isParked) return false;
+  // What is triggered is asked for no rule, and without a table there is no record that would say more.
+  if (facts.isFound === null) return true;
+  const mayHappen = facts.rules.length === 0 || facts.trackingFiles.length > 0 || facts.rules.some((rule) => rule.mayHappen);
+  return mayHappen && payload?.kind === "built";
 }
 
-function linesOf(facts: Omit<Explanation, "lines">): readonly string[] {
-  const { event, file, key, table, isFound, where, rules, trackingFiles, isParked, project, payload, subscriptions } = facts;
-  const lines = [`${event} (${file}) for ${table === undefined ? "key" : table} ${key}`];
-  if (table === undefined) lines.push("It has no table: it happens when it is triggered, with the data that the trigger gives.");
-  if (isFound === false) lines.push(`${table ?? ""} has no record with the key ${JSON.stringify(key)}.`);
-  if (where !== undefined) {
-    lines.push(
-      where.error === undefined
-        ? `where is ${String(where.holds)} for this record.`
-        : `where threw ${where.error}: no change of this record can make it happen.`,
-    );
-  }
-  if (table !== undefined && rules.length === 0) lines.push("It has no rule: it happens when it is triggered.");
-  for (const { words, mayHappen } of rules) lines.push(`${mayHappen ? "yes" : "no "}  ${words}`);
+function headOf({ event, file, table, key }: Facts): string {
+  return `${event} (${file}) for ${table ?? "the key"} ${key}`;
+}
+
+function findingsOf(facts: Facts, payload: Payload | undefined): readonly string[] {
+  const { key, table, isFound, where, rules, trackingFiles, isParked, project, rejection } = facts;
+  const findings: string[] = [];
+  if (table === null) findings.push("It has no table: it happens when it is triggered, with the data that the trigger gives.");
+  else if (isFound === false) findings.push(`${table} has no record with the key ${JSON.stringify(key)}.`);
+  if (where?.error !== undefined) findings.push(`where threw ${where.error}: no change of this record can make it happen.`);
+  else if (where !== null) findings.push(`where is ${where.holds ? "true" : "false"} for this record.`);
+  if (table !== null && rules.length === 0) findings.push("It has no rule: it happens when it is triggered.");
+  for (const { words, mayHappen } of rules) findings.push(`${mayHappen ? "It may happen" : "It does not happen"} ${words}.`);
   if (trackingFiles.length > 0)
-    lines.push(`Changes of ${table ?? ""} are also handled by ${trackingFiles.join(", ")}, which may trigger it.`);
-  if (isParked) lines.push("It is PARKED: its code was rejected too often with no success in between. Correct it, then restart.");
-  if (project !== undefined) lines.push(`The record is project ${project}'s.`);
-  if (payload?.kind === "built") lines.push(`It would send ${JSON.stringify(payload.value)}`);
-  if (payload?.kind === "nothing") lines.push("Its payload function returns undefined for this record: nothing happens.");
-  if (payload?.kind === "rejected") lines.push(`It would be a rejection (${payload.reason}): ${payload.error}`);
-  if (project !== undefined && subscriptions.length === 0)
-    lines.push(`No subscription of project ${project} takes it: it would be journaled and sent to nobody.`);
-  for (const { id, url, state, stateReason } of subscriptions) {
-    const reason = stateReason === null || stateReason === undefined ? "" : `, ${stateReason}`;
-    lines.push(state === "enabled" ? `To ${url} (${id}).` : `Not to ${url} (${id}): it is ${state}${reason}.`);
-  }
-  return lines;
+    findings.push(`Changes of ${table ?? ""} are also handled by ${trackingFiles.join(", ")}, which may trigger it.`);
+  if (isParked) findings.push("It is parked: its code was rejected too often with no success in between. Correct it, then restart.");
+  if (project !== null) findings.push(`It is of the project ${project}.`);
+  if (payload?.kind === "built") findings.push(`It would send ${payload.json}`);
+  if (payload?.kind === "nothing") findings.push("Its payload function returns undefined for this record: nothing happens.");
+  if (rejection !== null) findings.push(`It would be a rejection (${rejection.reason}): ${rejection.error}.`);
+  return findings;
+}
+
+function receiversOf({ project, subscriptions }: Facts): readonly string[] {
+  if (project === null) return [];
+  if (subscriptions.length === 0) return [`No subscription of the project ${project} takes it: it would be journaled and sent to nobody.`];
+  return subscriptions.map(({ id, url, receives, reason }) =>
+    receives ? `To ${url} (${id}).` : `Not to ${url} (${id}): ${reason ?? ""}.`,
+  );
 }

@@ -1,0 +1,148 @@
+import type pg from "pg";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { z } from "zod";
+import type { Row } from "../src/capture/change.ts";
+import { buildCatalogue, type Catalogue } from "../src/event/catalogue.ts";
+import { defineEvent, type EventDefinition } from "../src/event/define.ts";
+import { track } from "../src/event/track.ts";
+import { explain, type ExplainDeps, type ExplainedSubscription } from "../src/explain.ts";
+import { createRecordReaders } from "../src/payload/record-readers.ts";
+import { createSqlReader } from "../src/payload/sql.ts";
+import { createPool } from "../src/store/database.ts";
+import { readTables } from "../src/store/tables.ts";
+import { readTypes } from "../src/store/types.ts";
+import { cloneDatabase, type TestDatabase } from "./database.ts";
+
+let database: TestDatabase;
+let pool: pg.Pool;
+let catalogue: Catalogue;
+let deps: ExplainDeps;
+const subscriptions: ExplainedSubscription[] = [
+  { id: "sub_1", url: "https://a.example.com/", state: "enabled" },
+  { id: "sub_2", url: "https://b.example.com/", state: "disabled", stateReason: "410 Gone" },
+];
+
+beforeAll(async () => {
+  database = await cloneDatabase();
+  await database.client.query(`
+    create table deal (id integer primary key, label text, company text not null, is_won boolean);
+    alter table deal replica identity full;
+    insert into deal values (1, 'first', 'acme', true), (2, 'second', 'acme', false), (3, null, 'globex', true);
+  `);
+  const events: Readonly<Record<string, EventDefinition>> = {
+    "deal.won": defineEvent({
+      table: "deal",
+      on: ["enter", { update: ["label"] }],
+      where: (deal: Row) => deal["is_won"] === true,
+      schema: z.object({ label: z.string() }),
+      payload: (deal: Row) => ({ label: deal["label"] as string }),
+    }),
+    "deal.gone": defineEvent({ table: "deal", on: "delete", example: "gone", payload: () => undefined }),
+    "deal.broken": defineEvent({
+      table: "deal",
+      on: "insert",
+      where: (deal: Row) => (deal["label"] as string).length > 0,
+      payload: (deal: Row) => deal["label"],
+    }),
+    Ping: defineEvent({ example: 1, payload: () => 1, project: () => "acme" }),
+  };
+  catalogue = buildCatalogue({
+    events: Object.entries(events).map(([name, definition]) => ({ name, file: `events/${name}.ts`, definition })),
+    tracking: [{ file: "tracking/deal.ts", handler: track("deal", () => undefined) }],
+    tables: await readTables(database.client),
+    config: { project: (record: Row) => record["company"] },
+  });
+  const types = await readTypes(database.client);
+  pool = createPool({ connectionString: database.url, applicationName: "ancrage explain", size: 2, onIdleError: () => undefined });
+  deps = {
+    catalogue,
+    readers: createRecordReaders(pool, types),
+    sql: createSqlReader({ pool, types }),
+    subscriptionsOf: async (project) => Promise.resolve(project === "acme" ? subscriptions : []),
+  };
+});
+
+afterAll(async () => {
+  await pool.end();
+  await database.remove();
+});
+
+test("a record that it would happen for, and who would receive it", async () => {
+  const explanation = await explain("deal.won", { key: "1" }, deps);
+  expect(explanation).toMatchObject({ fires: true, project: "acme", isFound: true, where: { holds: true }, payload: { label: "first" } });
+  expect(explanation.lines).toEqual([
+    "deal.won (events/deal.won.ts) for deal 1",
+    "where is true for this record.",
+    "It does not happen on enter: where holds already, it must become false first.",
+    "It may happen on update of label: when one of them gets another value in a record of deal for which where holds.",
+    "Changes of deal are also handled by tracking/deal.ts, which may trigger it.",
+    "It is of the project acme.",
+    'It would send {"label":"first"}',
+    "To https://a.example.com/ (sub_1).",
+    "Not to https://b.example.com/ (sub_2): disabled: 410 Gone.",
+  ]);
+  expect(JSON.parse(JSON.stringify(explanation))).toEqual(explanation);
+});
+
+test("a where that is false, and what must change", async () => {
+  const { where, rules } = await explain("deal.won", { key: "2" }, deps);
+  expect(where).toEqual({ holds: false });
+  expect(rules.map(({ kind, mayHappen }) => [kind, mayHappen])).toEqual([
+    ["enter", true],
+    ["update-columns", false],
+  ]);
+});
+
+test("the rejection that it would be", async () => {
+  const explanation = await explain("deal.won", { key: "3" }, deps);
+  expect(explanation).toMatchObject({
+    fires: false,
+    payload: null,
+    rejection: { reason: "schema-refused", error: expect.stringContaining("label: ") },
+  });
+  expect(explanation.lines.at(-1)).toBe("No subscription of the project globex takes it: it would be journaled and sent to nobody.");
+});
+
+test("a where that throws, and a payload that says that nothing happened", async () => {
+  const broken = await explain("deal.broken", { key: "3" }, deps);
+  expect(broken.where).toMatchObject({ holds: false, error: expect.stringContaining("TypeError") });
+  expect(broken.rules).toMatchObject([{ kind: "insert", mayHappen: false }]);
+  const gone = await explain("deal.gone", { key: "1" }, deps);
+  expect(gone).toMatchObject({ fires: false, payload: null, rejection: null });
+  expect(gone.findings).toContain("Its payload function returns undefined for this record: nothing happens.");
+});
+
+test.each(["9", "abc"])("no record with the key %s", async (key) => {
+  const explanation = await explain("deal.won", { key }, deps);
+  expect(explanation).toMatchObject({ isFound: false, fires: false, project: null, payload: null, subscriptions: [] });
+  expect(explanation.findings[0]).toBe(`deal has no record with the key "${key}".`);
+});
+
+test("another project's record is none", async () => {
+  const explanation = await explain("deal.won", { key: "1", project: "globex" }, deps);
+  expect(explanation).toMatchObject({ isFound: false, project: null, payload: null, subscriptions: [] });
+  expect(JSON.stringify(explanation)).not.toContain("first");
+  expect(await explain("deal.won", { key: "1", project: "acme" }, deps)).toMatchObject({ isFound: true, project: "acme" });
+});
+
+test("a parked event does not fire, and its code is still tried", async () => {
+  const explanation = await explain("deal.won", { key: "1" }, { ...deps, isParked: (event) => event === "deal.won" });
+  expect(explanation).toMatchObject({ isParked: true, fires: false, payload: { label: "first" } });
+});
+
+test("an event without a table happens when it is triggered", async () => {
+  const explanation = await explain("Ping", { key: "any", project: "acme" }, deps);
+  expect(explanation).toMatchObject({
+    isFound: null,
+    fires: true,
+    project: "acme",
+    subscriptions: [{ receives: true }, { receives: false }],
+  });
+});
+
+test("an event that no file defines", async () => {
+  await expect(explain("deal.wonn", { key: "1" }, deps)).rejects.toMatchObject({
+    code: "ANCRAGE_TRIGGER_UNKNOWN_EVENT",
+    hint: expect.stringContaining('Did you mean "deal.won"?'),
+  });
+});
