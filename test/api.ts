@@ -28,7 +28,7 @@ export interface CallOptions {
   readonly headers?: Readonly<Record<string, string>>;
 }
 
-export interface Answer {
+interface Answer {
   readonly status: number;
   readonly headers: Headers;
   // What a test reads of it, it states.
@@ -36,7 +36,7 @@ export interface Answer {
 }
 
 /** Two events, enough for the API: what a catalogue is built from is not its matter. */
-export function catalogueOf(...names: readonly string[]): Catalogue {
+function catalogueOf(...names: readonly string[]): Catalogue {
   const eventOf = (name: string): CatalogueEvent => ({
     name,
     file: `events/${name}.ts`,

@@ -19,7 +19,7 @@ export const problemCodes = {
   unavailable: { status: 503, title: "The database does not answer" },
 } as const satisfies Readonly<Record<string, { readonly status: ContentfulStatusCode; readonly title: string }>>;
 
-export type ProblemCode = keyof typeof problemCodes;
+type ProblemCode = keyof typeof problemCodes;
 
 /** An answer that is an error, as RFC 9457 has it. */
 export interface Problem {

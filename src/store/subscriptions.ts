@@ -6,7 +6,7 @@ export type Queryable = Pick<pg.ClientBase, "query">;
 
 export const subscriptionFormats = ["standard", "result", "bare", "cloudevents"] as const satisfies readonly Format[];
 
-export type SubscriptionState = "enabled" | "paused" | "disabled" | "deleted";
+type SubscriptionState = "enabled" | "paused" | "disabled" | "deleted";
 
 /** A secret as it is stored: `subscription/secret.ts` seals and opens it. Times are ISO 8601. */
 export interface SealedSecret {

@@ -58,7 +58,7 @@ export interface SubscriptionService {
   delete(id: string, project?: string): Promise<SubscriptionRow | undefined>;
 }
 
-export interface CreatedSubscription {
+interface CreatedSubscription {
   readonly subscription: SubscriptionRow;
   /** `whsec_…` */
   readonly secret: string;

@@ -95,7 +95,7 @@ function cursorOf(after: string): DeliveryKey {
   return key;
 }
 
-export function viewDelivery(row: FoundDelivery, attempts: readonly FoundAttempt[]) {
+function viewDelivery(row: FoundDelivery, attempts: readonly FoundAttempt[]) {
   return {
     id: formatDeliveryId(row),
     project: row.project,

@@ -162,6 +162,13 @@ describe("reading and deleting", () => {
     expect((await readLiveSubscriptions(api.pool)).map((row) => row.id)).not.toContain(body.id);
   });
 
+  test("DELETE takes the content type, and the body, that some clients send with it", async () => {
+    const { body } = await api.call("POST", "/v1/subscriptions", { body: { event: "deal.won", url } });
+    const headers = { "content-type": "application/json; charset=utf-8", accept: "*/*", "user-agent": "Zapier" };
+    expect((await api.call("DELETE", `/v1/subscriptions/${body.id}`, { headers })).status).toBe(200);
+    expect((await api.call("DELETE", `/v1/subscriptions/${body.id}`, { headers, raw: "x" })).status).toBe(200);
+  });
+
   test("one that was disabled because its receiver answered 410 is deleted as any other", async () => {
     const { body } = await api.call("POST", "/v1/subscriptions", { body: { event: "deal.won", url } });
     await database.client.query(`update ancrage.subscriptions set state = 'disabled', state_reason = 'gone' where id = $1`, [body.id]);

@@ -111,7 +111,7 @@ export function addSubscriptionRoutes(api: Api, services: Services): void {
 }
 
 /** Creates a subscription for whoever asks; what is wrong with the input becomes a problem. */
-export async function createFor(services: Services, principal: Principal, input: unknown) {
+async function createFor(services: Services, principal: Principal, input: unknown) {
   const named = isObject(input) && typeof input["project"] === "string" ? input["project"] : undefined;
   const project = projectOf(principal, named);
   try {
