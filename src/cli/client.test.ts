@@ -84,7 +84,7 @@ test("sample, explain and trigger ask for what the words say", async () => {
   });
   expect(heard.at(-1)?.path).toBe("/v1/events/deal.won/samples?limit=1&format=result");
 
-  answerJson(200, { event: "deal.won", findings: ["where is false"], lines: ["deal 4/2: where is false"] });
+  answerJson(200, { event: "deal.won", findings: ["deal 4/2: where is false"] });
   expect(await run(["explain", "deal.won", "4/2 ü"])).toMatchObject({ code: 0, out: "deal 4/2: where is false" });
   expect(heard.at(-1)?.path).toBe("/v1/events/deal.won/explain?key=4%2F2+%C3%BC");
 

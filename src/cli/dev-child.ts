@@ -1,16 +1,21 @@
 import { rm } from "node:fs/promises";
-import type { Ancrage } from "../create-ancrage.ts";
+import { type Ancrage, createAncrage } from "../create-ancrage.ts";
+import { describeAttempt, describeCaptured } from "../dev/describe-activity.ts";
+import type { Captured } from "../capture/change.ts";
+import type { Outcome } from "../deliver/outcome.ts";
+import type { TestSignal } from "../test-signal.ts";
 import type { FromChild, Handover, ToChild } from "../dev/protocol.ts";
 import { createDevReceiver, type DevReceiver } from "../dev/receiver.ts";
 import { AncrageError } from "../errors.ts";
+import type { Catalogue } from "../event/catalogue.ts";
 import { createLogger, type Logger } from "../log.ts";
+import type { Message } from "../message.ts";
 import { migrate } from "../migrate.ts";
 import { type CheckedOptions, requireOptions } from "../options.ts";
 import { formatError } from "./command.ts";
 import { loadOptions } from "./flags.ts";
 import { type Listening, listen } from "./listen.ts";
 import { checkDefinitions, readDatabaseShape, writeFolderTypes } from "./read-definitions.ts";
-import { loadSystem } from "./system.ts";
 
 /**
  * The child of `ancrage dev`: the pipeline and the API. It does what its parent says over the channel between them, one thing after
@@ -23,9 +28,6 @@ interface State {
   readonly server?: Listening;
   readonly receiver?: DevReceiver;
 }
-
-/** Loaded before anything is asked for: the parent starts the database meanwhile. */
-const system = loadSystem();
 
 let state: State | undefined;
 let orphaned: Extract<ToChild, { kind: "prepare" }>["orphaned"] | undefined;
@@ -57,10 +59,20 @@ async function prepare(message: Extract<ToChild, { kind: "prepare" }>): Promise<
   const shape = await readDatabaseShape(requireOptions(options, "database").database);
   await writeFolderTypes(message.folder, shape);
   const catalogue = await checkDefinitions(message.folder, shape);
-  const { createAncrage } = await system;
   const log = createLogger({ level: options.logLevel, secrets: [options.token, options.secretKey] });
-  state = { options, log, ancrage: createAncrage(options) };
+  state = { options, log, ancrage: createAncrage(options, { log, signal: tellActivity(catalogue, log) }) };
   say({ kind: "prepared", events: [...catalogue.events.keys()] });
+}
+
+/** One line a change and an attempt: in development one wants to see why nothing happened as much as what did. */
+function tellActivity(catalogue: Catalogue, log: Logger): TestSignal {
+  return (name, detail) => {
+    if (name === "captured") for (const line of describeCaptured(detail as readonly Captured[], catalogue)) log.info(line);
+    if (name === "attempted") {
+      const { message, outcome } = detail as { readonly message: Message; readonly outcome: Outcome };
+      log.info(describeAttempt(message, outcome));
+    }
+  };
 }
 
 async function serve({ port, received }: Handover): Promise<void> {
@@ -71,7 +83,7 @@ async function serve({ port, received }: Handover): Promise<void> {
   const server = await listen({ fetch, host: options.host, port: port ?? options.port });
   state = { ...state, server, receiver };
   const { ran } = await migrate(options);
-  if (ran.length > 0) log.info({ ran }, "migrated");
+  for (const step of ran) log.info(`migrated: ${step}`);
   await ancrage.start();
   say({ kind: "ready", url: server.url, port: server.port });
 }

@@ -22,6 +22,6 @@ export function explainCommand(context: CommandContext): Command {
 
 /** A server that explains itself in lines is quoted; of any other the whole answer is shown. */
 function formatExplanation(body: unknown): string {
-  const lines = typeof body === "object" && body !== null && "lines" in body ? body.lines : undefined;
+  const lines = typeof body === "object" && body !== null && "findings" in body ? body.findings : undefined;
   return Array.isArray(lines) && lines.length > 0 ? lines.join("\n") : formatTree(body);
 }

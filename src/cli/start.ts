@@ -3,7 +3,6 @@ import { requireOptions } from "../options.ts";
 import { type CommandContext } from "./command.ts";
 import { addOptionFlags, flagsOf, loadOptions } from "./flags.ts";
 import { resolveFolder } from "./folder.ts";
-import { loadSystem } from "./system.ts";
 
 /** `ancrage start FOLDER`: the pipeline and the API in this process, until it is asked to end. */
 export function startCommand(context: CommandContext): Command {
@@ -17,7 +16,7 @@ export function startCommand(context: CommandContext): Command {
     const folder = await resolveFolder(context.workingFolder, argument);
     const options = await loadOptions(folder, context, flagsOf(command));
     const { database, token } = requireOptions(options, "database", "token", "secretKey");
-    const [{ createAncrage }, { listen }] = await Promise.all([loadSystem(), import("./listen.ts")]);
+    const [{ createAncrage }, { listen }] = await Promise.all([import("../create-ancrage.ts"), import("./listen.ts")]);
     const ancrage = createAncrage(options);
     // Before the database is touched: a port that is taken should be known at once, and /readyz answers while capture starts.
     const server = await listen({ fetch: ancrage.fetch, host: options.host, port: options.port });

@@ -184,7 +184,10 @@ async function initialise(initdb: string, directory: string, identity: Identity 
   } catch (cause) {
     const stderr = typeof cause === "object" && cause !== null && "stderr" in cause ? String(cause.stderr).trim() : String(cause);
     throw new AncrageError("ANCRAGE_EMBEDDED_POSTGRES", `initdb failed in ${directory}: ${stderr}`, {
-      hint: "Check that the folder can be reached and written by the user that runs PostgreSQL, or set DATABASE_URL.",
+      hint:
+        identity === undefined
+          ? "Check that this user may write there, or set DATABASE_URL to a server of your own."
+          : "PostgreSQL refuses to run as root and runs as the user postgres, who must get through every folder above (chmod o+x). Else take a folder elsewhere, --ephemeral, or DATABASE_URL.",
       cause,
     });
   } finally {

@@ -11,7 +11,7 @@ export interface Welcome {
 
 /** What `dev` says once it is ready: all that a newcomer needs for the first delivery, ready to be copied. */
 export function formatWelcome({ folder, workingFolder, url, token, database, events }: Welcome): string {
-  const shownFolder = relative(workingFolder, folder) || ".";
+  const shownFolder = showFolder(workingFolder, folder);
   const event = events[0] ?? "YourEvent";
   const receiver = `${url}/_dev/receiver/demo`;
   return `
@@ -31,4 +31,10 @@ Subscribe a URL, here the built-in receiver:
 
 Then change a record in psql, or make it happen: ancrage trigger ${event} <key>
 `;
+}
+
+/** As one would write it from here; climbing out of here reads worse than the whole path. */
+function showFolder(workingFolder: string, folder: string): string {
+  const path = relative(workingFolder, folder);
+  return path.startsWith("..") ? folder : path || ".";
 }

@@ -1,0 +1,236 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import pg from "pg";
+import { afterEach, beforeEach, expect, test } from "vitest";
+
+const main = fileURLToPath(new URL("./main.ts", import.meta.url));
+const library = new URL("../index.ts", import.meta.url).href;
+
+let folder: string;
+let running: Dev[];
+beforeEach(async () => {
+  running = [];
+  folder = await mkdtemp(join(tmpdir(), "ancrage-test-"));
+  // As root the database runs as another user, who must get to his folder in it.
+  await chmod(folder, 0o755);
+  await mkdir(join(folder, "events"));
+  await writeFile(join(folder, "schema.sql"), "create table deal (id bigint primary key, label text not null);");
+  await writeEvent("Won", "({ id: deal.id, label: deal.label })");
+});
+afterEach(async () => {
+  await Promise.all(running.map((dev) => dev.end("SIGTERM")));
+  await rm(folder, { recursive: true, force: true });
+});
+
+function writeEvent(name: string, payload: string): Promise<void> {
+  const source = `import { defineEvent } from ${JSON.stringify(library)};
+export default defineEvent({ table: "deal", on: "insert", payload: (deal) => ${payload} });\n`;
+  return writeFile(join(folder, "events", `${name}.ts`), source);
+}
+
+interface Dev {
+  readonly process: ChildProcess;
+  readonly out: string[];
+  readonly err: string[];
+  /** Resolves with the first line of either stream that matches, also one that was there before; fails when the process ends first. */
+  line(pattern: RegExp): Promise<string>;
+  end(signal: NodeJS.Signals): Promise<number | null>;
+  readonly ended: Promise<number | null>;
+}
+
+function startDev(...words: readonly string[]): Dev {
+  const env = { ...process.env, DATABASE_URL: "", ANCRAGE_TOKEN: "", ANCRAGE_SECRET_KEY: "" };
+  const child = spawn(process.execPath, [main, "dev", folder, "--port", "0", ...words], { env, stdio: ["ignore", "pipe", "pipe"] });
+  const out: string[] = [];
+  const err: string[] = [];
+  const waiting = new Set<() => void>();
+  for (const [stream, lines] of [
+    [child.stdout, out],
+    [child.stderr, err],
+  ] as const) {
+    createInterface({ input: stream }).on("line", (text) => {
+      lines.push(text);
+      for (const look of waiting) look();
+    });
+  }
+  const ended = once(child, "close").then(([code]) => code as number | null);
+  const dev: Dev = {
+    process: child,
+    out,
+    err,
+    ended,
+    line: (pattern) =>
+      new Promise((resolve, reject) => {
+        const look = (): void => {
+          const found = [...out, ...err].find((text) => pattern.test(text));
+          if (found === undefined) return;
+          waiting.delete(look);
+          resolve(found);
+        };
+        waiting.add(look);
+        look();
+        void ended.then((code) =>
+          reject(new Error(`ended with ${String(code)} without ${String(pattern)}:\n${[...out, ...err].join("\n")}`)),
+        );
+      }),
+    async end(signal) {
+      child.kill(signal);
+      return ended;
+    },
+  };
+  running.push(dev);
+  return dev;
+}
+
+interface Ready {
+  readonly ready: true;
+  readonly url: string;
+  readonly token: string;
+  readonly database: string;
+}
+
+async function readyLine(dev: Dev): Promise<Ready> {
+  return JSON.parse(await dev.line(/^\{"ready":true/)) as Ready;
+}
+
+async function subscribe({ url, token }: Ready, receiver: string): Promise<void> {
+  const response = await fetch(`${url}/v1/subscriptions`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
+    body: JSON.stringify({ event: "Won", url: `${url}/_dev/receiver/${receiver}` }),
+  });
+  expect(response.status).toBe(201);
+}
+
+async function query(database: string, sql: string): Promise<readonly Readonly<Record<string, unknown>>[]> {
+  const client = new pg.Client({ connectionString: database });
+  await client.connect();
+  try {
+    return (await client.query(sql)).rows;
+  } finally {
+    await client.end();
+  }
+}
+
+/** The temporary folder of an ephemeral dev. */
+async function stateFolderOf({ database }: Ready): Promise<string> {
+  const [row] = await query(database, "show data_directory");
+  return dirname(String(row?.["data_directory"]));
+}
+
+function isThere(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
+}
+
+async function received({ url }: Ready, receiver: string): Promise<readonly { readonly body: { readonly data?: unknown } }[]> {
+  const response = await fetch(`${url}/_dev/receiver/${receiver}`);
+  return ((await response.json()) as { data: readonly { body: { data?: unknown } }[] }).data;
+}
+
+/** Whether a PostgreSQL of that address still takes connections. */
+async function isUp(database: string): Promise<boolean> {
+  return query(database, "select 1").then(
+    () => true,
+    () => false,
+  );
+}
+
+test("an ephemeral dev: one line of JSON, a delivery, and nothing left behind", async () => {
+  const dev = startDev("--ephemeral", "--json");
+  const ready = await readyLine(dev);
+  expect(Object.keys(ready)).toEqual(["ready", "url", "token", "database"]);
+  await subscribe(ready, "demo");
+  await query(ready.database, "insert into deal values (1, 'A')");
+  await expect
+    .poll(() => received(ready, "demo"), { timeout: 10_000 })
+    .toMatchObject([{ body: { type: "Won", data: { id: "1", label: "A" } } }]);
+  const state = await stateFolderOf(ready);
+  expect(await isThere(state)).toBe(true);
+  expect(await dev.end("SIGTERM")).toBe(0);
+  expect(dev.out).toHaveLength(1);
+  expect(await isUp(ready.database)).toBe(false);
+  expect(await readdir(join(folder, ".ancrage"))).toEqual([".gitignore"]);
+  expect(await isThere(state)).toBe(false);
+});
+
+test("what a folder keeps outlives a dev: data, token, port of the database; a second one is refused meanwhile", async () => {
+  const first = startDev("--json");
+  const before = await readyLine(first);
+  await query(before.database, "insert into deal values (1, 'A')");
+  const second = startDev("--json");
+  expect(await second.ended).toBe(1);
+  expect(second.err.join("\n")).toContain(`already runs on ${folder} and serves ${before.url}`);
+  expect(await first.end("SIGINT")).toBe(0);
+
+  const after = await readyLine(startDev("--json"));
+  expect(after).toMatchObject({ token: before.token, database: before.database });
+  await expect(query(after.database, "insert into deal values (1, 'again')")).rejects.toThrow("duplicate key");
+});
+
+test("a change is taken over, a mistake is shown and changes nothing, and the receiver keeps what it has", async () => {
+  const dev = startDev("--ephemeral");
+  await dev.line(/Ancrage is ready/);
+  const file = JSON.parse(await readFile(join(folder, ".ancrage", "dev.json"), "utf8")) as Ready;
+  await subscribe(file, "demo");
+  await query(file.database, "insert into deal values (1, 'A')");
+  await expect.poll(() => received(file, "demo"), { timeout: 10_000 }).toHaveLength(1);
+
+  await writeEvent("Won", "({ shout: deal.label.toUpperCase() })");
+  await dev.line(/^Reloaded: Won\.$/);
+  await query(file.database, "insert into deal values (2, 'b')");
+  await expect
+    .poll(() => received(file, "demo"), { timeout: 10_000 })
+    .toMatchObject([{ body: { data: { shout: "B" } } }, { body: { data: { label: "A" } } }]);
+
+  await writeFile(join(folder, "events", "Won.ts"), "export default { oops");
+  await dev.line(/The pipeline goes on as it was before/);
+  expect(dev.err.join("\n")).toContain("events/Won.ts");
+  await query(file.database, "insert into deal values (3, 'c')");
+  await expect.poll(() => received(file, "demo"), { timeout: 10_000 }).toHaveLength(3);
+  expect(await dev.end("SIGINT")).toBe(0);
+});
+
+test("a mistake at the start ends a dev that a program waits for: 2; its database is gone", async () => {
+  await writeFile(join(folder, "events", "Won.ts"), "export default 1;");
+  const dev = startDev("--ephemeral", "--json");
+  expect(await dev.ended).toBe(2);
+  expect(dev.out).toEqual([]);
+  expect(JSON.parse(dev.err.at(-1) ?? "")).toMatchObject({
+    error: { code: "ANCRAGE_DEFINITION_INVALID", message: expect.stringContaining("events/Won.ts") },
+  });
+});
+
+test("without --json it waits for the mistake to be mended", async () => {
+  await writeFile(join(folder, "events", "Won.ts"), "export default 1;");
+  const dev = startDev("--ephemeral");
+  await dev.line(/Nothing runs until this is mended/);
+  await writeEvent("Won", "({})");
+  expect(await dev.line(/Ancrage is ready/)).toContain("Ancrage is ready");
+});
+
+test("a schema.sql that PostgreSQL refuses ends it: 1, with the line", async () => {
+  await writeFile(join(folder, "schema.sql"), "create table deal (id bigint primary key);\ncreate tabel x ();");
+  const dev = startDev("--ephemeral");
+  expect(await dev.ended).toBe(1);
+  expect(dev.err.join("\n")).toContain('schema.sql:2: syntax error at or near "tabel"');
+});
+
+test("a dev that is killed leaves no database behind", async () => {
+  const dev = startDev("--ephemeral", "--json");
+  const ready = await readyLine(dev);
+  const state = await stateFolderOf(ready);
+  await dev.end("SIGKILL");
+  await expect.poll(() => isUp(ready.database), { timeout: 20_000 }).toBe(false);
+  await expect.poll(() => isThere(state), { timeout: 20_000 }).toBe(false);
+  // Its dev.json is still there, and keeps nobody from the folder: the process is gone.
+  expect(await isThere(join(folder, ".ancrage", "dev.json"))).toBe(true);
+  expect((await readyLine(startDev("--json"))).ready).toBe(true);
+});
