@@ -1,7 +1,10 @@
 import { defineConfig } from "vitest/config";
 
 export default defineConfig({
+  resolve: { conditions: ["ancrage-source"] },
+  ssr: { resolve: { conditions: ["ancrage-source"], externalConditions: ["ancrage-source"] } },
   test: {
+    execArgv: ["-C", "ancrage-source"],
     include: ["src/**/*.test.ts", "test/**/*.test.ts", "examples/**/*.test.ts"],
     globalSetup: ["test/global-setup.ts"],
     testTimeout: 60_000,

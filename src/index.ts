@@ -14,6 +14,7 @@ export type {
 export type { ColumnOf, EventName, Key, RecordOf, Reference, Register, TableName, Where } from "./event/register.ts";
 export { track } from "./event/track.ts";
 export type { ChangeOf, DeleteOf, InsertOf, TrackingHandler, Trigger, UpdateOf } from "./event/track.ts";
+export { createAncrage, migrate } from "./create-ancrage.ts";
 export type { Ancrage } from "./create-ancrage.ts";
 export { AncrageError, errorCodes } from "./errors.ts";
 export type { ErrorCode } from "./errors.ts";

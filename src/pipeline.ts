@@ -152,7 +152,7 @@ export class Pipeline {
     this.#deliver(taken, before);
     source.confirm(this.#passed.endLsn);
     for (const resolve of waiting) resolve();
-    dispatcher.journaled();
+    dispatcher.journaled(updates);
     this.#answerTriggers(built, taken);
     await signal?.("journaled", { messages: taken, updates });
   }

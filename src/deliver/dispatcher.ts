@@ -48,6 +48,13 @@ interface Lane {
   head: number;
   /** All that is in memory: ready, in flight, or waiting for a retry soon. By message id. */
   readonly held: Map<string, Delivery>;
+  /**
+   * Deliveries whose row says less than what has happened: their outcome is recorded and not journaled yet, or was journaled while a
+   * refill was reading. A refill that took them for due would send them twice.
+   */
+  readonly stale: Set<string>;
+  /** Those of `stale` that the journal has by now; they leave when the refill that is under way has ended. */
+  readonly fresh: Set<string>;
   inFlight: number;
   window: number;
   isBehind: boolean;
@@ -93,8 +100,10 @@ export class Dispatcher {
     return count;
   }
 
+  /** Deliveries of one lane that may have a row although nobody is to take them from the journal. */
   heldBy(subscriptionId: string): number {
-    return this.#lanes.get(subscriptionId)?.held.size ?? 0;
+    const lane = this.#lanes.get(subscriptionId);
+    return lane === undefined ? 0 : lane.held.size + lane.stale.size;
   }
 
   /** Takes a delivery whose message is journaled. What its lane cannot hold goes to the journal as `pending`. */
@@ -119,8 +128,14 @@ export class Dispatcher {
     this.#refill(lane);
   }
 
-  /** The journal took a batch: lanes that it had held up send on. */
-  journaled(): void {
+  /** The journal took a batch with these updates: lanes that it had held up send on. */
+  journaled(updates: readonly DeliveryUpdate[]): void {
+    for (const { row, from } of updates) {
+      if (from === undefined) continue;
+      const lane = this.#lanes.get(row.subscriptionId);
+      if (lane?.isRefilling === true) lane.fresh.add(row.messageId);
+      else lane?.stale.delete(row.messageId);
+    }
     if (!this.#isHeldUp) return;
     this.#isHeldUp = false;
     for (const lane of this.#lanes.values()) this.#pump(lane);
@@ -158,6 +173,8 @@ export class Dispatcher {
         ready: [],
         head: 0,
         held: new Map(),
+        stale: new Set(),
+        fresh: new Set(),
         inFlight: 0,
         window: firstWindow,
         isBehind: false,
@@ -224,6 +241,7 @@ export class Dispatcher {
           random: (this.#options.random ?? Math.random)(),
         });
         this.#record(step);
+        if (current.hasRow) lane.stale.add(message.id);
         this.#settle(lane, step.delivery);
       }
       void this.#options.signal?.("attempted", { message, outcome });
@@ -256,21 +274,27 @@ export class Dispatcher {
     lane.isRefilling = true;
     const { overflows } = lane;
     this.#options
-      .refill(lane.subscriptionId, room, (messageId) => lane.held.has(messageId))
+      .refill(lane.subscriptionId, room, (messageId) => lane.held.has(messageId) || lane.stale.has(messageId))
       .then(
         (deliveries) => {
-          lane.isRefilling = false;
+          this.#endRefill(lane);
           if (this.#lanes.get(lane.subscriptionId) !== lane) return;
           if (deliveries.length < room && lane.overflows === overflows) lane.isBehind = false;
           for (const delivery of deliveries) if (!lane.held.has(delivery.message.id)) this.#hold(lane, delivery);
           this.#pump(lane);
         },
         (error: unknown) => {
-          lane.isRefilling = false;
+          this.#endRefill(lane);
           this.#options.log.warn({ subscription: lane.subscriptionId, error: String(error) }, "could not read waiting deliveries");
           this.#after(refillRetryMs, () => this.#refill(lane));
         },
       );
+  }
+
+  #endRefill(lane: Lane): void {
+    lane.isRefilling = false;
+    for (const messageId of lane.fresh) lane.stale.delete(messageId);
+    lane.fresh.clear();
   }
 
   /** Gives a row to deliveries that have been open for long. */

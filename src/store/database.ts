@@ -12,6 +12,8 @@ const pinnedSettings = {
   extra_float_digits: "1",
   bytea_output: "hex",
   client_encoding: "UTF8",
+  // `money` is written by it.
+  lc_monetary: "C",
 };
 
 const asStartupOptions = (settings: Readonly<Record<string, string>>): string =>
@@ -76,5 +78,19 @@ export function redactPassword(connectionString: string): string {
     return decodeURI(url.href);
   } catch {
     return "the given database";
+  }
+}
+
+/** Runs `work` between `begin` and `commit`; rolls back and rethrows what it throws. */
+export async function inTransaction<Result>(client: pg.ClientBase, work: () => Promise<Result>): Promise<Result> {
+  await client.query("begin");
+  try {
+    const result = await work();
+    await client.query("commit");
+    return result;
+  } catch (error) {
+    // The connection may be gone: its own error must not hide the first one.
+    await client.query("rollback").catch(() => undefined);
+    throw error;
   }
 }

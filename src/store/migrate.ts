@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { readdir, readFile } from "node:fs/promises";
 import type pg from "pg";
+import { inTransaction } from "./database.ts";
 
 const folder = new URL("./migrations/", import.meta.url);
 
@@ -62,19 +63,5 @@ export async function migrateSchema(client: pg.ClientBase): Promise<readonly str
     return ran;
   } finally {
     await client.query(`select pg_advisory_unlock(hashtext('ancrage.migrate'))`);
-  }
-}
-
-/** Runs `work` between `begin` and `commit`; rolls back and rethrows what it throws. */
-export async function inTransaction<Result>(client: pg.ClientBase, work: () => Promise<Result>): Promise<Result> {
-  await client.query("begin");
-  try {
-    const result = await work();
-    await client.query("commit");
-    return result;
-  } catch (error) {
-    // The connection may be gone: its own error must not hide the first one.
-    await client.query("rollback").catch(() => undefined);
-    throw error;
   }
 }

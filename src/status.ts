@@ -1,0 +1,44 @@
+import type { Engine } from "./engine.ts";
+import { AncrageError } from "./errors.ts";
+import type { Catalogue } from "./event/catalogue.ts";
+import type { Status, StatusProblem } from "./http/services.ts";
+import { formatLsn } from "./lsn.ts";
+
+/** Where the system stands: what `/readyz` answers, and what needs attention. */
+export function readStatus(engine: Engine, catalogue: Catalogue): Promise<Status> {
+  const problems: StatusProblem[] = [];
+  const failure = engine.pipeline?.captureFailure;
+  if (failure instanceof AncrageError) {
+    problems.push({ code: failure.code, message: failure.message, ...(failure.hint === undefined ? {} : { hint: failure.hint }) });
+  } else if (failure !== undefined)
+    problems.push({ code: "capture-stopped", message: String(failure), hint: "The log has the details; restart when it is mended." });
+  const journal = engine.journal?.state;
+  if (journal?.kind === "refusing") {
+    problems.push({
+      code: "ANCRAGE_JOURNAL_REFUSED",
+      message: `the journal has taken no batch since ${journal.since.toISOString()}: ${journal.because}`,
+      hint: "Nothing new is read or sent until it does; nothing is lost.",
+    });
+  }
+  for (const event of engine.pipeline?.parked() ?? []) {
+    problems.push({
+      code: "event-parked",
+      message: `${event} was rejected too often with no success between; its code is not run.`,
+      hint: "Mend it and restart.",
+    });
+  }
+  const { state } = engine;
+  return Promise.resolve({
+    isReady: (state === "leading" || state === "standby") && failure === undefined && journal?.kind !== "refusing",
+    problems,
+    details: {
+      role: state,
+      journaledLsn: formatLsn(engine.journal?.endLsn ?? 0n),
+      events: catalogue.events.size,
+      trackedTables: [...catalogue.tables.keys()],
+      subscriptions: engine.registry.size,
+      deliveriesInMemory: engine.dispatcher?.heldCount ?? 0,
+      lanesBehind: engine.dispatcher?.behindCount ?? 0,
+    },
+  });
+}
