@@ -247,6 +247,8 @@ test("a session that PostgreSQL ended repeats the batch, and the repeated batch 
 
 test("more calls of sql than sessions wait for each other, not for the pool to give up", async () => {
   const two = poolOf({}, 2);
+  let mostWaiting = 0;
+  two.on("acquire", () => (mostWaiting = Math.max(mostWaiting, two.waitingCount)));
   const event = eventOf({
     table: "deal",
     payload: async (deal: Row, { load, sql }: PayloadContext) => [
@@ -260,6 +262,8 @@ test("more calls of sql than sessions wait for each other, not for the pool to g
   );
   await two.end();
   expect(results.map(jsonOf)).toEqual(Array.from({ length: 200 }, (_, id) => [id, 1]));
+  // Whoever waits in the pool for longer than its time-out is told that the connection failed.
+  expect(mostWaiting).toBeLessThanOrEqual(1);
 });
 
 test("samples are the newest records for which where holds, newest first, through the payload function", async () => {
