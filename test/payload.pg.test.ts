@@ -1,3 +1,5 @@
+import { once } from "node:events";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import type pg from "pg";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { z } from "zod";
@@ -243,6 +245,31 @@ test("a session that PostgreSQL ended repeats the batch, and the repeated batch 
   await expect(buildPayloads([inputOf(lost, { id: 1 })], depsOf(single))).rejects.toBeInstanceOf(BatchFault);
   expect(jsonOf((await buildPayloads([inputOf(event, { id: 1 })], depsOf(single)))[0])).toBe(2);
   await single.end();
+});
+
+test("a network that was cut repeats the batch, and its session is not used again", async () => {
+  const address = new URL(database.url);
+  const sockets: Socket[] = [];
+  const proxy = createServer((client) => {
+    const server = connect(Number(address.port), address.hostname);
+    client.pipe(server).pipe(client);
+    for (const socket of [client, server]) sockets.push(socket.on("error", () => undefined));
+  });
+  await once(proxy.listen(0, "127.0.0.1"), "listening");
+  const url = new URL(database.url);
+  url.host = `127.0.0.1:${(proxy.address() as AddressInfo).port}`;
+  const cut = createPool({ connectionString: url.href, applicationName: "ancrage cut", size: 1, onIdleError: () => undefined });
+  await cut.query("select 1");
+  for (const socket of sockets) socket.unpipe().pause();
+
+  const quick = { ...depsOf(cut), sql: createSqlReader({ pool: cut, types, silenceTimeoutMs: 50 }) };
+  const event = eventOf({ table: "deal", payload: async (_: Row, { sql }: PayloadContext) => sql`select 1 as one` });
+  await expect(buildPayloads([inputOf(event, { id: 1 })], quick)).rejects.toBeInstanceOf(BatchFault);
+  expect(jsonOf((await buildPayloads([inputOf(event, { id: 1 })], depsOf(cut)))[0])).toEqual([{ one: 1 }]);
+
+  for (const socket of sockets) socket.destroy();
+  await cut.end();
+  proxy.close();
 });
 
 test("more calls of sql than sessions wait for each other, not for the pool to give up", async () => {

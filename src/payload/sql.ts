@@ -13,6 +13,12 @@ export interface SqlReaderOptions {
   readonly types: ValueTypes;
   /** @default 5000 */
   readonly statementTimeoutMs?: number;
+  /**
+   * How long PostgreSQL may say nothing at all: a network that was cut in between ends no statement.
+   *
+   * @default statementTimeoutMs + 5000
+   */
+  readonly silenceTimeoutMs?: number;
 }
 
 /**
@@ -26,7 +32,7 @@ export interface SqlReaderOptions {
  * At most all sessions of the pool but one are used, so that calls of `load` never wait for a slow statement until the pool gives up.
  */
 export function createSqlReader(options: SqlReaderOptions): SqlReader {
-  const { pool, types, statementTimeoutMs = 5_000 } = options;
+  const { pool } = options;
   let free = Math.max(1, pool.options.max - 1);
   const waiting: (() => void)[] = [];
 
@@ -34,7 +40,7 @@ export function createSqlReader(options: SqlReaderOptions): SqlReader {
     if (free > 0) free--;
     else await new Promise<void>((resume) => waiting.push(resume));
     try {
-      return await readOnce(pool, text, values, types, statementTimeoutMs);
+      return await readOnce(options, text, values);
     } finally {
       const next = waiting.shift();
       if (next === undefined) free++;
@@ -43,20 +49,17 @@ export function createSqlReader(options: SqlReaderOptions): SqlReader {
   };
 }
 
-async function readOnce(
-  pool: pg.Pool,
-  text: string,
-  values: readonly unknown[],
-  types: ValueTypes,
-  statementTimeoutMs: number,
-): Promise<readonly Row[]> {
+async function readOnce(options: SqlReaderOptions, text: string, values: readonly unknown[]): Promise<readonly Row[]> {
+  const { pool, types, statementTimeoutMs = 5_000 } = options;
+  const limits = { query_timeout: options.silenceTimeoutMs ?? statementTimeoutMs + 5_000 };
   const client = await pool.connect();
   let failure: Error | undefined;
   // The pool listens to idle sessions only: without this, one that PostgreSQL ends during a call would end the process.
   client.on("error", ignore);
   try {
-    await client.query(`begin read only; set local statement_timeout = ${Math.ceil(statementTimeoutMs)}`);
+    await client.query({ ...limits, text: `begin read only; set local statement_timeout = ${Math.ceil(statementTimeoutMs)}` });
     const query: pg.QueryConfig & { queryMode: "extended" } = {
+      ...limits,
       text: `select * from (\n${text}\n) as q`,
       values: [...values],
       // Without values the driver would choose the simple protocol, which takes several statements.
@@ -67,7 +70,7 @@ async function readOnce(
     return rows;
   } finally {
     try {
-      await client.query("rollback; select pg_advisory_unlock_all()");
+      await client.query({ ...limits, text: "rollback; select pg_advisory_unlock_all()" });
     } catch (error) {
       failure = error instanceof Error ? error : new Error(String(error));
     }
