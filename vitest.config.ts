@@ -1,5 +1,8 @@
 import { defineConfig } from "vitest/config";
 
+// CI reads the count of tests from this file; see .ci/run.
+const report = process.env["VITEST_JSON"];
+
 export default defineConfig({
   resolve: { conditions: ["ancrage-source"] },
   ssr: { resolve: { conditions: ["ancrage-source"], externalConditions: ["ancrage-source"] } },
@@ -10,6 +13,8 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 60_000,
     teardownTimeout: 20_000,
+    reporters: report === undefined || report === "" ? ["default"] : ["default", "json"],
+    ...(report === undefined || report === "" ? {} : { outputFile: { json: report } }),
     pool: "forks",
     maxWorkers: 2,
     retry: 0,

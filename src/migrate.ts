@@ -41,7 +41,11 @@ export async function migrate(given: AncrageOptions, onStep: (step: string) => v
       // A slot takes the replication privilege, which the owner of the tables may not have.
       if (statement.includes("pg_create_logical_replication_slot") && options.replicationUrl !== undefined) {
         const replication = await connectClient({ connectionString: options.replicationUrl, applicationName: "ancrage migrate" });
-        await replication.query(statement).finally(() => replication.end());
+        try {
+          await replication.query(statement);
+        } finally {
+          await replication.end();
+        }
       } else await client.query(statement);
       note(statement);
     }

@@ -11,7 +11,11 @@ export function readStatus(engine: Engine, catalogue: Catalogue): Promise<Status
   if (failure instanceof AncrageError) {
     problems.push({ code: failure.code, message: failure.message, ...(failure.hint === undefined ? {} : { hint: failure.hint }) });
   } else if (failure !== undefined)
-    problems.push({ code: "capture-stopped", message: String(failure), hint: "The log has the details; restart when it is mended." });
+    problems.push({
+      code: "capture-stopped",
+      message: failure instanceof Error ? failure.message : JSON.stringify(failure),
+      hint: "The log has the details; restart when it is mended.",
+    });
   const journal = engine.journal?.state;
   if (journal?.kind === "refusing") {
     problems.push({

@@ -58,8 +58,7 @@ export async function startReceiver(): Promise<Receiver> {
     url: `http://127.0.0.1:${port}`,
     requests,
     answer(answer) {
-      decide =
-        typeof answer === "function" && answer.length < 2 ? (answer as (request: ReceivedRequest) => Answer) : () => answer as Answer;
+      decide = typeof answer === "function" && answer.length < 2 ? (answer as (request: ReceivedRequest) => Answer) : () => answer;
     },
     until(isEnough) {
       return new Promise((resolve) => {

@@ -122,10 +122,11 @@ export class Dispatcher {
   /** The journal has deliveries of it that nobody holds: of an earlier process, or due again. */
   wake(subscriptionId: string): void {
     const lane = this.#lane(subscriptionId);
-    if (lane.isBehind) return this.#refill(lane);
-    lane.isBehind = true;
-    lane.overflows++;
-    this.#refill(lane);
+    if (!lane.isBehind) {
+      lane.isBehind = true;
+      lane.overflows++;
+    }
+    void this.#refill(lane);
   }
 
   /** The journal took a batch with these updates: lanes that it had held up send on. */
@@ -222,7 +223,7 @@ export class Dispatcher {
       const current = delivery === undefined ? undefined : lane.held.get(delivery.message.id);
       if (current !== undefined) this.#send(lane, subscription, current);
     }
-    if (lane.isBehind && lane.ready.length - lane.head < laneCapacity / 2) this.#refill(lane);
+    if (lane.isBehind && lane.ready.length - lane.head < laneCapacity / 2) void this.#refill(lane);
   }
 
   #send(lane: Lane, subscription: Subscription, delivery: Delivery): void {
@@ -267,28 +268,25 @@ export class Dispatcher {
     lane.isBehind = false;
   }
 
-  #refill(lane: Lane): void {
-    if (lane.isRefilling || this.#isStopped) return;
+  async #refill(lane: Lane): Promise<void> {
     const room = laneCapacity - lane.held.size;
-    if (room < laneCapacity / 2) return;
+    if (lane.isRefilling || this.#isStopped || room < laneCapacity / 2) return;
     lane.isRefilling = true;
     const { overflows } = lane;
-    this.#options
-      .refill(lane.subscriptionId, room, (messageId) => lane.held.has(messageId) || lane.stale.has(messageId))
-      .then(
-        (deliveries) => {
-          this.#endRefill(lane);
-          if (this.#lanes.get(lane.subscriptionId) !== lane) return;
-          if (deliveries.length < room && lane.overflows === overflows) lane.isBehind = false;
-          for (const delivery of deliveries) if (!lane.held.has(delivery.message.id)) this.#hold(lane, delivery);
-          this.#pump(lane);
-        },
-        (error: unknown) => {
-          this.#endRefill(lane);
-          this.#options.log.warn({ subscription: lane.subscriptionId, error: String(error) }, "could not read waiting deliveries");
-          this.#after(refillRetryMs, () => this.#refill(lane));
-        },
-      );
+    const isInMemory = (messageId: string): boolean => lane.held.has(messageId) || lane.stale.has(messageId);
+    try {
+      const deliveries = await this.#options.refill(lane.subscriptionId, room, isInMemory);
+      this.#endRefill(lane);
+      // It was dropped meanwhile.
+      if (this.#lanes.get(lane.subscriptionId) !== lane) return;
+      if (deliveries.length < room && lane.overflows === overflows) lane.isBehind = false;
+      for (const delivery of deliveries) this.#hold(lane, delivery);
+      this.#pump(lane);
+    } catch (error) {
+      this.#endRefill(lane);
+      this.#options.log.warn({ err: error, subscription: lane.subscriptionId }, "could not read waiting deliveries");
+      this.#after(refillRetryMs, () => void this.#refill(lane));
+    }
   }
 
   #endRefill(lane: Lane): void {

@@ -40,5 +40,5 @@ export function createAddressPolicy(allowNetworks: readonly string[]): AddressPo
 type Address = ipaddr.IPv4 | ipaddr.IPv6;
 
 function isIn(address: Address, range: [Address, number]): boolean {
-  return address.kind() === range[0].kind() && address.match(range as [ipaddr.IPv4, number] & [ipaddr.IPv6, number]);
+  return address.kind() === range[0].kind() && address.match(range);
 }
