@@ -84,8 +84,18 @@ test("sample, explain and trigger ask for what the words say", async () => {
   });
   expect(heard.at(-1)?.path).toBe("/v1/events/deal.won/samples?limit=1&format=result");
 
-  answerJson(200, { event: "deal.won", findings: ["deal 4/2: where is false"] });
-  expect(await run(["explain", "deal.won", "4/2 ü"])).toMatchObject({ code: 0, out: "deal 4/2: where is false" });
+  answerJson(200, {
+    findings: ["It may happen on insert."],
+    fires: true,
+    subscriptions: [
+      { id: "sub_1", url: "https://a.example/", receives: true, reason: null },
+      { id: "sub_2", url: "https://b.example/", receives: false, reason: "paused" },
+    ],
+  });
+  expect(await run(["explain", "deal.won", "4/2 ü"])).toMatchObject({
+    code: 0,
+    out: "It may happen on insert.\nIt goes to sub_1 (https://a.example/).\nIt does not go to sub_2 (https://b.example/): paused.",
+  });
   expect(heard.at(-1)?.path).toBe("/v1/events/deal.won/explain?key=4%2F2+%C3%BC");
 
   answerJson(200, { id: "msg_1", event: "deal.won" });
@@ -102,10 +112,14 @@ test("sample, explain and trigger ask for what the words say", async () => {
 });
 
 test("trigger --no-wait does not ask to wait; a wait without a message says what to look at", async () => {
+  answerJson(202, { trigger: "0198", outcome: "rejected", rejectionId: "rej_1" });
+  const rejected = await run(["trigger", "A", "1"]);
+  expect(rejected).toMatchObject({ code: 1, out: "trigger: 0198\noutcome: rejected\nrejectionId: rej_1" });
+  expect(rejected.err).toBe("It could not become a message. `ancrage explain A 1` tells more.");
   answerJson(202, { trigger: "0198" });
   const waited = await run(["trigger", "A", "1"]);
   expect(waited).toMatchObject({ code: 0, out: "trigger: 0198" });
-  expect(waited.err).toContain("ancrage explain A 1");
+  expect(waited.err).toContain("not journaled after 5 s");
   const unwaited = await run(["trigger", "A", "1", "--no-wait"]);
   expect(unwaited).toEqual({ code: 0, out: "trigger: 0198", err: "" });
   expect(heard.at(-1)?.headers).not.toHaveProperty("prefer");

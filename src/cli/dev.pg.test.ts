@@ -1,18 +1,14 @@
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
 import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
 import pg from "pg";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { type AncrageProcess, startAncrage } from "../../test/ancrage-process.ts";
 
-const main = fileURLToPath(new URL("./main.ts", import.meta.url));
 const library = new URL("../index.ts", import.meta.url).href;
 
 let folder: string;
-let running: Dev[];
+let running: AncrageProcess[];
 beforeEach(async () => {
   running = [];
   folder = await mkdtemp(join(tmpdir(), "ancrage-test-"));
@@ -33,56 +29,8 @@ export default defineEvent({ table: "deal", on: "insert", payload: (deal) => ${p
   return writeFile(join(folder, "events", `${name}.ts`), source);
 }
 
-interface Dev {
-  readonly process: ChildProcess;
-  readonly out: string[];
-  readonly err: string[];
-  /** Resolves with the first line of either stream that matches, also one that was there before; fails when the process ends first. */
-  line(pattern: RegExp): Promise<string>;
-  end(signal: NodeJS.Signals): Promise<number | null>;
-  readonly ended: Promise<number | null>;
-}
-
-function startDev(...words: readonly string[]): Dev {
-  const env = { ...process.env, DATABASE_URL: "", ANCRAGE_TOKEN: "", ANCRAGE_SECRET_KEY: "" };
-  const child = spawn(process.execPath, [main, "dev", folder, "--port", "0", ...words], { env, stdio: ["ignore", "pipe", "pipe"] });
-  const out: string[] = [];
-  const err: string[] = [];
-  const waiting = new Set<() => void>();
-  for (const [stream, lines] of [
-    [child.stdout, out],
-    [child.stderr, err],
-  ] as const) {
-    createInterface({ input: stream }).on("line", (text) => {
-      lines.push(text);
-      for (const look of waiting) look();
-    });
-  }
-  const ended = once(child, "close").then(([code]) => code as number | null);
-  const dev: Dev = {
-    process: child,
-    out,
-    err,
-    ended,
-    line: (pattern) =>
-      new Promise((resolve, reject) => {
-        const look = (): void => {
-          const found = [...out, ...err].find((text) => pattern.test(text));
-          if (found === undefined) return;
-          waiting.delete(look);
-          resolve(found);
-        };
-        waiting.add(look);
-        look();
-        void ended.then((code) =>
-          reject(new Error(`ended with ${String(code)} without ${String(pattern)}:\n${[...out, ...err].join("\n")}`)),
-        );
-      }),
-    async end(signal) {
-      child.kill(signal);
-      return ended;
-    },
-  };
+function startDev(...words: readonly string[]): AncrageProcess {
+  const dev = startAncrage(["dev", folder, "--port", "0", ...words]);
   running.push(dev);
   return dev;
 }
@@ -94,7 +42,7 @@ interface Ready {
   readonly database: string;
 }
 
-async function readyLine(dev: Dev): Promise<Ready> {
+async function readyLine(dev: AncrageProcess): Promise<Ready> {
   return JSON.parse(await dev.line(/^\{"ready":true/)) as Ready;
 }
 
@@ -182,6 +130,8 @@ test("a change is taken over, a mistake is shown and changes nothing, and the re
   await subscribe(file, "demo");
   await query(file.database, "insert into deal values (1, 'A')");
   await expect.poll(() => received(file, "demo"), { timeout: 10_000 }).toHaveLength(1);
+  await dev.line(/^\d\d:\d\d:\d\d deal 1 insert → Won$/);
+  await dev.line(/^\d\d:\d\d:\d\d Won 1 delivered: 200 in \d+ ms \(msg_\w+\)$/);
 
   await writeEvent("Won", "({ shout: deal.label.toUpperCase() })");
   await dev.line(/^Reloaded: Won\.$/);

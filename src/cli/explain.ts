@@ -1,7 +1,6 @@
 import { Command } from "commander";
 import { addServerFlags, findServer, requestApi, type ServerFlags } from "./client.ts";
 import type { CommandContext } from "./command.ts";
-import { formatTree } from "./format-tree.ts";
 
 /** `ancrage explain EVENT KEY` */
 export function explainCommand(context: CommandContext): Command {
@@ -16,12 +15,26 @@ export function explainCommand(context: CommandContext): Command {
         path: `/v1/events/${encodeURIComponent(event)}/explain`,
         query: { key },
       });
-      context.print(flags.json === true ? JSON.stringify(body) : formatExplanation(body));
+      context.print(flags.json === true ? JSON.stringify(body) : formatExplanation(body as Explanation));
     });
 }
 
-/** A server that explains itself in lines is quoted; of any other the whole answer is shown. */
-function formatExplanation(body: unknown): string {
-  const lines = typeof body === "object" && body !== null && "findings" in body ? body.findings : undefined;
-  return Array.isArray(lines) && lines.length > 0 ? lines.join("\n") : formatTree(body);
+interface Explanation {
+  readonly findings: readonly string[];
+  readonly fires: boolean;
+  readonly subscriptions: readonly {
+    readonly id: string;
+    readonly url: string;
+    readonly receives: boolean;
+    readonly reason: string | null;
+  }[];
+}
+
+function formatExplanation({ findings, fires, subscriptions }: Explanation): string {
+  const receivers = subscriptions.map(
+    ({ id, url, receives, reason }) =>
+      `${receives ? "It goes" : "It does not go"} to ${id} (${url})${reason === null ? "" : `: ${reason}`}.`,
+  );
+  const nobody = fires && subscriptions.length === 0 ? ["Nobody subscribes to it."] : [];
+  return [...findings, ...receivers, ...nobody].join("\n");
 }

@@ -1,7 +1,7 @@
 import { Command } from "commander";
 import { AncrageError } from "../errors.ts";
 import { addServerFlags, findServer, requestApi, type ServerFlags } from "./client.ts";
-import type { CommandContext } from "./command.ts";
+import { type CommandContext, exitCodes } from "./command.ts";
 import { formatTree } from "./format-tree.ts";
 
 interface TriggerFlags extends ServerFlags {
@@ -20,7 +20,7 @@ export function triggerCommand(context: CommandContext): Command {
     .option("--no-wait", "do not wait for the message")
     .addHelpText(
       "after",
-      `\nExamples:\n  $ ancrage trigger NewOpportunity 42\n  $ ancrage trigger PasswordReset 7 --data '{"by":"support"}' --no-wait`,
+      `\nExamples:\n  $ ancrage trigger NewOpportunity 42\n  $ ancrage trigger PasswordReset 7 --data '{"by":"support"}' --no-wait\n\nExit codes: 0 it happened · 1 it was rejected · 2 no such event, or the key is none · 3 not reachable.`,
     )
     .action(async (event: string, key: string, flags: TriggerFlags) => {
       const data = flags.data === undefined ? undefined : parseData(flags.data);
@@ -34,12 +34,21 @@ export function triggerCommand(context: CommandContext): Command {
         timeoutMs: (waitSeconds + 30) * 1000,
       });
       context.print(flags.json === true ? JSON.stringify(body) : formatTree(body));
-      if (status === 202 && waitSeconds > 0) {
-        context.note(
-          `No message came of it within ${waitSeconds} s. \`ancrage explain ${event} ${key}\` says what would be sent, and why not.`,
-        );
-      }
+      if (status !== 202 || waitSeconds === 0) return;
+      const came = outcomeOf(body);
+      context.note(`${noMessage[came] ?? `It is not journaled after ${waitSeconds} s.`} \`ancrage explain ${event} ${key}\` tells more.`);
+      if (came === "rejected") context.exitWith(exitCodes.failed);
     });
+}
+
+/** By what the server says came of it, where that is no message. */
+const noMessage: Readonly<Record<string, string>> = {
+  rejected: "It could not become a message.",
+  nothing: "Nothing is sent: the payload function returned undefined.",
+};
+
+function outcomeOf(body: unknown): string {
+  return typeof body === "object" && body !== null && "outcome" in body && typeof body.outcome === "string" ? body.outcome : "pending";
 }
 
 function parseData(text: string): unknown {

@@ -1,0 +1,93 @@
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { type AncrageProcess, startAncrage } from "../../test/ancrage-process.ts";
+import { cloneDatabase, type TestDatabase } from "../../test/database.ts";
+
+const library = new URL("../index.ts", import.meta.url).href;
+const secretKey = Buffer.alloc(32, 7).toString("base64");
+const token = "anc_0123456789abcdef";
+
+let database: TestDatabase;
+let folder: string;
+beforeAll(async () => {
+  database = await cloneDatabase();
+  await database.client.query("create table deal (id bigint primary key, label text not null)");
+  folder = await mkdtemp(join(tmpdir(), "ancrage-test-"));
+  await mkdir(join(folder, "events"));
+  await writeFile(
+    join(folder, "events", "Won.ts"),
+    `import { defineEvent } from ${JSON.stringify(library)};
+export default defineEvent({ table: "deal", on: "insert", payload: (deal) => ({ label: deal.label }) });\n`,
+  );
+});
+afterAll(async () => {
+  await database.remove();
+  await rm(folder, { recursive: true, force: true });
+});
+
+const run = (...words: readonly string[]): AncrageProcess =>
+  startAncrage(words, { DATABASE_URL: database.url, ANCRAGE_TOKEN: token, ANCRAGE_SECRET_KEY: secretKey });
+
+test("start refuses a database that is not migrated: 3, with the SQL", async () => {
+  const start = run("start", folder, "--port", "0");
+  expect(await start.ended).toBe(3);
+  expect(start.out).toEqual([]);
+  expect(start.err.join("\n")).toMatch(/^ANCRAGE_NOT_MIGRATED: /m);
+  expect(start.err.join("\n")).toContain("create publication");
+});
+
+test("migrate tells each step and is done when run again; then start serves until it is asked to end", async () => {
+  const first = run("migrate", folder, "--json");
+  expect(await first.ended).toBe(0);
+  const { ran } = JSON.parse(first.out.join("")) as { ran: readonly string[] };
+  expect(ran.at(-1)).toContain("pg_create_logical_replication_slot");
+  expect(first.err).toEqual(ran.map((step) => `done: ${step}`));
+  const second = run("migrate", folder);
+  expect(await second.ended).toBe(0);
+  expect(second.out).toEqual(["Nothing to do: the database is up to date."]);
+
+  const start = run("start", folder, "--port", "0", "--json");
+  const ready = JSON.parse(await start.line(/^\{"ready":true/)) as { url: string };
+  expect(ready).toEqual({ ready: true, url: expect.stringMatching(/^http:\/\/127\.0\.0\.1:\d+$/), token, database: database.url });
+  const status = startAncrage(["status", "--json", "--url", ready.url, "--token", token]);
+  expect(await status.ended).toBe(0);
+  expect(JSON.parse(status.out.join(""))).toMatchObject({ isReady: true });
+  expect(await start.end("SIGTERM")).toBe(0);
+  expect(start.out).toHaveLength(1);
+});
+
+test("generate writes the types of the database", async () => {
+  const generate = run("generate", folder, "--json");
+  expect(await generate.ended).toBe(0);
+  expect(JSON.parse(generate.out.join(""))).toEqual({ path: join(folder, "ancrage.d.ts"), isChanged: true });
+  expect(await readFile(join(folder, "ancrage.d.ts"), "utf8")).toContain("readonly label: string;");
+});
+
+test("what start cannot do without is refused together: 2", async () => {
+  const start = startAncrage(["start", folder], { DATABASE_URL: database.url });
+  expect(await start.ended).toBe(2);
+  expect(start.err.join("\n")).toBe(
+    "ANCRAGE_OPTION_INVALID: options.token: expected a text of at least 16 characters without spaces, got undefined\n" +
+      "options.secretKey: expected 32 bytes in base64, got undefined\n" +
+      "Set ANCRAGE_TOKEN and ANCRAGE_SECRET_KEY, or the option in ancrage.config.ts.",
+  );
+});
+
+test("a port that is taken: 2; a database that does not answer: 3", async () => {
+  const other = createServer();
+  await new Promise<void>((resolve) => other.listen(0, "127.0.0.1", resolve));
+  const address = other.address();
+  const port = String(typeof address === "object" ? address?.port : "");
+  const taken = run("start", folder, "--port", port);
+  expect(await taken.ended).toBe(2);
+  expect(taken.err.join("\n")).toContain(`could not listen on 127.0.0.1:${port}: another program listens there.`);
+  await new Promise((resolve) => other.close(resolve));
+
+  const silent = run("migrate", folder, "--database", "postgres://u:hunter2@127.0.0.1:1/app");
+  expect(await silent.ended).toBe(3);
+  expect(silent.err.join("\n")).toMatch(/^ANCRAGE_DATABASE_UNREACHABLE: /);
+  expect(silent.err.join("\n")).not.toContain("hunter2");
+});
