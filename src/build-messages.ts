@@ -7,7 +7,7 @@ import { buildPayloads, type Payload, type PayloadDeps } from "./payload/build.t
 import { describeThrown } from "./payload/describe.ts";
 import { BatchFault } from "./payload/fault.ts";
 import { formatOccurrence } from "./payload/occurrence-bytes.ts";
-import { countRejection, isParked, parkedAfterRejections, type RejectionCounts } from "./payload/reject.ts";
+import { countRejection, isParked, parkedAfterRejections, type RejectionCounts, type RejectionReason } from "./payload/reject.ts";
 import type { Logger } from "./log.ts";
 
 /** What came of an explicit trigger. */
@@ -76,26 +76,27 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
     occurrence: formatOccurrence(occurrence),
   });
 
-  const toUnmatchedRejection = ({ event, reason, error, source }: Unmatched): Rejection => ({
-    id: rejectionIdOf(idOf(event, source.key, source)),
+  const toUnmatchedRejection = (unmatched: Unmatched): Rejection => ({
+    id: rejectionIdOf(idOf(unmatched.event.name, unmatched.key, unmatched)),
     project: "default",
-    event,
-    key: source.key,
-    position: source.position,
-    committedAtUs: source.transaction.committedAtUs,
-    reason,
-    error: describeThrown(error, event),
-    occurrence: Buffer.from(JSON.stringify({ kind: source.kind, event, key: source.key })),
+    event: unmatched.event.name,
+    key: unmatched.key,
+    position: unmatched.position,
+    committedAtUs: unmatched.transaction.committedAtUs,
+    reason: unmatched.cause,
+    error: describeThrown(unmatched.error, unmatched.event.name),
+    occurrence: formatOccurrence(unmatched),
   });
 
-  const count = (occurrence: Occurrence, payload: Payload): void => {
-    const event = occurrence.event.name;
+  const count = (event: string, came: RejectionReason | "success"): void => {
     const before = counts;
-    counts = countRejection(counts, event, payload.kind === "rejected" ? payload.reason : "success");
+    counts = countRejection(counts, event, came);
     if (counts !== before && isParked(counts, event)) {
       log.error({ event }, `${event} is parked: ${parkedAfterRejections} rejections with no success between. Mend it and restart.`);
     }
   };
+
+  const logRejection = ({ event, key, reason, error }: Rejection): void => log.warn({ event, key, reason, error }, "rejected");
 
   return {
     parked: () => [...catalogue.events.keys()].filter((event) => isParked(counts, event)),
@@ -103,7 +104,7 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
       const occurrences: Occurrence[] = [];
       const unmatched: Unmatched[] = [];
       const subscriptions: SubscriptionMark[] = [];
-      const marks = new Map<Occurrence, TriggerMark>();
+      const marks = new Map<Occurrence | Unmatched, TriggerMark>();
       let passed: Position | undefined;
       let endLsn = 0n;
       const take = (matched: Matched): void => {
@@ -120,7 +121,7 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
             passed = item.position;
             const matched = matchTrigger(item, catalogue);
             take(matched);
-            for (const one of matched.occurrences) marks.set(one, item);
+            for (const one of [...matched.occurrences, ...matched.unmatched]) marks.set(one, item);
             break;
           }
           case "subscription":
@@ -138,14 +139,20 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
       }
       const payloads = await buildUntilReadable(occurrences, deps, log);
       const messages: Message[] = [];
-      const rejections = unmatched.map(toUnmatchedRejection);
-      const triggers: { readonly id: string; readonly came: TriggerCame }[] = unmatched.flatMap((one) =>
-        one.source.kind === "trigger" ? [{ id: one.source.id, came: rejected(toUnmatchedRejection(one)) }] : [],
-      );
+      const rejections: Rejection[] = [];
+      const triggers: { readonly id: string; readonly came: TriggerCame }[] = [];
+      for (const one of unmatched) {
+        const rejection = toUnmatchedRejection(one);
+        rejections.push(rejection);
+        if (one.cause === "where-threw") count(one.event.name, one.cause);
+        const mark = marks.get(one);
+        if (mark !== undefined) triggers.push({ id: mark.id, came: rejected(rejection) });
+        logRejection(rejection);
+      }
       for (const [index, occurrence] of occurrences.entries()) {
         const payload = payloads[index];
         if (payload === undefined) throw new RangeError(`no payload for occurrence ${index} of ${occurrences.length}`);
-        count(occurrence, payload);
+        count(occurrence.event.name, payload.kind === "rejected" ? payload.reason : "success");
         let came: TriggerCame = { kind: "nothing" };
         if (payload.kind === "built") {
           const message = toMessage(occurrence, payload.project, payload.json);
@@ -155,7 +162,7 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
           const rejection = toRejection(occurrence, payload);
           rejections.push(rejection);
           came = rejected(rejection);
-          log.warn({ event: rejection.event, key: rejection.key, reason: rejection.reason, error: rejection.error }, "rejected");
+          logRejection(rejection);
         }
         const mark = marks.get(occurrence);
         if (mark !== undefined) triggers.push({ id: mark.id, came });

@@ -100,7 +100,7 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
 
   async function makeParts(): Promise<Parts> {
     const api = pool("ancrage api", apiSessions, { statement_timeout: "15000" });
-    const reads = pool("ancrage reads", readSessions);
+    const reads = pool("ancrage reads", readSessions, { statement_timeout: "30000" });
     try {
       const found = await discover(options.events ?? ".");
       const session = await reads.connect();
@@ -157,6 +157,7 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
     subscriptions: {
       create: async (input) => (await lazily()).create(input),
       get: async (id, project) => (await lazily()).get(id, project),
+      secret: async (id, project) => (await lazily()).secret(id, project),
       list: async (filter) => (await lazily()).list(filter),
       delete: async (id, project) => (await lazily()).delete(id, project),
     },

@@ -20,12 +20,11 @@ export interface Occurrence {
 }
 
 /** A rule or a handler that could not be asked: a rejection, so that the change is not lost in silence. */
-export interface Unmatched {
-  /** The event, or the tracking file whose handler threw. */
-  readonly event: string;
-  readonly reason: "where-threw" | "handler-threw" | "event-unknown";
+export interface Unmatched extends Omit<Occurrence, "event"> {
+  /** The event; or the tracking file whose handler threw, or a name that no file defines. */
+  readonly event: { readonly name: string };
+  readonly cause: "where-threw" | "handler-threw" | "event-unknown";
   readonly error: unknown;
-  readonly source: Change | TriggerMark;
 }
 
 export interface Matched {
@@ -56,7 +55,7 @@ export function matchChange(change: Change, catalogue: Catalogue): Matched {
     try {
       if (event.rules.some((rule) => holds(rule, event, change))) add(ofChange(event, change));
     } catch (error) {
-      unmatched.push({ event: event.name, reason: "where-threw", error, source: change });
+      unmatched.push({ ...ofChange(event, change), cause: "where-threw", error });
     }
   }
   for (const { file, handler } of tracked.handlers) {
@@ -76,7 +75,7 @@ export function matchChange(change: Change, catalogue: Catalogue): Matched {
         throw new TypeError("a tracking handler must be synchronous: it returned a promise");
       }
     } catch (error) {
-      unmatched.push({ event: file, reason: "handler-threw", error, source: change });
+      unmatched.push({ ...ofChange({ name: file }, change), cause: "handler-threw", error });
     }
   }
   return { occurrences, unmatched };
@@ -84,14 +83,22 @@ export function matchChange(change: Change, catalogue: Catalogue): Matched {
 
 /** `ancrage.trigger(…)`: it asks neither `on` nor `where`. */
 export function matchTrigger(mark: TriggerMark, catalogue: Catalogue): Matched {
-  const event = catalogue.events.get(mark.event);
-  if (event === undefined) {
-    const error = new Error(`ancrage.trigger named the event ${JSON.stringify(mark.event)}, which no file defines`);
-    return { occurrences: [], unmatched: [{ event: mark.event, reason: "event-unknown", error, source: mark }] };
-  }
   const { transaction, position, key, data } = mark;
-  const none = { action: undefined, before: undefined, record: undefined, actor: undefined };
-  return { occurrences: [{ event, transaction, position, key, reason: "trigger", data, ...none }], unmatched: [] };
+  const happened = {
+    transaction,
+    position,
+    key,
+    data,
+    reason: "trigger",
+    action: undefined,
+    before: undefined,
+    record: undefined,
+    actor: undefined,
+  } as const;
+  const event = catalogue.events.get(mark.event);
+  if (event !== undefined) return { occurrences: [{ ...happened, event }], unmatched: [] };
+  const error = new Error(`ancrage.trigger named the event ${JSON.stringify(mark.event)}, which no file defines`);
+  return { occurrences: [], unmatched: [{ ...happened, event: { name: mark.event }, cause: "event-unknown", error }] };
 }
 
 function holds(rule: CompiledRule, event: CatalogueEvent, change: Change): boolean {
@@ -117,7 +124,7 @@ function holds(rule: CompiledRule, event: CatalogueEvent, change: Change): boole
 
 const isOther = (before: unknown, after: unknown): boolean => before !== after && !isDeepStrictEqual(before, after);
 
-function ofChange(event: CatalogueEvent, change: Change): Occurrence {
+function ofChange<Event>(event: Event, change: Change): Omit<Occurrence, "event"> & { readonly event: Event } {
   const { transaction, position, key, action, before, after } = change;
   return {
     event,

@@ -28,7 +28,7 @@ interface StoredRow {
   readonly unlogged?: readonly string[];
 }
 
-export function formatOccurrence(occurrence: Occurrence): Buffer {
+export function formatOccurrence(occurrence: Omit<Occurrence, "event"> & { readonly event: Pick<CatalogueEvent, "name"> }): Buffer {
   const { event, key, reason, action, actor, transaction, position, before, record, data } = occurrence;
   const stored: StoredOccurrence = {
     event: event.name,

@@ -49,6 +49,8 @@ export interface PoolOptions extends SessionOptions {
 export function createPool(options: PoolOptions): pg.Pool {
   const pool = new pg.Pool({ ...sessionConfig(options), max: options.size, idleTimeoutMillis: 30_000 });
   pool.on("error", options.onIdleError);
+  // A session that dies while somebody has it would otherwise end the process; whoever has it is told by the statement that fails.
+  pool.on("connect", (client) => client.on("error", () => undefined));
   return pool;
 }
 
