@@ -227,6 +227,7 @@ describe("openapi.json", () => {
       "GET /v1/status token",
       "GET /v1/subscriptions token",
       "GET /v1/subscriptions/{id} token",
+      "GET /v1/subscriptions/{id}/secret token",
       "POST /v1/EntryPoints/{project}/process/ token",
       "POST /v1/events/{name}/trigger token",
       "POST /v1/subscriptions token",

@@ -14,7 +14,7 @@ import {
   type SubscriptionRow,
 } from "../store/subscriptions.ts";
 import { checkSubscription, type Fault, type UrlRules } from "./check-subscription.ts";
-import { createSecret, formatSecret, sealSecret, type SecretKey } from "./secret.ts";
+import { createSecret, formatSecret, openSecrets, sealSecret, type SecretKey } from "./secret.ts";
 
 /** What `create` takes. Exactly one of `event` and `events`, and of `url` and `target_url`, is needed. */
 export interface NewSubscription {
@@ -42,12 +42,18 @@ export interface SubscriptionService {
    * ```ts
    * const { subscription, secret } = await ancrage.subscriptions.create({ event: "NewOpportunity", url: "https://example.com/hook" });
    * ```
-   * @returns the row, and the secret that no later call shows
+   * @returns the row, and the secret that no row shows
    * @throws AncrageError `ANCRAGE_SUBSCRIPTION_INVALID`; `subscriptionFaults` lists what is wrong with it
    */
   create(input: NewSubscription): Promise<CreatedSubscription>;
   /** Undefined where there is none, where it was deleted, or where it is another project's. */
   get(id: string, project?: string): Promise<SubscriptionRow | undefined>;
+  /**
+   * The secret that signs now, as `whsec_…`. Undefined as for `get`.
+   *
+   * @throws AncrageError `ANCRAGE_SECRET_KEY_INVALID` where another key sealed it
+   */
+  secret(id: string, project?: string): Promise<string | undefined>;
   /** Newest first, without the deleted ones. */
   list(filter: SubscriptionFilter): Promise<readonly SubscriptionRow[]>;
   /**
@@ -102,6 +108,13 @@ export function createSubscriptionService(options: SubscriptionServiceOptions): 
       const row = await readSubscriptionOf(db, id, project);
       // Deleted is gone: a client that asks whether its subscription is still there (n8n at each start) must make a new one.
       return row?.state === "deleted" ? undefined : row;
+    },
+
+    async secret(id, project) {
+      const row = await readSubscriptionOf(db, id, project);
+      if (row === undefined || row.state === "deleted") return undefined;
+      const [newest] = openSecrets(secretKey, row, new Date(nowMs()));
+      return newest === undefined ? undefined : formatSecret(newest);
     },
 
     list: (filter) => listSubscriptions(db, filter),

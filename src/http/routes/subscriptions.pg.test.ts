@@ -207,6 +207,16 @@ describe("reading and deleting", () => {
     expect(after).toEqual(before);
   });
 
+  test("GET …/secret answers what signs; not for another project's, not for a deleted one", async () => {
+    const { body } = await api.call("POST", "/v1/subscriptions", { body: { event: "deal.won", url } });
+    const path = `/v1/subscriptions/${body.id}/secret`;
+    expect(await api.call("GET", path)).toMatchObject({ status: 200, body: { secret: body.secret } });
+    expect(await api.call("GET", path, { token: "acme-token" })).toMatchObject({ status: 404, body: { code: "not-found" } });
+    expect((await api.call("GET", path, { token: null })).status).toBe(401);
+    await api.call("DELETE", `/v1/subscriptions/${body.id}`);
+    expect((await api.call("GET", path)).status).toBe(404);
+  });
+
   test("an id that was never issued is not found", async () => {
     expect((await api.call("DELETE", "/v1/subscriptions/sub_00000000000000000000000000")).status).toBe(404);
     expect((await api.call("GET", "/v1/subscriptions/sub_00000000000000000000000000")).status).toBe(404);

@@ -22,7 +22,7 @@ const create = createRoute({
   tags,
   security: bearer,
   summary: "Bind events to a URL",
-  description: "No request is made to the URL: the first one is the first message. The secret is shown here alone.",
+  description: "No request is made to the URL: the first one is the first message. The secret is shown here, and by `GET …/secret`.",
   // The body's schema is referred to rather than handed over: `checkSubscription` checks it, for the library's callers too.
   request: { body: { required: true, content: { "application/json": { schema: { $ref: "#/components/schemas/NewSubscription" } } } } },
   responses: {
@@ -57,6 +57,17 @@ const get = createRoute({
   description: "A deleted one is not found.",
   request: { params },
   responses: { 200: json("The subscription.", subscriptionSchema), ...problems },
+});
+
+const secret = createRoute({
+  method: "get",
+  path: "/v1/subscriptions/{id}/secret",
+  tags,
+  security: bearer,
+  summary: "Get the secret of a subscription",
+  description: "What its receiver verifies signatures with. A deleted one is not found.",
+  request: { params },
+  responses: { 200: json("The secret that signs now.", z.object({ secret: z.string() }).openapi("Secret")), ...problems },
 });
 
 const remove = createRoute({
@@ -100,6 +111,13 @@ export function addSubscriptionRoutes(api: Api, services: Services): void {
     const row = await subscriptions.get(id, c.get("principal").project);
     if (row === undefined) throw refusal(noSubscription(id));
     return c.json(viewSubscription(row), 200);
+  });
+
+  api.openapi(secret, async (c) => {
+    const { id } = c.req.valid("param");
+    const found = await subscriptions.secret(id, c.get("principal").project);
+    if (found === undefined) throw refusal(noSubscription(id));
+    return c.json({ secret: found }, 200);
   });
 
   api.openapi(remove, async (c) => {
