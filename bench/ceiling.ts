@@ -1,0 +1,93 @@
+import { createSecretKey, randomBytes } from "node:crypto";
+import { Pool, type Dispatcher } from "undici";
+import { computeSignature } from "../src/deliver/sign.ts";
+import { largestWindow } from "../src/deliver/window.ts";
+import { answerParent, type Methods } from "./child.ts";
+import { nowMs } from "./clock.ts";
+
+/**
+ * The ceiling: what undici can sign and post from one process while nothing is read, built or journaled. Same headers, same body
+ * size and as many requests in flight as one of Ancrage's lanes has.
+ */
+export interface CeilingMethods extends Methods {
+  run(work: { readonly url: string; readonly count: number; readonly bodyBytes: number }): Promise<{
+    readonly startedAtMs: number;
+    /** CPU of this process, in microseconds. */
+    readonly cpuUs: number;
+  }>;
+}
+
+const key = createSecretKey(randomBytes(32));
+
+answerParent({
+  async run({ url, count, bodyBytes }) {
+    const pool = new Pool(new URL(url).origin, { connections: largestWindow, pipelining: 1 });
+    const body = Buffer.alloc(bodyBytes, "x");
+    const cpu = process.cpuUsage();
+    const startedAtMs = nowMs();
+    await new Promise<void>((resolve, reject) => {
+      let sent = 0;
+      let answered = 0;
+      const sendNext = (): void => {
+        if (sent < count) post(pool, body, sent++, onAnswer, reject);
+      };
+      const onAnswer = (): void => {
+        if (++answered === count) resolve();
+        else sendNext();
+      };
+      for (let i = 0; i < largestWindow; i++) sendNext();
+    });
+    const { user, system } = process.cpuUsage(cpu);
+    await pool.close();
+    return { startedAtMs, cpuUs: user + system };
+  },
+} satisfies CeilingMethods);
+
+function post(pool: Pool, body: Buffer, number: number, onAnswer: () => void, onError: (error: Error) => void): void {
+  // As long as ours are.
+  const id = `msg_${String(number).padStart(56, "0")}`;
+  const timestampS = Math.floor(Date.now() / 1000);
+  const headers = [
+    "content-type",
+    "application/json",
+    "user-agent",
+    "Ancrage/0.0.0",
+    "accept-encoding",
+    "identity",
+    "webhook-id",
+    id,
+    "webhook-timestamp",
+    String(timestampS),
+    "webhook-signature",
+    computeSignature([key], id, timestampS, body),
+    "ancrage-event",
+    "ItemCreated",
+    "ancrage-attempt",
+    "1",
+    "ancrage-subscription",
+    "sub_00000000000000000000000000",
+  ];
+  pool.dispatch({ path: "/hook", method: "POST", headers, body }, new Exchange(onAnswer, onError));
+}
+
+class Exchange implements Dispatcher.DispatchHandler {
+  readonly #onAnswer: () => void;
+  readonly #onError: (error: Error) => void;
+
+  constructor(onAnswer: () => void, onError: (error: Error) => void) {
+    this.#onAnswer = onAnswer;
+    this.#onError = onError;
+  }
+
+  onRequestStart(): void {}
+  onResponseStart(): void {}
+  onResponseData(): void {}
+
+  onResponseEnd(): void {
+    this.#onAnswer();
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController | undefined, error: Error): void {
+    this.#onError(error);
+  }
+}
