@@ -9,6 +9,7 @@ import { BatchFault } from "./payload/fault.ts";
 import { formatOccurrence } from "./payload/occurrence-bytes.ts";
 import { countRejection, isParked, parkedAfterRejections, type RejectionCounts, type RejectionReason } from "./payload/reject.ts";
 import type { Logger } from "./log.ts";
+import type { TestSignal } from "./test-signal.ts";
 
 /** What came of an explicit trigger. */
 export type TriggerCame =
@@ -29,7 +30,8 @@ export interface Built {
 }
 
 export interface MessageBuilder {
-  build(captured: readonly Captured[]): Promise<Built>;
+  /** @returns undefined where it was to stop while the database could not be read */
+  build(captured: readonly Captured[]): Promise<Built | undefined>;
   /** Events whose code is not run for now: it was rejected too often with no success in between. */
   parked(): readonly string[];
 }
@@ -39,6 +41,9 @@ export interface MessageBuilderOptions {
   readonly catalogue: Catalogue;
   readonly payload: PayloadDeps;
   readonly log: Logger;
+  /** Whether to give up what cannot be read. */
+  readonly isStopping: () => boolean;
+  readonly signal?: TestSignal | undefined;
 }
 
 const faultDelaysMs = [50, 250, 1_000, 2_000];
@@ -137,7 +142,8 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
             item satisfies never;
         }
       }
-      const payloads = await buildUntilReadable(occurrences, deps, log);
+      const payloads = await buildUntilReadable(occurrences, deps, options);
+      if (payloads === undefined) return undefined;
       const messages: Message[] = [];
       const rejections: Rejection[] = [];
       const triggers: { readonly id: string; readonly came: TriggerCame }[] = [];
@@ -176,13 +182,19 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
 const rejected = (rejection: Rejection): TriggerCame => ({ kind: "rejected", rejectionId: rejection.id });
 
 /** A database that cannot be read just now makes no rejection: the batch is built again until it can. */
-async function buildUntilReadable(occurrences: readonly Occurrence[], deps: PayloadDeps, log: Logger): Promise<readonly Payload[]> {
+async function buildUntilReadable(
+  occurrences: readonly Occurrence[],
+  deps: PayloadDeps,
+  { log, isStopping, signal }: MessageBuilderOptions,
+): Promise<readonly Payload[] | undefined> {
   for (let attempt = 0; ; attempt++) {
     try {
       return await buildPayloads(occurrences, deps);
     } catch (error) {
       if (!(error instanceof BatchFault)) throw error;
+      if (isStopping()) return undefined;
       log.warn({ err: error.cause }, "a batch is built again: the database could not be read");
+      await signal?.("rebuilding", error);
       await new Promise((resolve) => setTimeout(resolve, faultDelaysMs[Math.min(attempt, faultDelaysMs.length - 1)]));
     }
   }

@@ -86,10 +86,10 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
   /** Callers of `trigger` that wait for what comes of it, by the trigger's UUID. */
   const waiting = new Map<string, (came: TriggerCame) => void>();
   let parts: Promise<Parts> | undefined;
-  let stopped = false;
+  let stopping: Promise<void> | undefined;
 
   const connect = (): Promise<Parts> => {
-    if (stopped) throw new AncrageError("ANCRAGE_COMMAND_FAILED", "this instance was stopped; make another one.");
+    if (stopping !== undefined) throw new AncrageError("ANCRAGE_COMMAND_FAILED", "this instance was stopped; make another one.");
     parts ??= makeParts().catch((error: unknown) => {
       // The next request tries again: the database may only be late.
       parts = undefined;
@@ -162,17 +162,31 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
       delete: async (id, project) => (await lazily()).delete(id, project),
     },
     async start() {
-      await (await connect()).engine.start();
+      const made = connect();
+      const { engine } = await made;
+      try {
+        await engine.start();
+      } catch (error) {
+        // What failed is not kept: its sessions end, and the next start, or the next request, begins anew.
+        if (parts === made) parts = undefined;
+        await close(await made);
+        throw error;
+      }
     },
-    async stop() {
-      if (stopped) return;
-      stopped = true;
-      const made = await parts?.catch(() => undefined);
-      if (made === undefined) return;
-      await made.engine.stop();
-      await Promise.all([made.api.end(), made.reads.end()]);
+    stop() {
+      stopping ??= (async () => {
+        const made = await parts?.catch(() => undefined);
+        if (made !== undefined) await close(made);
+      })();
+      return stopping;
     },
   };
+}
+
+async function close({ engine, api, reads }: Parts): Promise<void> {
+  await engine.stop();
+  // Two that stop at once, a failed start and `stop`, end each pool once.
+  await Promise.all([api, reads].filter((pool) => !pool.ending).map((pool) => pool.end()));
 }
 
 interface Parts {

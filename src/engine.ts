@@ -2,7 +2,7 @@ import { hostname } from "node:os";
 import type pg from "pg";
 import type { TriggerCame } from "./build-messages.ts";
 import { checkDatabase, type CheckedDatabase } from "./capture/check.ts";
-import type { ChangeSource } from "./capture/change.ts";
+import type { ChangeSource, ResumePoint } from "./capture/change.ts";
 import { WalSource } from "./capture/wal/source.ts";
 import type { Clock } from "./clock.ts";
 import { Dispatcher } from "./deliver/dispatcher.ts";
@@ -52,6 +52,9 @@ export type EngineState = "starting" | "standby" | "leading" | "stopped" | "fail
 const dueSweepMs = 5_000;
 const graceMs = 10_000;
 const connectionsPerOrigin = 256;
+/** A little more than the `wal_sender_timeout` of our replication sessions. */
+const slotBusyMs = 12_000;
+const slotPollMs = 100;
 
 /** What a process runs while it leads: one source, one journal, one dispatcher, and the loop between them. */
 export class Engine {
@@ -65,6 +68,9 @@ export class Engine {
   #pipeline: Pipeline | undefined;
   #dueSweep: NodeJS.Timeout | undefined;
   #leading: Promise<void> | undefined;
+  #starting: Promise<void> | undefined;
+  #closing: Promise<void> | undefined;
+  #isStopping = false;
 
   constructor(options: EngineOptions) {
     this.#options = options;
@@ -92,56 +98,88 @@ export class Engine {
     return this.#registry;
   }
 
-  /** Resolves when capture streams, or when this process waits as a standby. */
-  async start(): Promise<void> {
-    const { database, clock, log, signal, db, catalogue } = this.#options;
-    const checked = await checkDatabase(db, catalogue);
-    const sourceId = `wal-${checked.systemIdentifier}-${checked.databaseOid}`;
+  /**
+   * Resolves when capture streams, or when this process waits as a standby. One that fails leaves no session open.
+   *
+   * @throws AncrageError
+   */
+  start(): Promise<void> {
+    this.#starting ??= this.#start().catch(async (error: unknown) => {
+      this.#state = "failed";
+      await this.#close();
+      throw error;
+    });
+    return this.#starting;
+  }
+
+  async #start(): Promise<void> {
+    const { database, log, signal, db, catalogue } = this.#options;
+    const { systemIdentifier, databaseOid } = await checkDatabase(db, catalogue);
+    if (this.#isStopping) return;
+    const sourceId = `wal-${systemIdentifier}-${databaseOid}`;
     const journal = new Journal({ connectionString: database, sourceId, processName: `${hostname()}:${process.pid}`, log, signal });
     this.#journal = journal;
-    void clock;
     await new Promise<void>((resolve, reject) => {
-      this.#leading = this.#lead(journal, sourceId, checked, () => {
+      this.#leading = this.#lead(journal, sourceId, () => {
         this.#state = "standby";
         log.info("another process leads; this one waits as its standby");
         resolve();
-      }).then(resolve, (error: unknown) => {
-        const wasStandby = this.#state === "standby";
-        this.#state = "failed";
-        if (wasStandby) log.fatal({ err: error }, "this standby could not take over");
+      });
+      this.#leading.then(resolve, (error: unknown) => {
         reject(error instanceof Error ? error : new Error(String(error)));
+        if (this.#state !== "standby") return;
+        this.#state = "failed";
+        log.fatal({ err: error }, "this standby could not take over");
+        void this.#close();
       });
     });
   }
 
   /** A subscription was changed by this process's API. Deletions count at once, before they are acknowledged. */
-  async subscriptionChanged(row: SubscriptionRow): Promise<void> {
+  subscriptionChanged(row: SubscriptionRow): void {
     if (row.state !== "deleted") return;
     this.#registry.remove(row.id, row.revision);
     this.#dispatcher?.changed(row.id);
-    await this.#pipeline?.flushed();
-    await cancelDeliveries(this.#options.db, row.id);
+    // Not waited for: nothing of it is sent any more, and a journal that refuses must not hold the answer up. The loop itself may
+    // be the caller, when it comes to a deletion in the log.
+    void this.#cancelWaiting(row.id);
   }
 
   /** Reads no more, finishes what is in flight, journals it, confirms it. Idempotent, and safe before `start`. */
   async stop(): Promise<void> {
-    if (this.#state === "stopped") return;
+    this.#isStopping = true;
+    await this.#close();
     if (this.#state !== "failed") this.#state = "stopped";
+  }
+
+  #close(): Promise<void> {
+    this.#closing ??= this.#closeAll();
+    return this.#closing;
+  }
+
+  async #closeAll(): Promise<void> {
+    this.#isStopping = true;
     clearInterval(this.#dueSweep);
     // A standby is waiting in `lead`; that ends with the journal's session.
     if (this.#pipeline === undefined) await this.#journal?.stop();
     await this.#leading?.catch(() => undefined);
+    clearInterval(this.#dueSweep);
     await this.#dispatcher?.stop(graceMs);
-    await this.#pipeline?.stop();
+    const ended = this.#pipeline?.stop();
+    // A journal that refuses would hold the end up for as long as it does. What it did not take is sent again after a restart.
+    await atMost(graceMs, ended);
+    await this.#journal?.stop();
+    await ended;
     await this.#source?.stop();
     await this.#sender?.close();
-    await this.#journal?.stop();
   }
 
-  async #lead(journal: Journal, sourceId: string, checked: CheckedDatabase, onStandby: () => void): Promise<void> {
+  async #lead(journal: Journal, sourceId: string, onStandby: () => void): Promise<void> {
     const { clock, log, catalogue, payload, options, signal, onTrigger, db } = this.#options;
     const last = await journal.lead(onStandby);
-    if (last === "stopped") return;
+    if (last === "stopped" || this.#isStopping) return;
+    // Asked once more: while this process waited, the one before it went on.
+    const checked = await checkDatabase(db, catalogue);
     const endLsn = await this.#resumeAt(last, checked);
     journal.begin(endLsn);
     await this.#loadSubscriptions();
@@ -162,7 +200,8 @@ export class Engine {
       retry: { scheduleS: options.retry.schedule, jitter: options.retry.jitter },
       record: (update) => pipeline.record(update),
       refill: (subscriptionId, limit, isInMemory) => this.#refill(subscriptionId, limit, isInMemory),
-      maySend: () => journal.state.kind === "ok",
+      // What could not be journaled any more is for whoever leads now.
+      maySend: () => journal.state.kind === "ok" && !pipeline.hasEnded,
       clock,
       log,
       signal,
@@ -184,6 +223,8 @@ export class Engine {
     });
     this.#pipeline = pipeline;
 
+    await this.#startSource(source, { endLsn, journaled: journal.journaled });
+    dispatcher.start();
     if (last !== undefined) {
       const batch = await fanOutUnsettled({
         db,
@@ -193,14 +234,30 @@ export class Engine {
       });
       if (batch !== undefined) journal.track(batch);
     }
-    await source.start({ endLsn, journaled: journal.journaled });
-    dispatcher.start();
     pipeline.start(endLsn);
     for (const id of await readDueSubscriptions(db)) dispatcher.wake(id);
     this.#dueSweep = setInterval(() => void this.#sweepDue(), dueSweepMs);
     this.#dueSweep.unref();
+    if (this.#isStopping) return;
     this.#state = "leading";
     log.info({ from: formatLsn(endLsn), subscriptions: this.#registry.size, events: catalogue.events.size }, "capture streams");
+  }
+
+  /**
+   * The slot may be held by a process that was killed a moment ago: this one has the journal's lock, so nobody else is to read it, and
+   * PostgreSQL ends such a session when it notices, at the latest after its `wal_sender_timeout`.
+   */
+  async #startSource(source: ChangeSource, resume: ResumePoint): Promise<void> {
+    const { clock } = this.#options;
+    for (const sinceMs = clock.monotonicMs(); ;) {
+      try {
+        return await source.start(resume);
+      } catch (error) {
+        const isBusy = error instanceof AncrageError && error.code === "ANCRAGE_SLOT_BUSY";
+        if (!isBusy || this.#isStopping || clock.monotonicMs() - sinceMs > slotBusyMs) throw error;
+        await new Promise((resolve) => setTimeout(resolve, slotPollMs));
+      }
+    }
   }
 
   /** Where to read from. Positions that contradict each other mean that changes were not seen: never gone on from in silence. */
@@ -257,7 +314,7 @@ export class Engine {
   async #readSubscription(id: string, startLsn: bigint): Promise<ReturnType<typeof openSubscription> | undefined> {
     const row = await readSubscription(this.#options.db, id);
     if (row === undefined || row.state === "deleted") {
-      if (row !== undefined) await this.subscriptionChanged(row);
+      if (row !== undefined) this.subscriptionChanged(row);
       return undefined;
     }
     return openSubscription(this.#options.secretKey, row, row.startLsn ?? startLsn, new Date(this.#options.clock.nowMs()));
@@ -274,6 +331,17 @@ export class Engine {
       .map((one) => ({ ...one, hasRow: true, nextAttemptAtMs: undefined, batch: undefined }));
   }
 
+  /** Deliveries of a deleted subscription that wait in the journal only; those in memory are canceled by the dispatcher. */
+  async #cancelWaiting(id: string): Promise<void> {
+    try {
+      await this.#pipeline?.flushed();
+      await cancelDeliveries(this.#options.db, id);
+    } catch (error) {
+      // They are canceled when they are due: their subscription is in no registry any more.
+      if (!this.#isStopping) this.#options.log.warn({ subscription: id, error: String(error) }, "could not cancel what waits");
+    }
+  }
+
   async #sweepDue(): Promise<void> {
     try {
       for (const id of await readDueSubscriptions(this.#options.db)) this.#dispatcher?.wake(id);
@@ -281,4 +349,12 @@ export class Engine {
       this.#options.log.warn({ err: error }, "could not read which deliveries are due");
     }
   }
+}
+
+/** Waits for `work`, at most so long. */
+async function atMost(ms: number, work: Promise<unknown> | undefined): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const over = new Promise<void>((resolve) => (timer = setTimeout(resolve, ms)));
+  await Promise.race([work, over]);
+  clearTimeout(timer);
 }

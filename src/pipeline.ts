@@ -9,6 +9,7 @@ import type { Journal, SubscriptionStart } from "./journal/journal.ts";
 import type { Logger } from "./log.ts";
 import type { BatchInFlight, DeliveryUpdate, Message } from "./message.ts";
 import { createMessageBuilder, type Built, type MessageBuilder, type TriggerCame } from "./build-messages.ts";
+import { isPassingFault } from "./payload/fault.ts";
 import type { PayloadDeps } from "./payload/build.ts";
 import type { Registry, Subscription } from "./subscription/registry.ts";
 import type { TestSignal } from "./test-signal.ts";
@@ -36,6 +37,7 @@ const lingerCount = 500;
 /** A position that carries no message is journaled at most so often (while changes come, and while the log is idle). */
 const positionMs = 1_000;
 const idleMs = 10_000;
+const faultDelaysMs = [50, 250, 1_000, 2_000];
 
 /**
  * THE FLOW: capture → match → payload → fan-out → journal → deliver.
@@ -56,16 +58,21 @@ export class Pipeline {
   #timer: NodeJS.Timeout | undefined;
   #running: Promise<void> | undefined;
   #isStopping = false;
+  /** The loop is over: nothing is journaled any more, so nothing may be sent either. */
+  #hasEnded = false;
   /** Why capture ended; delivery goes on. */
   #captureFailure: unknown;
   /** Why everything ended. */
   #failure: unknown;
+  /** A batch is being committed. Written by `#turn`. */
+  #isCommitting = false;
   /** Callers of `flushed`, resolved when all that was recorded before is in the journal. */
-  #waitingForFlush: (() => void)[] = [];
+  #waitingForFlush: { readonly resolve: () => void; readonly reject: (error: Error) => void }[] = [];
 
   constructor(options: PipelineOptions) {
     this.#options = options;
-    this.#builder = createMessageBuilder({ ...options, sourceId: options.source.sourceId });
+    const isStopping = (): boolean => this.#isStopping;
+    this.#builder = createMessageBuilder({ ...options, sourceId: options.source.sourceId, isStopping });
   }
 
   /** @param endLsn up to where an earlier process had read */
@@ -77,6 +84,10 @@ export class Pipeline {
 
   get captureFailure(): unknown {
     return this.#captureFailure ?? this.#failure;
+  }
+
+  get hasEnded(): boolean {
+    return this.#hasEnded;
   }
 
   /** Events whose code is not run for now. */
@@ -92,10 +103,16 @@ export class Pipeline {
     else if (this.#updates.length === lingerCount) this.#wakeNow();
   }
 
-  /** Resolves when all that was recorded so far is in the journal. */
+  /**
+   * Resolves when all that was recorded so far is in the journal; rejects where the loop ends first.
+   *
+   * Never to be awaited by the loop itself.
+   */
   async flushed(): Promise<void> {
-    if (this.#updates.length === 0 && this.#waitingForFlush.length === 0) return;
-    const flushed = new Promise<void>((resolve) => this.#waitingForFlush.push(resolve));
+    if (this.#hasEnded) throw ended();
+    // What the batch under way carries is in no list any more, and not in the journal yet.
+    if (this.#updates.length === 0 && this.#waitingForFlush.length === 0 && !this.#isCommitting) return;
+    const flushed = new Promise<void>((resolve, reject) => this.#waitingForFlush.push({ resolve, reject }));
     this.#firstUpdateAtMs = 0;
     this.#wakeNow();
     await flushed;
@@ -106,6 +123,7 @@ export class Pipeline {
     this.#isStopping = true;
     this.#wakeNow();
     await this.#running;
+    this.#end();
   }
 
   async #run(): Promise<void> {
@@ -114,11 +132,22 @@ export class Pipeline {
         await this.#somethingToDo();
         await this.#turn(this.#isStopping ? [] : await this.#take());
       }
-      await this.#turn([]);
+      do await this.#turn([]);
+      while (this.#updates.length > 0);
     } catch (error) {
       this.#failure = error;
-      if (!this.#isStopping) this.#options.log.fatal({ err: error }, "capture and delivery stopped");
+      this.#end();
+      if (this.#isStopping) return;
+      this.#options.log.fatal({ err: error }, "capture and delivery stopped");
+      // Whoever leads now needs the slot.
+      await this.#options.source.stop();
     }
+  }
+
+  #end(): void {
+    this.#hasEnded = true;
+    clearTimeout(this.#timer);
+    for (const { reject } of this.#waitingForFlush.splice(0)) reject(ended());
   }
 
   /** One batch. */
@@ -126,19 +155,26 @@ export class Pipeline {
     const { journal, source, dispatcher, signal } = this.#options;
     if (captured.length > 0) await signal?.("captured", captured);
     const built = await this.#builder.build(captured);
-    const starts = await this.#place(built.subscriptions);
+    const starts = built === undefined ? undefined : await this.#place(built.subscriptions);
+    // Stopped while the database could not be read: what was taken is read again after the next start.
+    if (built === undefined || starts === undefined) return;
     if (built.passed !== undefined) {
       this.#passed = { position: built.passed, endLsn: built.endLsn > this.#passed.endLsn ? built.endLsn : this.#passed.endLsn };
     }
     const idleLsn = source.idleLsn();
     if (idleLsn !== undefined && idleLsn > this.#passed.endLsn) this.#passed = { ...this.#passed, endLsn: idleLsn };
-    const updates = this.#updates;
-    const waiting = this.#waitingForFlush;
+    const { now: updates, later } = takeUpdates(this.#updates);
+    // Who waits for what is left for later waits on.
+    const waiting = later.length === 0 ? this.#waitingForFlush : [];
+    if (later.length === 0) this.#waitingForFlush = [];
+    this.#updates = later;
     const hasContent = built.messages.length + built.rejections.length + starts.length + updates.length > 0;
-    if (!hasContent && waiting.length === 0 && !this.#isPositionDue()) return;
+    if (!hasContent && !this.#isPositionDue()) {
+      for (const { resolve } of waiting) resolve();
+      return;
+    }
 
-    this.#updates = [];
-    this.#waitingForFlush = [];
+    this.#isCommitting = true;
     const before = journal.journaled;
     const taken = await journal.commit({
       messages: built.messages,
@@ -148,13 +184,15 @@ export class Pipeline {
       journaled: this.#passed.position,
       endLsn: this.#passed.endLsn,
     });
+    this.#isCommitting = false;
     this.#committedAtMs = this.#options.clock.monotonicMs();
     this.#deliver(taken, before);
     source.confirm(this.#passed.endLsn);
-    for (const resolve of waiting) resolve();
+    for (const { resolve } of waiting) resolve();
     dispatcher.journaled(updates);
     this.#answerTriggers(built, taken);
     await signal?.("journaled", { messages: taken, updates });
+    if (taken.length > 0) await dispatcher.room();
   }
 
   /** Journaled, then sent. */
@@ -173,16 +211,29 @@ export class Pipeline {
     for (const { message, subscription } of owed) dispatcher.add(newDelivery(message, subscription, batch));
   }
 
-  /** Subscriptions that the log has come to: from here on they are fanned out to. */
-  async #place(marks: Built["subscriptions"]): Promise<readonly SubscriptionStart[]> {
-    const starts: SubscriptionStart[] = [];
-    for (const { subscriptionId, revision, transaction } of marks) {
-      const subscription = await this.#options.readSubscription(subscriptionId, transaction.commitLsn);
-      if (subscription === undefined) continue;
-      this.#options.registry.put(subscription);
-      if (subscription.revision === revision) starts.push({ id: subscriptionId, revision, lsn: transaction.commitLsn });
+  /**
+   * Subscriptions that the log has come to: from here on they are fanned out to.
+   *
+   * @returns undefined where the pipeline was stopped before they could be read
+   */
+  async #place(marks: Built["subscriptions"]): Promise<readonly SubscriptionStart[] | undefined> {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        const starts: SubscriptionStart[] = [];
+        for (const { subscriptionId, revision, transaction } of marks) {
+          const subscription = await this.#options.readSubscription(subscriptionId, transaction.commitLsn);
+          if (subscription === undefined) continue;
+          this.#options.registry.put(subscription);
+          if (subscription.revision === revision) starts.push({ id: subscriptionId, revision, lsn: transaction.commitLsn });
+        }
+        return starts;
+      } catch (error) {
+        if (!isPassingFault(error)) throw error;
+        if (this.#isStopping) return undefined;
+        this.#options.log.warn({ err: error }, "a subscription could not be read; trying again");
+        await new Promise((resolve) => setTimeout(resolve, faultDelaysMs[Math.min(attempt, faultDelaysMs.length - 1)]));
+      }
     }
-    return starts;
   }
 
   #answerTriggers(built: Built, taken: readonly Message[]): void {
@@ -252,3 +303,24 @@ export class Pipeline {
     if (idleLsn !== undefined && idleLsn > this.#passed.endLsn) this.#passed = { ...this.#passed, endLsn: idleLsn };
   }
 }
+
+/**
+ * Which updates go with one batch: a row that is there is changed once a batch.
+ *
+ * One statement writes all changes, and each is taken only where the row is as the attempt found it: of two changes of one row the
+ * second would be dropped, and what it says (delivered) would be done again.
+ */
+export function takeUpdates(updates: DeliveryUpdate[]): { readonly now: DeliveryUpdate[]; readonly later: DeliveryUpdate[] } {
+  const changed = new Set<string>();
+  const later: DeliveryUpdate[] = [];
+  const now = updates.filter((update) => {
+    if (update.from === undefined) return true;
+    const row = `${update.row.messageId} ${update.row.subscriptionId}`;
+    if (!changed.has(row)) return changed.add(row);
+    later.push(update);
+    return false;
+  });
+  return { now, later };
+}
+
+const ended = (): Error => new Error("the pipeline has ended: nothing more is journaled");

@@ -6,6 +6,7 @@
 export type SignalName =
   | "captured"
   | "built"
+  | "rebuilding"
   | "journaling"
   | "journaled"
   | "confirmed"
