@@ -18,11 +18,16 @@ export interface AncrageProcess {
 }
 
 /** Nothing of the surrounding environment that says which database or server is meant reaches it, only what is given. */
-export function startAncrage(words: readonly string[], given: Readonly<Record<string, string>> = {}): AncrageProcess {
+export function startAncrage(
+  words: readonly string[],
+  given: Readonly<Record<string, string>> = {},
+  workingFolder: string = process.cwd(),
+): AncrageProcess {
   const cleared = { DATABASE_URL: "", PORT: "", ANCRAGE_TOKEN: "", ANCRAGE_SECRET_KEY: "", ANCRAGE_URL: "" };
   const child = spawn(process.execPath, [main, ...words], {
     env: { ...process.env, ...cleared, ...given },
     stdio: ["ignore", "pipe", "pipe"],
+    cwd: workingFolder,
   });
   const out: string[] = [];
   const err: string[] = [];

@@ -3,6 +3,7 @@ import { loadConfig } from "../event/discover.ts";
 import { definitionError } from "../event/fault.ts";
 import { type CheckedOptions, declaredOptions, type FlagValue, readOptions } from "../options.ts";
 import type { CommandContext } from "./command.ts";
+import { registerResolveFallback } from "./resolve-fallback.ts";
 
 /** Gives a command the flags of these options, as `options.ts` declares them. */
 export function addOptionFlags(command: Command, paths: readonly string[]): Command {
@@ -35,6 +36,8 @@ export async function loadOptions(
   context: Pick<CommandContext, "env">,
   flags: Readonly<Record<string, FlagValue>>,
 ): Promise<CheckedOptions> {
+  // Before the first import of what a user wrote: every command that reads definitions comes here first.
+  registerResolveFallback();
   const { config, faults } = await loadConfig(folder);
   if (faults.length > 0) throw definitionError(faults);
   return { ...readOptions(config ?? {}, { env: context.env, flags }), events: folder };
