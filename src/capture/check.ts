@@ -2,7 +2,7 @@ import type pg from "pg";
 import { AncrageError } from "../errors.ts";
 import type { Catalogue } from "../event/catalogue.ts";
 import {
-  readLeaves,
+  readParts,
   readPublications,
   readServerIdentity,
   readSettings,
@@ -11,7 +11,7 @@ import {
   type SettingsRow,
 } from "../store/capture-state.ts";
 import { pendingMigrations } from "../store/migrate.ts";
-import { captureNames, planCapture, type CaptureNames, type CaptureState } from "./wal/slot.ts";
+import { captureNames, planCapture, type CaptureNames } from "./wal/slot.ts";
 
 type Queryable = Pick<pg.ClientBase, "query">;
 
@@ -20,25 +20,20 @@ const leastVersion = 150_000;
 
 /** What capture needs that the database does not have yet: the statements that make it, in their order. */
 export async function readCapturePlan(db: Queryable, catalogue: Catalogue, names: CaptureNames): Promise<readonly string[]> {
-  const partitioned = [...catalogue.tables.values()].filter(({ table }) => table.isPartitioned).map(({ table }) => table.oid);
-  const [walLevel, publications, slot, leaves] = [
-    await readWalLevel(db),
-    await readPublications(db, [names.publication, names.insertPublication]),
-    await readSlot(db, names.slot),
-    await readLeaves(db, partitioned),
-  ];
+  const walLevel = await readWalLevel(db);
   if (walLevel !== "logical") {
     throw new AncrageError("ANCRAGE_NOT_MIGRATED", `wal_level is "${walLevel}", expected "logical": changes cannot be read from the log.`, {
       hint: `Run "alter system set wal_level = 'logical'" and restart PostgreSQL.`,
     });
   }
-  const state: CaptureState = {
+  const publications = await readPublications(db, [names.publication, names.insertPublication]);
+  const oids = [...catalogue.tables.values()].map(({ table }) => table.oid);
+  return planCapture(catalogue, {
     names,
-    publications: new Map(publications.map(({ name, tables, actions, viaRoot }) => [name, { tables: new Set(tables), actions, viaRoot }])),
-    hasSlot: slot !== undefined,
-    leaves: Map.groupBy(leaves, (leaf) => leaf.rootOid),
-  };
-  return planCapture(catalogue, state);
+    publications: new Map(publications.map((publication) => [publication.name, publication])),
+    hasSlot: (await readSlot(db, names.slot)) !== undefined,
+    parts: Map.groupBy(await readParts(db, oids), (part) => part.rootOid),
+  });
 }
 
 export interface CheckedDatabase {

@@ -20,17 +20,30 @@ export async function readWalLevel(db: Queryable): Promise<string> {
   return rows[0]?.wal_level ?? "";
 }
 
+/** Which transactions are over: `795:799:795,797`, with full (64-bit) ids. */
+export async function readSnapshot(db: Queryable): Promise<string> {
+  const { rows } = await db.query<{ snapshot: string }>({ name: "snapshot", text: "select pg_current_snapshot()::text as snapshot" });
+  return rows[0]?.snapshot ?? "";
+}
+
 export interface PublicationRow {
   readonly name: string;
   readonly actions: readonly string[];
   readonly viaRoot: boolean;
-  readonly tables: readonly string[];
+  readonly tables: readonly { readonly schema: string; readonly table: string }[];
 }
 
 export async function readPublications(db: Queryable, names: readonly string[]): Promise<readonly PublicationRow[]> {
-  const { rows } = await db.query<{ name: string; ins: boolean; upd: boolean; del: boolean; via_root: boolean; tables: string[] }>(
+  const { rows } = await db.query<{
+    name: string;
+    ins: boolean;
+    upd: boolean;
+    del: boolean;
+    via_root: boolean;
+    tables: PublicationRow["tables"];
+  }>(
     `select p.pubname as name, p.pubinsert as ins, p.pubupdate as upd, p.pubdelete as del, p.pubviaroot as via_root,
-       coalesce(array_agg(n.nspname || '.' || c.relname) filter (where c.oid is not null), '{}') as tables
+       coalesce(json_agg(json_build_object('schema', n.nspname, 'table', c.relname)) filter (where c.oid is not null), '[]') as tables
      from pg_publication p
      left join pg_publication_rel r on r.prpubid = p.oid
      left join pg_class c on c.oid = r.prrelid
@@ -77,24 +90,53 @@ export async function readSlot(db: Queryable, name: string): Promise<SlotRow | u
   );
 }
 
-export interface LeafRow {
+export interface PartRow {
   readonly rootOid: number;
   readonly schema: string;
   readonly table: string;
-  readonly replicaIdentity: string;
+  /**
+   * What a delete, and an update of the key, carry of the old row.
+   *
+   * - `full`: all of it. - `key`: the primary key, at least. - `other`: another index's columns.
+   * - `none`: nothing, and a publication of updates or deletes makes PostgreSQL refuse them.
+   */
+  readonly identity: "full" | "key" | "other" | "none";
 }
 
-/** The leaves of partitioned tables. */
-export async function readLeaves(db: Queryable, rootOids: readonly number[]): Promise<readonly LeafRow[]> {
-  if (rootOids.length === 0) return [];
-  const { rows } = await db.query<{ root_oid: number; schema: string; table: string; replica_identity: string }>(
-    `select root.oid as root_oid, n.nspname as schema, c.relname as table, c.relreplident as replica_identity
-     from unnest($1::oid[]) as root (oid), pg_partition_tree(root.oid) as t
-     join pg_class c on c.oid = t.relid join pg_namespace n on n.oid = c.relnamespace
-     where t.isleaf order by 1, 2, 3`,
-    [rootOids],
+/**
+ * What holds the rows of some tables: the table itself, or the leaves of a partitioned one, whose own identity counts.
+ *
+ * PostgreSQL itself is asked for the index: a default identity whose primary key is deferrable has none.
+ */
+export async function readParts(db: Queryable, oids: readonly number[]): Promise<readonly PartRow[]> {
+  if (oids.length === 0) return [];
+  const { rows } = await db.query<{ root_oid: number; schema: string; table: string; identity: PartRow["identity"] }>(
+    `select root.oid as root_oid, n.nspname as schema, c.relname as table,
+       case
+         when c.relreplident = 'f' then 'full'
+         when i.indexrelid is null then 'none'
+         when p.conkey <@ (i.indkey::int2[])[0 : i.indnkeyatts - 1] then 'key'
+         else 'other'
+       end as identity
+     from unnest($1::oid[]) as root (oid)
+     join pg_class r on r.oid = root.oid
+     cross join lateral (
+       -- "offset 0": joined in, the function would be called for every relation there is, and fails on some.
+       select o.oid, pg_get_replica_identity_index(o.oid) as identity_index
+       from (
+         select relid::oid as oid from pg_partition_tree(r.oid) where isleaf and r.relkind = 'p'
+         union all
+         select r.oid where r.relkind <> 'p'
+       ) as o offset 0
+     ) as part
+     join pg_class c on c.oid = part.oid
+     join pg_namespace n on n.oid = c.relnamespace
+     left join pg_index i on i.indexrelid = part.identity_index
+     left join pg_constraint p on p.conrelid = c.oid and p.contype = 'p'
+     order by 1, 2, 3`,
+    [oids],
   );
-  return rows.map((row) => ({ rootOid: row.root_oid, schema: row.schema, table: row.table, replicaIdentity: row.replica_identity }));
+  return rows.map((row) => ({ rootOid: row.root_oid, schema: row.schema, table: row.table, identity: row.identity }));
 }
 
 export interface SettingsRow {

@@ -63,7 +63,7 @@ export function decode(bytes: Buffer): PgOutputMessage {
 }
 
 function decodeMessage(bytes: Buffer): PgOutputMessage {
-  switch (bytes[0]) {
+  switch (bytes.readUInt8(0)) {
     case 0x49: // I
       return { kind: "insert", relationOid: bytes.readUInt32BE(1), newTuple: readTuple(bytes, 6).tuple };
     case 0x55: // U

@@ -10,9 +10,10 @@ export interface Relation {
   readonly table: string;
   /** The row; what an update left unchanged is taken from `old`, what neither has throws when it is read. */
   toRow(tuple: Tuple, old: Tuple | undefined): Row;
-  /** The key columns of a delete or update under the default identity; all others throw when they are read. */
+  /** The columns that a delete carries without `replica identity full`: those of the identity. All others throw when they are read. */
   toKeyRow(tuple: Tuple): Row;
-  toKey(tuple: Tuple): string;
+  /** @param old where to look for a key column so large that the update did not carry it again */
+  toKey(tuple: Tuple, old: Tuple | undefined): string;
 }
 
 type Parse = ((text: string) => Value) | undefined;
@@ -21,49 +22,63 @@ export function compileRelation(message: RelationMessage, table: TableInfo | und
   const name = message.schema === "public" ? message.table : `${message.schema}.${message.table}`;
   const names = message.columns.map((column) => column.name);
   const parsers: readonly Parse[] = message.columns.map((column) => types.parser(column.typeOid));
-  const identity = message.columns.flatMap((column, index) => (column.isKey ? [index] : []));
-  const primary = (table?.keyColumns ?? []).map((column) => names.indexOf(column));
-  // A key column that was renamed a moment ago: the log's own identity is the best that is known.
-  const keys = primary.length > 0 && !primary.includes(-1) ? primary : identity;
+  const isIdentity = message.columns.map((column) => column.isKey);
+  const keys = keyIndexes(message, table);
   const [firstKey = -1] = keys;
 
-  const parse = (index: number, text: string | null): Value => {
-    if (text === null) return null;
+  const set = (row: Record<string, Value>, index: number, text: Tuple[number] | undefined): void => {
+    const column = names[index] as string;
     const parser = parsers[index];
-    return parser === undefined ? text : parser(text);
+    if (text === null) row[column] = null;
+    else if (text === unchanged || text === undefined) defineUnlogged(row, name, column);
+    else if (parser === undefined) row[column] = text;
+    else {
+      try {
+        row[column] = parser(text);
+      } catch (error) {
+        // One value that we cannot read must not end capture: what reads it is told, and becomes a rejection.
+        defineThrowing(row, column, error);
+      }
+    }
+  };
+  const textAt = (index: number, tuple: Tuple, old: Tuple | undefined): string => {
+    const text = tuple[index] === unchanged ? old?.[index] : tuple[index];
+    // Empty only for a delete under an identity that somebody took the key out of since `migrate`. It must not end capture: the change
+    // is in the log for good, and a payload that reads its key is rejected with the reason.
+    return typeof text === "string" ? text : "";
   };
 
   return {
     table: name,
     toRow(tuple, old) {
       const row: Record<string, Value> = {};
-      for (let i = 0; i < names.length; i++) {
-        let text = tuple[i];
-        if (text === unchanged) text = old?.[i];
-        const column = names[i] as string;
-        if (text === unchanged || text === undefined) defineUnlogged(row, name, column);
-        else row[column] = parse(i, text);
-      }
+      for (let i = 0; i < names.length; i++) set(row, i, tuple[i] === unchanged ? old?.[i] : tuple[i]);
       return row;
     },
     toKeyRow(tuple) {
       const row: Record<string, Value> = {};
-      for (let i = 0; i < names.length; i++) {
-        const text = tuple[i];
-        const column = names[i] as string;
-        if (keys.includes(i) && typeof text === "string") row[column] = parse(i, text);
-        else defineUnlogged(row, name, column);
-      }
+      for (let i = 0; i < names.length; i++) set(row, i, isIdentity[i] === true ? tuple[i] : unchanged);
       return row;
     },
-    toKey(tuple) {
-      if (keys.length === 1) return textOf(tuple[firstKey]);
-      return JSON.stringify(keys.map((index) => textOf(tuple[index])));
+    toKey(tuple, old) {
+      if (keys.length === 1) return textAt(firstKey, tuple, old);
+      return keys.length === 0 ? "" : JSON.stringify(keys.map((index) => textAt(index, tuple, old)));
     },
   };
 }
 
-const textOf = (text: Tuple[number] | undefined): string => (typeof text === "string" ? text : "");
+/** Where the primary key's columns stand in a tuple, in the key's order. */
+function keyIndexes(message: RelationMessage, table: TableInfo | undefined): readonly number[] {
+  const names = message.columns.map((column) => column.name);
+  const primary = (table?.keyColumns ?? []).map((column) => names.indexOf(column));
+  if (!primary.includes(-1)) return primary;
+  // A key column that was renamed since the tables were read keeps its place among those that the log carries.
+  const logged = table?.columns.filter((column) => !column.isGenerated) ?? [];
+  if (logged.length === names.length) {
+    return (table?.keyColumns ?? []).map((column) => logged.findIndex((one) => one.name === column));
+  }
+  return message.replicaIdentity === "f" ? [] : message.columns.flatMap((column, index) => (column.isKey ? [index] : []));
+}
 
 /** Never `null` and never absent: a payload that reads it must not send a hole as if it were the value. */
 function defineUnlogged(row: Record<string, Value>, table: string, column: string): void {
@@ -77,6 +92,15 @@ function defineUnlogged(row: Record<string, Value>, table: string, column: strin
           hint: `Run "alter table ${table} replica identity full" (or "ancrage migrate"), or read the column with load("${table}", key).`,
         },
       );
+    },
+  });
+}
+
+function defineThrowing(row: Record<string, Value>, column: string, error: unknown): void {
+  Object.defineProperty(row, column, {
+    enumerable: true,
+    get() {
+      throw error;
     },
   });
 }

@@ -1,6 +1,6 @@
 import pg from "pg";
 import type { Catalogue, TrackedTable } from "../../event/catalogue.ts";
-import type { TableInfo } from "../../store/tables.ts";
+import { quoteTable, type TableInfo } from "../../store/tables.ts";
 
 /** What capture needs in the database, by name. Named by the database's oid: a clone of a database must not read its twin's slot. */
 export interface CaptureNames {
@@ -21,25 +21,25 @@ export function captureNames(databaseOid: number): CaptureNames {
 /** What there is, as `planCapture` compares it with what is needed. */
 export interface CaptureState {
   readonly names: CaptureNames;
-  /** Publication → its tables as `schema.table`, and what it publishes; absent where it does not exist. */
+  /** By name; absent where it does not exist. */
   readonly publications: ReadonlyMap<string, PublicationState>;
   readonly hasSlot: boolean;
-  /** Leaves of partitioned tables: replica identity is theirs, not their root's. By the root's oid. */
-  readonly leaves: ReadonlyMap<number, readonly Leaf[]>;
+  /** By the oid of the tracked table: what holds its rows, the table itself or the leaves of a partitioned one. */
+  readonly parts: ReadonlyMap<number, readonly Part[]>;
 }
 
 export interface PublicationState {
-  readonly tables: ReadonlySet<string>;
+  readonly tables: readonly TableName[];
   /** Sorted: `delete`, `insert`, `update`. */
   readonly actions: readonly string[];
   readonly viaRoot: boolean;
 }
 
-export interface Leaf {
-  readonly schema: string;
-  readonly table: string;
-  readonly replicaIdentity: string;
+export interface Part extends TableName {
+  readonly identity: "full" | "key" | "other" | "none";
 }
+
+type TableName = Pick<TableInfo, "schema" | "table">;
 
 /**
  * The statements that capture still lacks, in the order in which they must run: replica identities, publications, and last the
@@ -48,50 +48,62 @@ export interface Leaf {
  * `migrate` runs them; `start` refuses and prints them. Empty: all is there.
  */
 export function planCapture(catalogue: Catalogue, state: CaptureState): readonly string[] {
+  const { names } = state;
   const tracked = [...catalogue.tables.values()];
-  const insertsOnly = (table: TrackedTable): boolean => !table.readsUpdatesOrDeletes;
+  const all = planPublication(
+    names.publication,
+    "insert, update, delete",
+    tracked.filter((table) => table.readsUpdatesOrDeletes),
+    state,
+  );
+  const inserts = planPublication(
+    names.insertPublication,
+    "insert",
+    tracked.filter((table) => !table.readsUpdatesOrDeletes),
+    state,
+  );
   return [
-    ...tracked.flatMap((table) => (table.needsOldValues ? planIdentity(table.table, state) : [])),
-    ...planPublication(
-      state.names.publication,
-      "insert, update, delete",
-      tracked.filter((table) => !insertsOnly(table)),
-      state,
-    ),
-    ...planPublication(state.names.insertPublication, "insert", tracked.filter(insertsOnly), state),
-    ...(state.hasSlot ? [] : [`select pg_create_logical_replication_slot(${pg.escapeLiteral(state.names.slot)}, 'pgoutput')`]),
+    ...tracked.flatMap((table) => planIdentity(table, state)),
+    // A table that moves from one to the other stands in both for a moment: in neither, its inserts of that moment would be lost.
+    ...all.added,
+    ...inserts.added,
+    ...all.dropped,
+    ...inserts.dropped,
+    ...(state.hasSlot ? [] : [`select pg_create_logical_replication_slot(${pg.escapeLiteral(names.slot)}, 'pgoutput')`]),
   ];
 }
 
-function planIdentity(table: TableInfo, state: CaptureState): readonly string[] {
-  const parts = table.isPartitioned ? (state.leaves.get(table.oid) ?? []) : [table];
-  return parts.filter((part) => part.replicaIdentity !== "f").map((part) => `alter table ${quoteTable(part)} replica identity full`);
+function planIdentity({ table, needsOldValues, readsUpdatesOrDeletes }: TrackedTable, state: CaptureState): readonly string[] {
+  if (!readsUpdatesOrDeletes) return [];
+  // Without old values the key is enough; with less, a delete would not say of which record, or the application's own be refused.
+  const isEnough = (part: Part): boolean => part.identity === "full" || (part.identity === "key" && !needsOldValues);
+  const parts = state.parts.get(table.oid) ?? [];
+  return parts.filter((part) => !isEnough(part)).map((part) => `alter table ${quoteTable(part)} replica identity full`);
 }
 
-function planPublication(name: string, actions: string, tables: readonly TrackedTable[], state: CaptureState): readonly string[] {
+interface PublicationPlan {
+  readonly added: readonly string[];
+  readonly dropped: readonly string[];
+}
+
+function planPublication(name: string, actions: string, tables: readonly TrackedTable[], state: CaptureState): PublicationPlan {
   const quoted = pg.escapeIdentifier(name);
   const found = state.publications.get(name);
-  const wanted = new Map(tables.map(({ table }) => [`${table.schema}.${table.table}`, quoteTable(table)]));
+  const wanted = tables.map(({ table }) => quoteTable(table));
   if (found === undefined) {
-    const list = wanted.size === 0 ? "" : ` for table ${[...wanted.values()].join(", ")}`;
-    return [`create publication ${quoted}${list} with (publish = '${actions}', publish_via_partition_root = true)`];
+    const list = wanted.length === 0 ? "" : ` for table ${wanted.join(", ")}`;
+    return { added: [`create publication ${quoted}${list} with (publish = '${actions}', publish_via_partition_root = true)`], dropped: [] };
   }
-  const statements: string[] = [];
-  if (found.actions.join(", ") !== actions.split(", ").toSorted().join(", ") || !found.viaRoot) {
-    statements.push(`alter publication ${quoted} set (publish = '${actions}', publish_via_partition_root = true)`);
-  }
-  const added = [...wanted].filter(([table]) => !found.tables.has(table)).map(([, table]) => table);
+  const isAsWanted = found.viaRoot && found.actions.join(", ") === actions.split(", ").toSorted().join(", ");
+  const published = found.tables.map(quoteTable);
+  const added = wanted.filter((table) => !published.includes(table));
   // Tables that nothing reads any more leave: their changes would be decoded for nothing.
-  const dropped = [...found.tables].filter((table) => !wanted.has(table)).map((table) => quoteTable(splitName(table)));
-  if (dropped.length > 0) statements.push(`alter publication ${quoted} drop table ${dropped.join(", ")}`);
-  if (added.length > 0) statements.push(`alter publication ${quoted} add table ${added.join(", ")}`);
-  return statements;
-}
-
-const quoteTable = (table: { readonly schema: string; readonly table: string }): string =>
-  `${pg.escapeIdentifier(table.schema)}.${pg.escapeIdentifier(table.table)}`;
-
-function splitName(name: string): { readonly schema: string; readonly table: string } {
-  const dot = name.indexOf(".");
-  return { schema: name.slice(0, dot), table: name.slice(dot + 1) };
+  const dropped = published.filter((table) => !wanted.includes(table));
+  return {
+    added: [
+      ...(isAsWanted ? [] : [`alter publication ${quoted} set (publish = '${actions}', publish_via_partition_root = true)`]),
+      ...(added.length === 0 ? [] : [`alter publication ${quoted} add table ${added.join(", ")}`]),
+    ],
+    dropped: dropped.length === 0 ? [] : [`alter publication ${quoted} drop table ${dropped.join(", ")}`],
+  };
 }

@@ -1,12 +1,12 @@
-import type pg from "pg";
 import type { Clock } from "../../clock.ts";
 import { AncrageError, sqlStateOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
-import { connectClient } from "../../store/database.ts";
+import { formatLsn } from "../../lsn.ts";
 import type { TableInfo } from "../../store/tables.ts";
 import type { ValueTypes } from "../../store/types.ts";
 import {
   comparePositions,
+  startOfLog,
   type Captured,
   type Change,
   type ChangeSource,
@@ -15,11 +15,11 @@ import {
   type Transaction,
 } from "../change.ts";
 import { readMark } from "../marks.ts";
-import { isVisible, parseSnapshot } from "../visibility.ts";
 import { idlePosition, initialAckState, nextAckState, type AckEvent, type AckState } from "./acker.ts";
-import { formatLsn } from "../../lsn.ts";
 import { decode, type PgOutputMessage } from "./pgoutput.ts";
+import { createTransactionQueue, type Segment } from "./queue.ts";
 import { compileRelation, type Relation } from "./relation.ts";
+import { SnapshotReader } from "./snapshot-reader.ts";
 import { ReplicationStream } from "./stream.ts";
 
 export interface WalSourceOptions {
@@ -34,63 +34,84 @@ export interface WalSourceOptions {
   readonly triggerKey: Buffer;
   readonly clock: Clock;
   readonly log: Logger;
+  /** `wal_sender_timeout` of the replication session. Default: 10 s. */
+  readonly senderTimeoutMs?: number;
 }
 
-/** Reading stops above this many bytes of undelivered changes, and goes on below half of it. */
+/** The server's own default is 60 s; with 10 s a stale holder of the slot goes soon after its host died. */
+const defaultSenderTimeoutMs = 10_000;
+/** Reading stops above this much of the log that was not taken, and goes on below half of it. */
 const maxQueuedBytes = 16 * 1024 * 1024;
+/** A large transaction is handed over while it is still being read, this many changes at a time; a small one at its commit. */
+const handOverCount = 256;
 const reconnectDelaysMs = [100, 250, 500, 1_000, 2_000, 5_000];
 /** How soon a transaction that is committed but not yet visible is looked at again. */
 const visibilityDelaysMs = [1, 1, 2, 5, 10, 25, 50];
 
-/** A transaction as it is being read. Its items leave once it is visible, before it is whole if it is large. */
-interface Segment {
-  readonly transaction: Transaction;
-  readonly items: Captured[];
-  isVisible: boolean;
-  isWhole: boolean;
-}
-
-/** Changes out of the write-ahead log, over one replication session. */
+/**
+ * Changes out of the write-ahead log, over one replication session.
+ *
+ * `#receive` fills the queue, `take` empties it, and both stand still for nothing but memory and visibility: a connection that ends is
+ * opened again, from the end of the last transaction that was received whole.
+ */
 export class WalSource implements ChangeSource {
   readonly sourceId: string;
   readonly #options: WalSourceOptions;
+  readonly #senderTimeoutMs: number;
   readonly #relations = new Map<number, Relation>();
-  /** In commit order. Filled by `#receive`, emptied by `take`. */
-  readonly #segments: Segment[] = [];
-  /** What `#segments` holds, in bytes of the log. */
-  #queuedBytes = 0;
+  readonly #queue = createTransactionQueue();
+  readonly #snapshots: SnapshotReader;
   #ack: AckState = initialAckState(0n);
-  /** The last position that was put into `#segments`: what the log sends again after a reconnect is dropped up to here. */
-  #seen: Position = { commitLsn: 0n, changeLsn: 0n, ordinal: 0 };
+  /** The last position that was queued: what the log sends again after a reconnection is dropped up to here. */
+  #seen: Position = startOfLog;
   /** The transaction that the log is in; undefined between two. Written by `#receive`. */
   #open: Segment | undefined;
   #lastChangeLsn = 0n;
   #ordinal = 0;
+  /** Changes of the open transaction since it was last handed over. */
+  #unannounced = 0;
+  /** Undefined while it is not connected. */
   #stream: ReplicationStream | undefined;
-  /** Asks for snapshots. Undefined while it is not connected. */
-  #reader: pg.Client | undefined;
+  /** Connections that brought no whole transaction, in a row. */
+  #vainConnections = 0;
+  /** Ends with `stop`, or with a connection. */
+  #reconnecting: Promise<void> | undefined;
   /** What cannot be mended by connecting again; thrown by the next `take`. */
   #failure: unknown;
   #listener: (() => void) | undefined;
-  #isStopped = false;
-  /** The first transaction was not visible yet; a timer looks again. */
-  #isGateShut = false;
+  readonly #stopping = new AbortController();
+  /** Runs while the first transaction was not visible: nothing is work until then, and outcomes are journaled meanwhile. */
+  #gateTimer: NodeJS.Timeout | undefined;
   #gateAttempts = 0;
   #ignoredMarks = 0;
 
   constructor(options: WalSourceOptions) {
     this.#options = options;
+    this.#senderTimeoutMs = options.senderTimeoutMs ?? defaultSenderTimeoutMs;
+    this.#snapshots = new SnapshotReader(options);
     this.sourceId = options.sourceId;
   }
 
   async start(resume: ResumePoint): Promise<void> {
+    const { clock, log } = this.#options;
     this.#seen = resume.journaled;
     this.#ack = initialAckState(resume.endLsn);
-    await this.#connect();
+    // Whoever starts this leads. A holder of the slot is then a session whose process is gone: the server ends it after its timeout.
+    const deadlineMs = clock.monotonicMs() + 2 * this.#senderTimeoutMs;
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return await this.#connect();
+      } catch (error) {
+        const isBusy = error instanceof AncrageError && error.code === "ANCRAGE_SLOT_BUSY";
+        if (!isBusy || clock.monotonicMs() >= deadlineMs || this.#isStopped) throw error;
+        if (attempt === 0) log.warn({ err: error }, "the replication slot is in use; waiting for the session of before to end");
+        await this.#pause(delayOf(reconnectDelaysMs, attempt));
+      }
+    }
   }
 
   hasWork(): boolean {
-    return this.#failure !== undefined || (!this.#isGateShut && (this.#segments[0]?.items.length ?? 0) > 0);
+    return this.#failure !== undefined || (this.#gateTimer === undefined && this.#queue.hasItems);
   }
 
   onWork(listener: () => void): void {
@@ -99,18 +120,9 @@ export class WalSource implements ChangeSource {
 
   async take(limit: number): Promise<readonly Captured[]> {
     if (this.#failure !== undefined) throw this.#failure;
-    await this.#openGate();
-    const taken: Captured[] = [];
-    for (let segment = this.#segments[0]; segment?.isVisible === true && taken.length < limit; segment = this.#segments[0]) {
-      const room = limit - taken.length;
-      const isEmptied = segment.items.length <= room;
-      for (const item of isEmptied ? segment.items.splice(0) : segment.items.splice(0, room)) taken.push(item);
-      if (!isEmptied || !segment.isWhole) break;
-      this.#segments.shift();
-    }
-    if (this.#segments.every((segment) => segment.items.length === 0)) this.#queuedBytes = 0;
-    else if (taken.length > 0) this.#queuedBytes = Math.max(0, this.#queuedBytes - this.#bytesOf(taken.length));
-    if (this.#queuedBytes < maxQueuedBytes / 2) this.#stream?.resume();
+    if (this.#queue.hasItems && !this.#queue.isVisible) await this.#openGate();
+    const taken = this.#queue.take(limit);
+    if (this.#queue.bytes < maxQueuedBytes / 2) this.#stream?.resume();
     return taken;
   }
 
@@ -129,70 +141,100 @@ export class WalSource implements ChangeSource {
   }
 
   async stop(): Promise<void> {
-    this.#isStopped = true;
+    this.#stopping.abort();
+    clearTimeout(this.#gateTimer);
+    // Once for a connection that is being made, which ends it; once for one that was made meanwhile.
     await this.#stream?.stop();
-    await this.#reader?.end().catch(() => undefined);
-    this.#reader = undefined;
+    await this.#reconnecting;
+    await this.#stream?.stop();
+    await this.#snapshots.stop();
   }
 
-  // --- reading ---------------------------------------------------------------------------------------------------------------
+  get #isStopped(): boolean {
+    return this.#stopping.signal.aborted;
+  }
+
+  // --- the connection ----------------------------------------------------------------------------------------------------------
 
   async #connect(): Promise<void> {
     const { replicationUrl, slot, publications, clock } = this.#options;
-    const stream = new ReplicationStream(
-      { connectionString: replicationUrl, slot, publications, startLsn: this.#ack.receivedLsn, clock },
+    const startLsn = this.#ack.receivedLsn;
+    const stream: ReplicationStream = new ReplicationStream(
+      { connectionString: replicationUrl, slot, publications, startLsn, senderTimeoutMs: this.#senderTimeoutMs, clock },
       {
         onData: (lsn, data) => this.#receive(lsn, data),
         onKeepalive: (lsn) => {
           this.#step({ kind: "keepalive", lsn });
           this.#wake();
         },
-        onEnd: (error) => void this.#reconnect(error),
+        onEnd: (error) => {
+          this.#reconnecting = this.#reconnect(error);
+        },
         confirmedLsn: () => this.#ack.journaledLsn,
       },
     );
+    // Before it begins: the first frames may come, and ask for a pause, before `start` is back here.
     this.#stream = stream;
     try {
       await stream.start();
     } catch (error) {
-      this.#stream = undefined;
+      if (this.#stream === stream) this.#stream = undefined;
       await stream.stop();
       throw explainStartFailure(error, slot);
     }
   }
 
   async #reconnect(error: Error): Promise<void> {
-    // A start that fails reports to its caller; only a stream that ran is opened again.
-    if (this.#isStopped || this.#stream === undefined) return;
+    const { log } = this.#options;
     this.#stream = undefined;
     this.#step({ kind: "disconnected" });
     this.#open = undefined;
+    // The new session describes its relations anew.
     this.#relations.clear();
-    this.#options.log.warn({ error: error.message }, "the replication stream ended; connecting again");
-    for (let attempt = 0; !this.#isStopped; attempt++) {
-      await pause(reconnectDelaysMs[Math.min(attempt, reconnectDelaysMs.length - 1)] ?? 0);
+    log.warn({ error: error.message }, "the replication stream ended; connecting again");
+    for (;;) {
+      await this.#pause(delayOf(reconnectDelaysMs, this.#vainConnections++));
       if (this.#isStopped) return;
       try {
         await this.#connect();
-        this.#options.log.info({ from: formatLsn(this.#ack.receivedLsn) }, "the replication stream is back");
+        log.info({ from: formatLsn(this.#ack.receivedLsn) }, "the replication stream is back");
         return;
       } catch (failure) {
-        if (failure instanceof AncrageError && failure.code === "ANCRAGE_SLOT_LOST") {
-          this.#failure = failure;
-          this.#wake();
-          return;
-        }
-        this.#options.log.warn({ error: String(failure) }, "could not connect the replication stream");
+        if (failure instanceof AncrageError && failure.code === "ANCRAGE_SLOT_LOST") return this.#fail(failure);
+        log.warn({ err: failure }, "could not connect the replication stream");
       }
     }
   }
+
+  /** Waits; ends at once when it is stopped. */
+  #pause(ms: number): Promise<void> {
+    const { signal } = this.#stopping;
+    return new Promise((resolve) => {
+      if (signal.aborted) return resolve();
+      const done = (): void => {
+        clearTimeout(timer);
+        signal.removeEventListener("abort", done);
+        resolve();
+      };
+      const timer = setTimeout(done, ms);
+      signal.addEventListener("abort", done);
+    });
+  }
+
+  /** Reads no more: what came after could not be told apart from what was lost. */
+  #fail(error: unknown): void {
+    this.#failure ??= error;
+    void this.#stream?.stop();
+    this.#wake();
+  }
+
+  // --- reading ---------------------------------------------------------------------------------------------------------------
 
   #receive(lsn: bigint, data: Buffer): void {
     try {
       this.#handle(lsn, decode(data), data.length);
     } catch (error) {
-      this.#failure = error;
-      this.#wake();
+      this.#fail(error);
     }
   }
 
@@ -208,22 +250,29 @@ export class WalSource implements ChangeSource {
         return this.#add(lsn, bytes, {
           table: relation.table,
           action: "insert",
-          key: relation.toKey(message.newTuple),
+          key: relation.toKey(message.newTuple, undefined),
           before: undefined,
           after,
         });
       }
       case "update": {
         const relation = this.#relation(message.relationOid);
+        const key = relation.toKey(message.newTuple, message.oldTuple ?? message.oldKey);
         const after = relation.toRow(message.newTuple, message.oldTuple);
         const before = message.oldTuple === undefined ? undefined : relation.toRow(message.oldTuple, undefined);
-        return this.#add(lsn, bytes, { table: relation.table, action: "update", key: relation.toKey(message.newTuple), before, after });
+        return this.#add(lsn, bytes, { table: relation.table, action: "update", key, before, after });
       }
       case "delete": {
         const relation = this.#relation(message.relationOid);
         const old = message.oldTuple ?? message.oldKey ?? [];
         const before = message.oldTuple === undefined ? relation.toKeyRow(old) : relation.toRow(old, undefined);
-        return this.#add(lsn, bytes, { table: relation.table, action: "delete", key: relation.toKey(old), before, after: undefined });
+        return this.#add(lsn, bytes, {
+          table: relation.table,
+          action: "delete",
+          key: relation.toKey(old, undefined),
+          before,
+          after: undefined,
+        });
       }
       case "message":
         return this.#mark(message, bytes);
@@ -246,13 +295,8 @@ export class WalSource implements ChangeSource {
     this.#step({ kind: "begin" });
     this.#lastChangeLsn = 0n;
     this.#ordinal = 0;
-    // After a reconnect the log begins a transaction again of which a part is queued, or was taken, already.
-    const last = this.#segments.at(-1);
-    if (last !== undefined && last.transaction.commitLsn === transaction.commitLsn) this.#open = last;
-    else {
-      this.#open = { transaction, items: [], isVisible: false, isWhole: false };
-      this.#segments.push(this.#open);
-    }
+    this.#unannounced = 0;
+    this.#open = this.#queue.begin(transaction);
   }
 
   #relate(message: Extract<PgOutputMessage, { kind: "relation" }>): void {
@@ -268,15 +312,14 @@ export class WalSource implements ChangeSource {
   }
 
   #add(lsn: bigint, bytes: number, change: Omit<Change, "kind" | "transaction" | "position">): void {
-    const segment = this.#current();
-    const position = this.#place(lsn, segment.transaction);
+    const { transaction } = this.#current();
+    const position = this.#place(lsn, transaction);
     if (this.#isSeen(position)) return;
-    this.#push(segment, { kind: "change", transaction: segment.transaction, position, ...change }, bytes);
+    this.#push({ kind: "change", transaction, position, ...change }, bytes);
   }
 
   #mark(message: Extract<PgOutputMessage, { kind: "message" }>, bytes: number): void {
-    const segment = this.#open;
-    const transaction = segment?.transaction;
+    const transaction = this.#open?.transaction;
     const position = transaction === undefined ? this.#seen : this.#place(message.lsn, transaction);
     // `content` is a view of the socket's chunk: what is kept of it is copied by the JSON parser and by `toString`.
     const mark = readMark({ ...message, transaction, position, triggerKey: this.#options.triggerKey });
@@ -284,14 +327,14 @@ export class WalSource implements ChangeSource {
     if (mark === "ignored") {
       this.#ignoredMarks++;
       this.#options.log.warn({ prefix: message.prefix }, "a logical message was ignored: it is not signed, or not transactional");
-    } else if (segment !== undefined && !this.#isSeen(position)) this.#push(segment, mark, bytes);
+    } else if (!this.#isSeen(position)) this.#push(mark, bytes);
   }
 
   #commit(endLsn: bigint): void {
-    const segment = this.#current();
-    segment.isWhole = true;
+    this.#current();
+    this.#queue.end(endLsn);
     this.#open = undefined;
-    segment.items.push({ kind: "commit", transaction: segment.transaction, endLsn });
+    this.#vainConnections = 0;
     this.#step({ kind: "commit", endLsn });
     this.#wake();
   }
@@ -314,58 +357,31 @@ export class WalSource implements ChangeSource {
     return false;
   }
 
-  #push(segment: Segment, item: Captured, bytes: number): void {
-    segment.items.push(item);
-    this.#queuedBytes += bytes;
-    if (this.#queuedBytes > maxQueuedBytes) this.#stream?.pause();
-    // A large transaction is handed over while it is still being read; a small one whole, at its commit.
-    if (segment.items.length === 256 || this.#queuedBytes > maxQueuedBytes) this.#wake();
-  }
-
-  /** An estimate is enough: it only decides when to read on. */
-  #bytesOf(taken: number): number {
-    const left = this.#segments.reduce((sum, segment) => sum + segment.items.length, 0);
-    return (this.#queuedBytes * taken) / (left + taken);
+  #push(item: Exclude<Captured, { kind: "commit" }>, bytes: number): void {
+    this.#queue.push(item, bytes);
+    const isFull = this.#queue.bytes > maxQueuedBytes;
+    if (isFull) this.#stream?.pause();
+    if (++this.#unannounced < handOverCount && !isFull) return;
+    this.#unannounced = 0;
+    this.#wake();
   }
 
   // --- the gate --------------------------------------------------------------------------------------------------------------
 
-  /** Marks the leading segments that are visible to other sessions now: one snapshot for all of them. */
+  /** One snapshot for all that stands in the queue. */
   async #openGate(): Promise<void> {
-    const first = this.#segments[0];
-    if (first === undefined || first.isVisible) return;
-    const snapshot = await this.#readSnapshot();
-    for (const segment of this.#segments) {
-      if (!segment.isVisible && !isVisible(segment.transaction.xid, snapshot)) break;
-      segment.isVisible = true;
-    }
-    if (first.isVisible) this.#gateAttempts = 0;
-    else this.#shutGate();
+    const snapshot = await this.#snapshots.read();
+    if (snapshot !== undefined) this.#queue.show(snapshot);
+    if (this.#queue.isVisible) this.#gateAttempts = 0;
+    else this.#shutGate(delayOf(snapshot === undefined ? reconnectDelaysMs : visibilityDelaysMs, this.#gateAttempts++));
   }
 
-  /** Nothing is work until the timer has run: outcomes are journaled meanwhile. */
-  #shutGate(): void {
-    this.#isGateShut = true;
-    const delayMs = visibilityDelaysMs[Math.min(this.#gateAttempts++, visibilityDelaysMs.length - 1)] ?? 0;
-    setTimeout(() => {
-      this.#isGateShut = false;
+  #shutGate(delayMs: number): void {
+    if (this.#isStopped) return;
+    this.#gateTimer = setTimeout(() => {
+      this.#gateTimer = undefined;
       this.#wake();
     }, delayMs).unref();
-  }
-
-  async #readSnapshot(): Promise<ReturnType<typeof parseSnapshot>> {
-    this.#reader ??= await this.#connectReader();
-    const { rows } = await this.#reader.query<{ snapshot: string }>({
-      name: "snapshot",
-      text: "select pg_current_snapshot()::text as snapshot",
-    });
-    return parseSnapshot(rows[0]?.snapshot ?? "");
-  }
-
-  async #connectReader(): Promise<pg.Client> {
-    const reader = await connectClient({ connectionString: this.#options.connectionString, applicationName: "ancrage snapshots" });
-    reader.on("error", () => (this.#reader = undefined));
-    return reader;
   }
 
   #step(event: AckEvent): void {
@@ -379,28 +395,24 @@ export class WalSource implements ChangeSource {
   }
 }
 
+const delayOf = (delaysMs: readonly number[], attempt: number): number => delaysMs[Math.min(attempt, delaysMs.length - 1)] ?? 0;
+
 /** What START_REPLICATION answered, in words: decided on the SQLSTATE, never on the text. */
 function explainStartFailure(error: unknown, slot: string): unknown {
   const because = error instanceof Error ? error.message : String(error);
-  switch (sqlStateOf(error)) {
-    case "55006":
-      return new AncrageError("ANCRAGE_SLOT_BUSY", `replication slot "${slot}" is in use: ${because}.`, {
-        hint: "Another process reads it. Stop that one, or let this one wait as its standby.",
-        cause: error,
-      });
-    case "42704":
-      return new AncrageError("ANCRAGE_NOT_MIGRATED", `replication slot "${slot}" does not exist: ${because}.`, {
-        hint: 'Run "ancrage migrate <folder>".',
-        cause: error,
-      });
-    case "55000":
-      return new AncrageError("ANCRAGE_SLOT_LOST", `replication slot "${slot}" can no longer be read: ${because}.`, {
-        hint: "Changes since the last journaled position were not seen. Raise max_slot_wal_keep_size before making a new slot.",
-        cause: error,
-      });
-    default:
-      return error;
+  const state = sqlStateOf(error);
+  if (state === "55006") {
+    return new AncrageError("ANCRAGE_SLOT_BUSY", `replication slot "${slot}" is in use: ${because}.`, {
+      hint: "Something else reads it: no process of Ancrage does while this one leads. Stop it, or drop its session.",
+      cause: error,
+    });
   }
+  if (state === "42704" || state === "55000") {
+    const what = state === "42704" ? "is gone" : "can no longer be read";
+    return new AncrageError("ANCRAGE_SLOT_LOST", `replication slot "${slot}" ${what}: ${because}.`, {
+      hint: "Changes since the last journaled position were not seen. Raise max_slot_wal_keep_size before making a new slot.",
+      cause: error,
+    });
+  }
+  return error;
 }
-
-const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));

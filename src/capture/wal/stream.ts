@@ -2,17 +2,17 @@ import type { Duplex, DuplexOptions } from "node:stream";
 import pg, { type Submittable } from "pg";
 import copyStreams from "pg-copy-streams";
 import type { Clock } from "../../clock.ts";
+import { formatLsn } from "../../lsn.ts";
 import { sessionConfig } from "../../store/database.ts";
 import { computeLiveness } from "./liveness.ts";
-import { formatLsn } from "../../lsn.ts";
 
 /** What the server sends, as the source handles it. `data` is a view of the socket's chunk: decode it before returning. */
 export interface StreamHandlers {
   readonly onData: (lsn: bigint, data: Buffer) => void;
   readonly onKeepalive: (lsn: bigint) => void;
-  /** Called once, whatever ended the stream; nothing comes after it. */
+  /** Called once, whatever ended a stream that had begun, but for `stop`; nothing comes after it. */
   readonly onEnd: (error: Error) => void;
-  /** Everything up to here is in the journal. */
+  /** Everything up to here is in the journal. All that a status ever confirms. */
   readonly confirmedLsn: () => bigint;
 }
 
@@ -21,6 +21,8 @@ export interface StreamOptions {
   readonly slot: string;
   readonly publications: readonly string[];
   readonly startLsn: bigint;
+  /** `wal_sender_timeout` of the session. */
+  readonly senderTimeoutMs: number;
   readonly clock: Clock;
 }
 
@@ -30,10 +32,10 @@ const { both } = copyStreams as unknown as {
   both(text: string, options: DuplexOptions & { readonly alignOnCopyDataFrame: true }): CopyBoth;
 };
 
-/** The manual advises no default of our own; 10 s lets a stale holder of the slot go soon after its host died. */
-const senderTimeoutMs = 10_000;
 /** How often the timer looks; well below half of the timeout. */
-const tickMs = 1_000;
+const mostTickMs = 1_000;
+/** How long the server may take to let the slot go; in the middle of a large transaction it takes longer, and is cut off. */
+const goodbyeMs = 1_000;
 /** Microseconds between the Unix epoch and PostgreSQL's. */
 const postgresEpochUs = 946_684_800_000_000n;
 
@@ -50,7 +52,10 @@ export class ReplicationStream {
   /** Written by `sendStatus`. */
   #lastSentAtMs = 0;
   #isPaused = false;
+  /** The server streams. Until it does, a failure is thrown by `start` and is not an end. */
+  #hasBegun = false;
   #hasEnded = false;
+  #stopped: Promise<void> | undefined;
 
   constructor(options: StreamOptions, handlers: StreamHandlers) {
     this.#options = options;
@@ -58,7 +63,7 @@ export class ReplicationStream {
     const config = sessionConfig({
       connectionString: options.connectionString,
       applicationName: "ancrage replication",
-      settings: { wal_sender_timeout: `${senderTimeoutMs}ms` },
+      settings: { wal_sender_timeout: `${options.senderTimeoutMs}ms` },
     });
     this.#client = new pg.Client({ ...config, replication: "database" } as pg.ClientConfig);
     this.#client.on("error", (error) => this.#end(error));
@@ -66,25 +71,37 @@ export class ReplicationStream {
 
   /** Resolves when the server has begun to stream. Throws what PostgreSQL answered, with its SQLSTATE. */
   async start(): Promise<void> {
-    const { slot, publications, startLsn, clock } = this.#options;
+    const { slot, publications, startLsn, senderTimeoutMs, clock } = this.#options;
     await this.#client.connect();
-    const names = publications.map((name) => `"${name.replaceAll('"', '""')}"`).join(",");
+    const names = publications.map((name) => pg.escapeIdentifier(name)).join(",");
     // Replication commands are known in upper case only.
-    const command = `START_REPLICATION SLOT "${slot}" LOGICAL ${formatLsn(startLsn)} (proto_version '1', publication_names '${names}', messages 'true')`;
+    const command = `START_REPLICATION SLOT ${pg.escapeIdentifier(slot)} LOGICAL ${formatLsn(startLsn)} (proto_version '1', publication_names ${pg.escapeLiteral(names)}, messages 'true')`;
     const copy = both(command, { alignOnCopyDataFrame: true, readableObjectMode: true, readableHighWaterMark: 256 });
     this.#copy = copy;
-    this.#lastReceivedAtMs = this.#lastSentAtMs = clock.monotonicMs();
+    this.#lastReceivedAtMs = clock.monotonicMs();
     await new Promise<void>((resolve, reject) => {
-      copy.once("error", reject);
-      copy.on("error", (error: Error) => this.#end(error));
-      copy.on("end", () => this.#end(new Error("the server ended the replication stream")));
+      copy.on("error", (error: Error) => {
+        reject(error);
+        this.#end(error);
+      });
+      copy.on("end", () => {
+        const error = new Error("the server ended the replication stream");
+        reject(error);
+        this.#end(error);
+      });
       copy.on("data", (frame: Buffer) => this.#receive(frame));
       this.#client.query(copy);
-      // A status that the server takes means that it streams; until then writes wait for its CopyBothResponse.
-      copy.write(statusFrame(startLsn, clock.nowMs()), (error) => (error == null ? resolve() : reject(error)));
+      // A status that the server takes means that it streams; until then writes wait for its CopyBothResponse. It confirms what is
+      // journaled: the position to start from may be that of a transaction that was only received.
+      this.#writeStatus((error) => {
+        if (error !== null && error !== undefined) return reject(error);
+        this.#hasBegun = true;
+        resolve();
+      });
     });
-    this.#timer = setInterval(() => this.#tick(), tickMs);
+    this.#timer = setInterval(() => this.#tick(), Math.min(mostTickMs, senderTimeoutMs / 10));
     this.#timer.unref();
+    if (this.#hasEnded) clearInterval(this.#timer);
   }
 
   pause(): void {
@@ -101,16 +118,43 @@ export class ReplicationStream {
 
   /** Feedback never waits for the consumer: it also goes out while reading is paused (spiceai #11653). */
   sendStatus(): void {
-    if (this.#hasEnded || this.#copy === undefined) return;
-    this.#lastSentAtMs = this.#options.clock.monotonicMs();
-    this.#copy.write(statusFrame(this.#handlers.confirmedLsn(), this.#options.clock.nowMs()));
+    if (this.#hasBegun && !this.#hasEnded) this.#writeStatus();
   }
 
-  /** Says the last confirmed position and closes. Idempotent. */
-  async stop(): Promise<void> {
-    if (!this.#hasEnded) this.sendStatus();
-    this.#end(new Error("stopped"));
+  /** Says the last confirmed position, lets the slot go and closes. Idempotent. */
+  stop(): Promise<void> {
+    this.#stopped ??= this.#close();
+    return this.#stopped;
+  }
+
+  async #close(): Promise<void> {
+    this.sendStatus();
+    const copy = this.#copy;
+    const isStreaming = this.#hasBegun && !this.#hasEnded;
+    this.#hasEnded = true;
+    clearInterval(this.#timer);
+    if (copy !== undefined && isStreaming) {
+      // Whoever reads the slot next (this process, reloaded) must not find it in use: the server is asked, and waited for.
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, goodbyeMs);
+        const done = (): void => {
+          clearTimeout(timer);
+          resolve();
+        };
+        copy.once("end", done);
+        copy.once("error", done);
+        copy.once("close", done);
+        copy.end();
+        copy.resume();
+      });
+    }
     await this.#client.end().catch(() => undefined);
+  }
+
+  #writeStatus(done?: (error?: Error | null) => void): void {
+    const { clock } = this.#options;
+    this.#lastSentAtMs = clock.monotonicMs();
+    this.#copy?.write(statusFrame(this.#handlers.confirmedLsn(), clock.nowMs()), done);
   }
 
   #receive(frame: Buffer): void {
@@ -126,8 +170,9 @@ export class ReplicationStream {
   }
 
   #tick(): void {
+    const { senderTimeoutMs, clock } = this.#options;
     const { shouldSend, isDead } = computeLiveness({
-      nowMs: this.#options.clock.monotonicMs(),
+      nowMs: clock.monotonicMs(),
       lastReceivedAtMs: this.#lastReceivedAtMs,
       lastSentAtMs: this.#lastSentAtMs,
       senderTimeoutMs,
@@ -143,8 +188,8 @@ export class ReplicationStream {
     clearInterval(this.#timer);
     // A half-open connection would never finish a polite goodbye.
     const { connection } = this.#client as unknown as { connection?: { stream?: { destroy(): void } } };
-    if (error.message !== "stopped") connection?.stream?.destroy();
-    this.#handlers.onEnd(error);
+    connection?.stream?.destroy();
+    if (this.#hasBegun) this.#handlers.onEnd(error);
   }
 }
 
