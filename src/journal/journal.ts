@@ -1,25 +1,26 @@
 import type pg from "pg";
-import { comparePositions, startOfLog, type Position } from "../capture/change.ts";
+import { startOfLog, type Position } from "../capture/change.ts";
 import { AncrageError, sqlStateOf } from "../errors.ts";
 import type { Logger } from "../log.ts";
-import type { AttemptRow, BatchInFlight, DeliveryUpdate, Message, Rejection } from "../message.ts";
+import type { BatchInFlight, DeliveryUpdate, Message, Rejection } from "../message.ts";
+import { pause } from "../pause.ts";
 import {
-  beginBatch,
-  commitBatch,
   deleteOldBatches,
   ensurePartitions,
   raiseEpoch,
+  readEpoch,
   readLastBatch,
   tryLeadershipLock,
   type BatchRow,
 } from "../store/batches.ts";
 import { connectClient } from "../store/database.ts";
-import { insertAttempts, insertDeliveries, insertMessages, insertRejections, updateDeliveries } from "../store/journal-rows.ts";
-import { placeSubscription } from "../store/subscription-starts.ts";
+import { insertMessages, insertRejections } from "../store/journal-rows.ts";
 import type { TestSignal } from "../test-signal.ts";
 import { dayOfMessage, formatDay, rejectionIdOf } from "./id.ts";
 import { BatchRefused, classifyRefusal } from "./refusal.ts";
 import { computeSettled } from "./settled.ts";
+import { splitBatch } from "./split.ts";
+import { writeBatch } from "./write-batch.ts";
 
 /** What is journaled in one transaction. Messages and rejections are in the order of their positions. */
 export interface Batch {
@@ -62,21 +63,26 @@ const standbyPollMs = 500;
 /** Batches below this many are history. */
 const keptBatches = 10_000n;
 
-/** The durable record. One process appends to it at a time, one batch after another. */
+/**
+ * The durable record. One process appends to it at a time, one batch after another.
+ *
+ * Who may is decided by an advisory lock on this session, and made certain by the database: each leader has an epoch, and a batch's
+ * number can be inserted once.
+ */
 export class Journal {
   readonly #options: JournalOptions;
-  /** Undefined while there is no session; it then is made anew by `#session`. */
+  /** The session that holds the lock. Undefined while there is none; the next commit makes it anew. */
   #client: pg.Client | undefined;
   #epoch = 0n;
   /** The number of the last batch that is in. */
   #number = 0n;
   #journaled: Position = startOfLog;
   #endLsn = 0n;
-  /** Journaled batches with deliveries that have no row yet, in order. */
+  /** Journaled batches with deliveries that have no row yet, in order. Filled by `track`; done ones leave when a commit has passed. */
   readonly #inFlight: BatchInFlight[] = [];
   readonly #ensuredDays = new Set<number>();
   #state: JournalState = { kind: "ok" };
-  #isStopped = false;
+  readonly #stopping = new AbortController();
 
   constructor(options: JournalOptions) {
     this.#options = options;
@@ -97,25 +103,25 @@ export class Journal {
   /**
    * Waits until no other process leads, then leads.
    *
-   * @param onStandby called once if another process does
+   * @param onStandby called once if another process does; from then on it outlives restarts of the database
    * @returns where the last one stopped; `"stopped"` if `stop` was called meanwhile
    */
   async lead(onStandby: () => void): Promise<LastBatch | "stopped"> {
-    const { sourceId, processName } = this.#options;
-    this.#client = await this.#connect();
-    for (let turn = 0; !(await tryLeadershipLock(this.#client, sourceId)); turn++) {
-      if (turn === 0) onStandby();
-      await pause(standbyPollMs);
-      if (this.#isStopped) return "stopped";
+    for (let isStandby = false; !this.#isStopped;) {
+      try {
+        this.#client ??= await this.#connect();
+        if (await tryLeadershipLock(this.#client, this.#options.sourceId)) return await this.#takeOver(this.#client);
+        if (!isStandby) onStandby();
+        isStandby = true;
+      } catch (error) {
+        if (this.#isStopped) break;
+        await this.#drop();
+        if (!isStandby) throw error;
+        this.#options.log.warn({ err: error }, "this standby could not ask for the lead; asking again");
+      }
+      await pause(standbyPollMs, this.#stopping.signal);
     }
-    this.#epoch = await raiseEpoch(this.#client, sourceId, processName);
-    const last = await readLastBatch(this.#client, sourceId);
-    if (last !== undefined) {
-      this.#number = last.number;
-      this.#journaled = last.journaled;
-      this.#endLsn = last.endLsn;
-    }
-    return last;
+    return "stopped";
   }
 
   /** The first position of a source that has no batch yet. */
@@ -131,213 +137,218 @@ export class Journal {
   /**
    * Commits a batch, however long the database takes. A row that it refuses becomes a rejection; the rest is taken.
    *
-   * @returns the messages that are in, and those that were refused instead
-   * @throws AncrageError `ANCRAGE_SUPERSEDED`
+   * @returns the messages that are in; the others were refused
+   * @throws AncrageError `ANCRAGE_SUPERSEDED`; `ANCRAGE_JOURNAL_REFUSED` if `stop` was called while the database took nothing
    */
   async commit(batch: Batch): Promise<readonly Message[]> {
+    let refused: BatchRefused;
     try {
       await this.#commitWhole(batch);
       return batch.messages;
     } catch (error) {
       if (!(error instanceof BatchRefused)) throw error;
-      return this.#commitHalves(batch, error);
+      refused = error;
+    }
+    const halves = splitBatch(batch, this);
+    if (halves === undefined) return this.#commitAlone(batch, refused.cause);
+    // Messages of the first half are in before they are handed to delivery: until `track` hears of them the mark must stay before.
+    const waiting = { before: this.#journaled, leastId: leastIdOf(batch.messages) ?? "", open: batch.messages.length };
+    this.track(waiting);
+    try {
+      const taken = await this.commit(halves[0]);
+      return [...taken, ...(await this.commit(halves[1]))];
+    } finally {
+      waiting.open = 0;
     }
   }
 
+  /** Ends the session, and with it the lead. A commit that waits for the database ends with an error. */
   async stop(): Promise<void> {
-    this.#isStopped = true;
-    await this.#client?.end().catch(() => undefined);
-    this.#client = undefined;
+    this.#stopping.abort();
+    await this.#drop();
   }
 
+  get #isStopped(): boolean {
+    return this.#stopping.signal.aborted;
+  }
+
+  // --- one batch ---------------------------------------------------------------------------------------------------------------
+
   async #commitWhole(batch: Batch): Promise<void> {
-    const number = this.#number + 1n;
     // Each first row that this batch writes settles a delivery, in the same transaction.
-    for (const { batch: waiting, from } of batch.updates) if (waiting !== undefined && from === undefined) waiting.open--;
+    const settling = batch.updates.flatMap((update) => (update.batch !== undefined && update.from === undefined ? [update.batch] : []));
+    for (const waiting of settling) waiting.open--;
     const settled = computeSettled(this.#inFlight, this.#journaled, { position: batch.journaled, leastId: leastIdOf(batch.messages) });
     const row: BatchRow = {
       source: this.#options.sourceId,
-      number,
+      number: this.#number + 1n,
       epoch: this.#epoch,
       journaled: batch.journaled,
       settled: settled.position,
       unsettledFrom: settled.unsettledFrom,
       endLsn: batch.endLsn,
     };
-    for (let attempt = 0; ; attempt++) {
-      try {
-        const client = await this.#session(number);
-        if (client === "landed") break;
-        await this.#ensureDays(client, batch);
-        await this.#options.signal?.("journaling", batch);
-        await this.#write(client, row, batch);
-        break;
-      } catch (error) {
-        const refusal = await this.#refused(error);
-        if (refusal === "data") {
-          // What was counted as settled above has no row yet after all.
-          for (const { batch: waiting, from } of batch.updates) if (waiting !== undefined && from === undefined) waiting.open++;
-          throw new BatchRefused(error);
-        }
-        if (refusal === "superseded" && (await this.#landed(number)) !== true) throw superseded();
-        if (refusal === "superseded") break;
-        await pause(retryDelaysMs[Math.min(attempt, retryDelaysMs.length - 1)] ?? 0);
-        if (this.#isStopped) throw superseded();
-      }
-    }
-    if (this.#state.kind === "refusing") this.#options.log.info({ since: this.#state.since }, "the journal takes batches again");
-    this.#state = { kind: "ok" };
-    this.#number = number;
-    this.#journaled = batch.journaled;
-    this.#endLsn = batch.endLsn;
-    if (number % keptBatches === 0n && this.#client !== undefined) {
-      await deleteOldBatches(this.#client, this.#options.sourceId, number - keptBatches);
-    }
-  }
-
-  async #write(client: pg.Client, row: BatchRow, batch: Batch): Promise<void> {
-    await beginBatch(client, row);
-    if (batch.messages.length > 0) await insertMessages(client, batch.messages);
-    if (batch.rejections.length > 0) await insertRejections(client, batch.rejections);
-    const first = batch.updates.filter((update) => update.from === undefined);
-    if (first.length > 0)
-      await insertDeliveries(
-        client,
-        first.map((update) => update.row),
-      );
-    for (const [day, updates] of groupByDay(batch.updates.filter((update) => update.from !== undefined))) {
-      await updateDeliveries(client, `deliveries_${formatDay(day).replaceAll("-", "")}`, updates);
-    }
-    const attempts = batch.updates.flatMap((update): readonly AttemptRow[] => (update.attempt === undefined ? [] : [update.attempt]));
-    if (attempts.length > 0) await insertAttempts(client, attempts);
-    for (const start of batch.starts) await placeSubscription(client, start);
-    await commitBatch(client);
-  }
-
-  /** A session that leads. After a lost one: whether its last commit had landed all the same. */
-  async #session(number: bigint): Promise<pg.Client | "landed"> {
-    if (this.#client !== undefined) return this.#client;
-    const client = await this.#connect();
     try {
-      if (!(await tryLeadershipLock(client, this.#options.sourceId))) {
-        // The server may not have noticed yet that the old session is gone; if somebody else leads, the epoch tells.
-        const last = await readLastBatch(client, this.#options.sourceId);
-        if (last !== undefined && last.epoch > this.#epoch) throw superseded();
-        throw new Error("the journal's lock is still held by a session of before");
-      }
+      await this.#append(row, batch);
     } catch (error) {
-      await client.end().catch(() => undefined);
+      // They have no row after all.
+      for (const waiting of settling) waiting.open++;
       throw error;
     }
-    this.#client = client;
-    return (await this.#landed(number)) === true ? "landed" : client;
+    while (this.#inFlight[0]?.open === 0) this.#inFlight.shift();
+    if (this.#state.kind === "refusing") this.#options.log.info({ since: this.#state.since }, "the journal takes batches again");
+    this.#state = { kind: "ok" };
+    this.#number = row.number;
+    this.#journaled = batch.journaled;
+    this.#endLsn = batch.endLsn;
+    await this.#forgetOld();
   }
 
-  /** Whether this number is in, and ours: a commit whose answer was lost. */
-  async #landed(number: bigint): Promise<boolean> {
-    if (this.#client === undefined) return false;
-    const last = await readLastBatch(this.#client, this.#options.sourceId);
-    if (last === undefined || last.number < number) return false;
-    if (last.epoch !== this.#epoch) throw superseded();
-    return last.number === number;
+  /** @throws BatchRefused where a row is at fault; AncrageError `ANCRAGE_SUPERSEDED` */
+  async #append(row: BatchRow, batch: Batch): Promise<void> {
+    for (let attempt = 0; ; attempt++) {
+      if (this.#isStopped) throw stoppedWhileRefusing(this.#state);
+      try {
+        this.#client ??= await this.#reconnect();
+        // After a lost session: the commit may have landed, and only its answer not.
+        if (attempt > 0 && (await this.#isIn(this.#client, row.number))) return;
+        await this.#ensureDays(this.#client, batch);
+        await this.#options.signal?.("journaling", batch);
+        await writeBatch(this.#client, row, batch);
+        return;
+      } catch (error) {
+        await this.#afterRefusal(error);
+        await pause(retryDelaysMs[Math.min(attempt, retryDelaysMs.length - 1)] ?? 0, this.#stopping.signal);
+      }
+    }
   }
 
-  async #refused(error: unknown): Promise<ReturnType<typeof classifyRefusal>> {
-    if (error instanceof AncrageError && error.code === "ANCRAGE_SUPERSEDED") throw error;
-    const refusal = classifyRefusal(error);
-    const client = this.#client;
-    if (sqlStateOf(error) === undefined || !(await isUsable(client))) {
-      this.#client = undefined;
-      await client?.end().catch(() => undefined);
-    }
-    if (refusal === "unable") {
-      const because = error instanceof Error ? error.message : String(error);
-      if (this.#state.kind === "ok") {
-        this.#state = { kind: "refusing", since: new Date(), because };
-        this.#options.log.error(
-          { because, sqlState: sqlStateOf(error) },
-          "the journal refuses batches: nothing is read or sent until it takes them",
-        );
-      } else this.#state = { ...this.#state, because };
-    }
-    return refusal;
+  /** Returns where the database is waited for; throws what no waiting mends. */
+  async #afterRefusal(thrown: unknown): Promise<void> {
+    if (thrown instanceof AncrageError && thrown.code === "ANCRAGE_SUPERSEDED") throw thrown;
+    // It may be for want of a partition that was dropped since.
+    this.#ensuredDays.clear();
+    if (sqlStateOf(thrown) === undefined || !(await isUsable(this.#client))) await this.#drop();
+    const refusal = classifyRefusal(thrown);
+    if (refusal === "superseded") throw superseded();
+    if (refusal === "data") throw new BatchRefused(thrown);
+    const because = thrown instanceof Error ? thrown.message : String(thrown);
+    if (this.#state.kind === "ok") {
+      this.#state = { kind: "refusing", since: new Date(), because };
+      this.#options.log.error(
+        { err: thrown, sqlState: sqlStateOf(thrown) },
+        "the journal refuses batches: nothing is read or sent until it takes them",
+      );
+    } else this.#state = { ...this.#state, because };
   }
 
-  /**
-   * Halves a refused batch until the row stands alone, which becomes a rejection.
-   *
-   * Cuts are between changes: two messages of one change share their position, and a start after a crash skips by position.
-   */
-  async #commitHalves(batch: Batch, refused: BatchRefused): Promise<readonly Message[]> {
-    const position = { journaled: this.#journaled, endLsn: this.#endLsn };
-    if (batch.updates.length > 0 && batch.messages.length + batch.rejections.length + batch.starts.length > 0) {
-      await this.commit({ ...batch, ...position, messages: [], rejections: [], starts: [] });
-      return this.commit({ ...batch, updates: [] });
-    }
-    if (batch.updates.length > 1) {
-      const middle = batch.updates.length >> 1;
-      await this.commit({ ...batch, ...position, updates: batch.updates.slice(0, middle) });
-      return this.commit({ ...batch, updates: batch.updates.slice(middle) });
-    }
-    const groups = groupByPosition(batch.messages);
-    if (groups.length > 1) {
-      const middle = groups.length >> 1;
-      const [left, right] = [groups.slice(0, middle).flat(), groups.slice(middle).flat()];
-      const cut = left.at(-1)?.position ?? batch.journaled;
-      const isLeft = (rejection: Rejection): boolean => !isAfter(rejection.position, cut);
-      const taken = await this.commit({
-        ...batch,
-        messages: left,
-        rejections: batch.rejections.filter(isLeft),
-        starts: [],
-        journaled: cut,
-        endLsn: this.#endLsn,
-      });
-      return [...taken, ...(await this.commit({ ...batch, messages: right, rejections: batch.rejections.filter((one) => !isLeft(one)) }))];
-    }
-    if (batch.messages.length === 0) {
-      // Nothing of it can be given up: an outcome is repeated after a restart, a rejection's words are ours to shorten.
-      this.#options.log.error({ because: refused.message, batch }, "the journal refused an outcome or a rejection; it is left out");
-      await this.#commitWhole({ ...batch, rejections: [], updates: [] });
+  /** What cannot be split: a single outcome, or the messages and rejections of one change. */
+  async #commitAlone(batch: Batch, cause: unknown): Promise<readonly Message[]> {
+    const [update] = batch.updates;
+    if (update !== undefined) {
+      this.#leaveOut(update, cause);
+      await this.#commitWhole({ ...batch, updates: [] });
       return [];
     }
-    return this.#commitAlone(batch, refused);
-  }
-
-  /** The messages of one change: those that PostgreSQL refuses become rejections, the others are taken. */
-  async #commitAlone(batch: Batch, refused: BatchRefused): Promise<readonly Message[]> {
     const messages: Message[] = [];
-    const rejections = [...batch.rejections];
+    const rejections: Rejection[] = [];
+    const isOnly = batch.messages.length + batch.rejections.length === 1;
     for (const message of batch.messages) {
-      const error = batch.messages.length === 1 ? refused : await this.#tryMessage(message);
+      const error = isOnly ? cause : await this.#try((client) => insertMessages(client, [message]));
       if (error === undefined) messages.push(message);
       else rejections.push(rejectionOf(message, error));
     }
-    await this.#commitWhole({ ...batch, messages, rejections });
-    return messages;
+    for (const rejection of batch.rejections) {
+      const error = isOnly ? cause : await this.#try((client) => insertRejections(client, [rejection]));
+      if (error === undefined) rejections.push(rejection);
+      else this.#options.log.error({ err: error, rejection }, "the journal refused a rejection; it is left out");
+    }
+    try {
+      await this.#commitWhole({ ...batch, messages, rejections });
+      return messages;
+    } catch (error) {
+      if (!(error instanceof BatchRefused)) throw error;
+      // Each can be stored and not all of them, or it is the rejection that stands for a message.
+      this.#options.log.error({ err: error.cause, batch }, "the journal refused messages of one change; they are left out");
+      await this.#commitWhole({ ...batch, messages: [], rejections: [] });
+      return [];
+    }
   }
 
-  async #tryMessage(message: Message): Promise<unknown> {
+  /** An outcome that cannot be stored. Where its row is there already nothing is missing; else it is repeated after a restart. */
+  #leaveOut(update: DeliveryUpdate, cause: unknown): void {
+    this.#options.log.error({ err: cause, update }, "the journal refused an outcome; it is left out");
+    const isThere = update.from === undefined && sqlStateOf(cause) === "23505";
+    if (isThere && update.batch !== undefined) update.batch.open--;
+  }
+
+  /** @returns why a row cannot be stored; undefined where it can, or where it cannot be told now */
+  async #try(insert: (client: pg.Client) => Promise<void>): Promise<unknown> {
     const client = this.#client;
     if (client === undefined) return undefined;
     try {
       await client.query("begin");
-      await insertMessages(client, [message]);
+      await insert(client);
       return undefined;
     } catch (error) {
-      return error;
+      return classifyRefusal(error) === "data" ? error : undefined;
     } finally {
       await client.query("rollback").catch(() => undefined);
     }
   }
 
-  async #ensureDays(client: pg.Client, batch: Batch): Promise<void> {
-    const days = new Set([...batch.messages, ...batch.rejections].map(({ id }) => dayOfMessage(id)));
+  async #ensureDays(client: pg.Client, { messages, rejections, updates }: Batch): Promise<void> {
+    const ids = [...messages, ...rejections].map(({ id }) => id);
+    const days = new Set([...ids, ...updates.map(({ row }) => row.messageId)].map(dayOfMessage));
     for (const day of days) {
       if (this.#ensuredDays.has(day)) continue;
       await ensurePartitions(client, formatDay(day));
       this.#ensuredDays.add(day);
     }
+  }
+
+  async #forgetOld(): Promise<void> {
+    if (this.#number % keptBatches !== 0n || this.#client === undefined) return;
+    try {
+      await deleteOldBatches(this.#client, this.#options.sourceId, this.#number - keptBatches);
+    } catch (error) {
+      // The batch is in; the next ten thousand bring another chance.
+      this.#options.log.warn({ err: error }, "could not delete old batches");
+    }
+  }
+
+  // --- the session -------------------------------------------------------------------------------------------------------------
+
+  async #takeOver(client: pg.Client): Promise<LastBatch> {
+    const { sourceId, processName } = this.#options;
+    this.#epoch = await raiseEpoch(client, sourceId, processName);
+    const last = await readLastBatch(client, sourceId);
+    if (last !== undefined) {
+      this.#number = last.number;
+      this.#journaled = last.journaled;
+      this.#endLsn = last.endLsn;
+    }
+    return last;
+  }
+
+  /** A new session for the lead that the old one had, unless somebody took it meanwhile. */
+  async #reconnect(): Promise<pg.Client> {
+    const client = await this.#connect();
+    try {
+      const isLocked = await tryLeadershipLock(client, this.#options.sourceId);
+      if ((await readEpoch(client, this.#options.sourceId)) !== this.#epoch) throw superseded();
+      // The server has not noticed yet that the old session is gone; while that lives, its last commit may still land.
+      if (!isLocked) throw new Error("the journal's lock is still held by the session of before");
+      return client;
+    } catch (error) {
+      await client.end().catch(() => undefined);
+      throw error;
+    }
+  }
+
+  async #isIn(client: pg.Client, number: bigint): Promise<boolean> {
+    const last = await readLastBatch(client, this.#options.sourceId);
+    return last !== undefined && last.number === number && last.epoch === this.#epoch;
   }
 
   async #connect(): Promise<pg.Client> {
@@ -357,13 +368,28 @@ export class Journal {
     client.on("error", () => {
       if (this.#client === client) this.#client = undefined;
     });
-    return client;
+    if (!this.#isStopped) return client;
+    await client.end();
+    throw stoppedWhileRefusing(this.#state);
+  }
+
+  async #drop(): Promise<void> {
+    const client = this.#client;
+    this.#client = undefined;
+    await client?.end().catch(() => undefined);
   }
 }
 
 function superseded(): AncrageError {
   return new AncrageError("ANCRAGE_SUPERSEDED", "another process appends to the journal now; this one has stopped capturing and sending.", {
     hint: "Nothing is lost: the other one goes on from the last batch. Restart this process to make it a standby.",
+  });
+}
+
+function stoppedWhileRefusing(state: JournalState): AncrageError {
+  const because = state.kind === "refusing" ? ` since ${state.since.toISOString()}: ${state.because}` : ".";
+  return new AncrageError("ANCRAGE_JOURNAL_REFUSED", `stopped while a batch waited for the journal, which takes none${because}`, {
+    hint: "Nothing is lost: what was not journaled is read again, and outcomes that were not are repeated.",
   });
 }
 
@@ -381,8 +407,7 @@ function rejectionOf(message: Message, error: unknown): Rejection {
     id: rejectionIdOf(message.id),
     project: message.project,
     event: message.event,
-    // The key itself may be what was refused.
-    key: message.key.replaceAll("\0", "\uFFFD"),
+    key: message.key,
     position: message.position,
     committedAtUs: message.committedAtUs,
     reason: "journal-refused",
@@ -391,26 +416,8 @@ function rejectionOf(message: Message, error: unknown): Rejection {
   };
 }
 
-function groupByPosition(messages: readonly Message[]): readonly (readonly Message[])[] {
-  const groups: Message[][] = [];
-  for (const message of messages) {
-    const last = groups.at(-1);
-    if (last?.[0] !== undefined && !isAfter(message.position, last[0].position)) last.push(message);
-    else groups.push([message]);
-  }
-  return groups;
-}
-
-const isAfter = (a: Position, b: Position): boolean => comparePositions(a, b) > 0;
-
-function groupByDay(updates: readonly DeliveryUpdate[]): ReadonlyMap<number, readonly DeliveryUpdate[]> {
-  return Map.groupBy(updates, ({ row }) => dayOfMessage(row.messageId));
-}
-
 function leastIdOf(messages: readonly Message[]): string | undefined {
   let least: string | undefined;
   for (const { id } of messages) if (least === undefined || id < least) least = id;
   return least;
 }
-
-const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));

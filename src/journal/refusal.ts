@@ -13,12 +13,17 @@ export type Refusal = "superseded" | "data" | "unable";
 export function classifyRefusal(error: unknown): Refusal {
   const state = sqlStateOf(error);
   if (state === undefined) return "unable";
-  if (state === "23505" && constraintOf(error) === "batches_pkey") return "superseded";
+  const constraint = constraintOf(error);
+  if (state === "23505" && constraint === "batches_pkey") return "superseded";
+  // No constraint was checked: there is no partition for the row, and the next attempt makes it.
+  if (state === "23514" && constraint === undefined) return "unable";
   return state.startsWith("22") || state.startsWith("23") ? "data" : "unable";
 }
 
 function constraintOf(error: unknown): string | undefined {
-  return typeof error === "object" && error !== null && "constraint" in error ? String(error.constraint) : undefined;
+  return typeof error === "object" && error !== null && "constraint" in error && typeof error.constraint === "string"
+    ? error.constraint
+    : undefined;
 }
 
 /** A batch that was refused for its data. The journal halves it until the row stands alone. */

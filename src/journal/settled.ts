@@ -9,19 +9,23 @@ export interface Settled {
 }
 
 /**
- * @param inFlight the journaled batches in their order; those that are done at the head are removed
+ * @param inFlight the journaled batches in their order; those with nothing open count as if they were not there
  * @param last the position that was journaled last
  * @param next the position and the least message id of the batch that is being written: it has not been fanned out yet
  */
 export function computeSettled(
-  inFlight: BatchInFlight[],
+  inFlight: readonly BatchInFlight[],
   last: Position,
   next: { readonly position: Position; readonly leastId: string | undefined },
 ): Settled {
-  while (inFlight[0]?.open === 0) inFlight.shift();
   let least = next.leastId;
-  for (const batch of inFlight) if (batch.open > 0 && (least === undefined || batch.leastId < least)) least = batch.leastId;
-  const head = inFlight[0];
+  let head: BatchInFlight | undefined;
+  for (const batch of inFlight) {
+    if (batch.open === 0) continue;
+    head ??= batch;
+    // Commit times go backwards, and ids with them: the head's is not always the least.
+    if (least === undefined || batch.leastId < least) least = batch.leastId;
+  }
   if (head !== undefined) return { position: head.before, unsettledFrom: least };
   return { position: next.leastId === undefined ? next.position : last, unsettledFrom: least };
 }

@@ -99,6 +99,12 @@ export async function raiseEpoch(db: Queryable, source: string, process: string)
   return BigInt(rows[0]?.epoch ?? 0);
 }
 
+/** That of the present leader; 0 before the first. */
+export async function readEpoch(db: Queryable, source: string): Promise<bigint> {
+  const { rows } = await db.query<{ epoch: string }>(`select epoch::text from ancrage.leaders where source = $1`, [source]);
+  return BigInt(rows[0]?.epoch ?? 0);
+}
+
 /** @param day `2026-11-24` */
 export async function ensurePartitions(db: Queryable, day: string): Promise<void> {
   await db.query(`select ancrage.ensure_partitions($1::date)`, [day]);

@@ -1,4 +1,4 @@
-import type pg from "pg";
+import pg from "pg";
 import type { AttemptRow, DeliveryRow, DeliveryUpdate, Message, Rejection } from "../message.ts";
 import { copyInto, createCopyRows } from "./copy.ts";
 
@@ -27,9 +27,10 @@ export async function insertRejections(client: pg.ClientBase, rejections: readon
   for (const rejection of rejections) {
     rows.beginRow(11);
     rows.text(rejection.id);
-    rows.text(rejection.project);
-    rows.text(rejection.event);
-    rows.text(rejection.key);
+    // It may be for a NUL in one of them that the message was refused.
+    rows.text(withoutNul(rejection.project));
+    rows.text(withoutNul(rejection.event));
+    rows.text(withoutNul(rejection.key));
     rows.lsn(rejection.position.commitLsn);
     rows.lsn(rejection.position.changeLsn);
     rows.int4(rejection.position.ordinal);
@@ -41,6 +42,8 @@ export async function insertRejections(client: pg.ClientBase, rejections: readon
   const columns = ["id", "project", "event", "key", "commit_lsn", "change_lsn", "ordinal", "committed_at", "reason", "error", "occurrence"];
   await copyInto(client, "ancrage.rejections", columns, rows);
 }
+
+const withoutNul = (text: string): string => text.replaceAll("\0", "\uFFFD");
 
 /** The first row of deliveries: most are delivered already, and cost this one row and no update. */
 export async function insertDeliveries(client: pg.ClientBase, deliveries: readonly DeliveryRow[]): Promise<void> {
@@ -80,10 +83,13 @@ const deliveryColumns = [
   "updated_at",
 ];
 
-export async function insertAttempts(client: pg.ClientBase, attempts: readonly AttemptRow[]): Promise<void> {
+/** A late one is the outcome of an attempt that the delivery had not waited for: it was canceled, say, or resent by hand. */
+export type WrittenAttempt = AttemptRow & { readonly isLate: boolean };
+
+export async function insertAttempts(client: pg.ClientBase, attempts: readonly WrittenAttempt[]): Promise<void> {
   const rows = createCopyRows();
   for (const attempt of attempts) {
-    rows.beginRow(9);
+    rows.beginRow(10);
     rows.text(attempt.messageId);
     rows.text(attempt.subscriptionId);
     rows.int4(attempt.round);
@@ -93,36 +99,28 @@ export async function insertAttempts(client: pg.ClientBase, attempts: readonly A
     else rows.int4(attempt.status);
     rows.text(attempt.reason);
     rows.int4(attempt.durationMs);
+    rows.boolean(attempt.isLate);
     if (attempt.response === undefined) rows.empty();
     else rows.bytes(attempt.response);
   }
-  const columns = ["message_id", "subscription_id", "round", "number", "at", "status", "reason", "duration_ms", "response"];
+  const columns = ["message_id", "subscription_id", "round", "number", "at", "status", "reason", "duration_ms", "is_late", "response"];
   await copyInto(client, "ancrage.attempts", columns, rows);
 }
 
 /**
- * Later outcomes, written only where the row still has the state and attempts that the attempt began from.
+ * Later outcomes, written only where the row still has the round, state and attempts that the attempt began from.
  *
- * @param partition the deliveries' partition of one day, such as `deliveries_20261124`: joined through the parent, the statement
- *   would scan the partitions of every day
+ * @param day that of their messages, `2026-11-24`: the partition is named, since joined through the parent the statement would scan the
+ *   partitions of every day
  * @returns what was written, as `message subscription`; the rest came late
  */
 export async function updateDeliveries(
   client: pg.ClientBase,
-  partition: string,
-  updates: readonly DeliveryUpdate[],
+  day: string,
+  updates: readonly Pick<DeliveryUpdate, "row" | "from">[],
 ): Promise<ReadonlySet<string>> {
   const { rows } = await client.query<{ id: string }>({
-    text: `update ancrage.${partition} as d
-     set state = o.state, round = o.round, attempts = o.attempts, next_attempt_at = o.next_attempt_at, last_status = o.last_status,
-       last_reason = o.last_reason, duration_ms = o.duration_ms, updated_at = o.updated_at
-     from unnest($1::text[], $2::text[], $3::ancrage.delivery_state[], $4::integer[], $5::ancrage.delivery_state[], $6::integer[],
-       $7::integer[], $8::timestamptz[], $9::integer[], $10::text[], $11::integer[], $12::timestamptz[])
-       as o (message_id, subscription_id, from_state, from_attempts, state, round, attempts, next_attempt_at, last_status, last_reason,
-         duration_ms, updated_at)
-     where d.message_id = o.message_id and d.subscription_id = o.subscription_id and d.state = o.from_state
-       and d.attempts = o.from_attempts
-     returning d.message_id || ' ' || d.subscription_id as id`,
+    text: updateDeliveriesStatement(day),
     values: [
       updates.map(({ row }) => row.messageId),
       updates.map(({ row }) => row.subscriptionId),
@@ -139,6 +137,19 @@ export async function updateDeliveries(
     ],
   });
   return new Set(rows.map((row) => row.id));
+}
+
+export function updateDeliveriesStatement(day: string): string {
+  return `update ancrage.${pg.escapeIdentifier(`deliveries_${day.replaceAll("-", "")}`)} as d
+     set state = o.state, attempts = o.attempts, next_attempt_at = o.next_attempt_at, last_status = o.last_status,
+       last_reason = o.last_reason, duration_ms = o.duration_ms, updated_at = o.updated_at
+     from unnest($1::text[], $2::text[], $3::ancrage.delivery_state[], $4::integer[], $5::ancrage.delivery_state[], $6::integer[],
+       $7::integer[], $8::timestamptz[], $9::integer[], $10::text[], $11::integer[], $12::timestamptz[])
+       as o (message_id, subscription_id, from_state, from_attempts, state, round, attempts, next_attempt_at, last_status, last_reason,
+         duration_ms, updated_at)
+     where d.message_id = o.message_id and d.subscription_id = o.subscription_id and d.round = o.round and d.state = o.from_state
+       and d.attempts = o.from_attempts
+     returning d.message_id || ' ' || d.subscription_id as id`;
 }
 
 const toUs = (ms: number): bigint => BigInt(Math.round(ms * 1000));

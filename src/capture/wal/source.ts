@@ -2,6 +2,7 @@ import type { Clock } from "../../clock.ts";
 import { AncrageError, sqlStateOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { formatLsn } from "../../lsn.ts";
+import { pause } from "../../pause.ts";
 import type { TableInfo } from "../../store/tables.ts";
 import type { ValueTypes } from "../../store/types.ts";
 import {
@@ -105,7 +106,7 @@ export class WalSource implements ChangeSource {
         const isBusy = error instanceof AncrageError && error.code === "ANCRAGE_SLOT_BUSY";
         if (!isBusy || clock.monotonicMs() >= deadlineMs || this.#isStopped) throw error;
         if (attempt === 0) log.warn({ err: error }, "the replication slot is in use; waiting for the session of before to end");
-        await this.#pause(delayOf(reconnectDelaysMs, attempt));
+        await pause(delayOf(reconnectDelaysMs, attempt), this.#stopping.signal);
       }
     }
   }
@@ -193,7 +194,7 @@ export class WalSource implements ChangeSource {
     this.#relations.clear();
     log.warn({ error: error.message }, "the replication stream ended; connecting again");
     for (;;) {
-      await this.#pause(delayOf(reconnectDelaysMs, this.#vainConnections++));
+      await pause(delayOf(reconnectDelaysMs, this.#vainConnections++), this.#stopping.signal);
       if (this.#isStopped) return;
       try {
         await this.#connect();
@@ -204,21 +205,6 @@ export class WalSource implements ChangeSource {
         log.warn({ err: failure }, "could not connect the replication stream");
       }
     }
-  }
-
-  /** Waits; ends at once when it is stopped. */
-  #pause(ms: number): Promise<void> {
-    const { signal } = this.#stopping;
-    return new Promise((resolve) => {
-      if (signal.aborted) return resolve();
-      const done = (): void => {
-        clearTimeout(timer);
-        signal.removeEventListener("abort", done);
-        resolve();
-      };
-      const timer = setTimeout(done, ms);
-      signal.addEventListener("abort", done);
-    });
   }
 
   /** Reads no more: what came after could not be told apart from what was lost. */
