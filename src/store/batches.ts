@@ -41,6 +41,7 @@ export async function commitBatch(client: pg.ClientBase): Promise<void> {
   if (command !== "COMMIT") throw new Error(`the journal's commit was answered with ${command}`);
 }
 
+// `order by number` would name the text that is selected, and "9" comes after "10".
 export async function readLastBatch(db: Queryable, source: string): Promise<BatchRow | undefined> {
   const { rows } = await db.query<{
     number: string;
@@ -56,7 +57,7 @@ export async function readLastBatch(db: Queryable, source: string): Promise<Batc
   }>(
     `select number::text, epoch::text, journaled_commit_lsn::text, journaled_change_lsn::text, journaled_ordinal,
        settled_commit_lsn::text, settled_change_lsn::text, settled_ordinal, unsettled_from, end_lsn::text
-     from ancrage.batches where source = $1 order by number desc limit 1`,
+     from ancrage.batches b where source = $1 order by b.number desc limit 1`,
     [source],
   );
   const [row] = rows;
