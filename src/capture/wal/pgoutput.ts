@@ -65,19 +65,14 @@ export function decode(bytes: Buffer): PgOutputMessage {
 function decodeMessage(bytes: Buffer): PgOutputMessage {
   switch (bytes.readUInt8(0)) {
     case 0x49: // I
+      if (bytes.readUInt8(5) !== 0x4e) throw unknownPart(bytes, 5);
       return { kind: "insert", relationOid: bytes.readUInt32BE(1), newTuple: readTuple(bytes, 6).tuple };
     case 0x55: // U
       return decodeUpdate(bytes);
     case 0x44: {
       // D
-      const { tuple } = readTuple(bytes, 6);
-      const isFull = bytes[5] === 0x4f;
-      return {
-        kind: "delete",
-        relationOid: bytes.readUInt32BE(1),
-        oldKey: isFull ? undefined : tuple,
-        oldTuple: isFull ? tuple : undefined,
-      };
+      const { oldKey, oldTuple } = readOld(bytes);
+      return { kind: "delete", relationOid: bytes.readUInt32BE(1), oldKey, oldTuple };
     }
     case 0x42: // B
       return {
@@ -133,13 +128,25 @@ function decodeMessage(bytes: Buffer): PgOutputMessage {
 
 function decodeUpdate(bytes: Buffer): PgOutputMessage {
   const relationOid = bytes.readUInt32BE(1);
-  const tag = bytes[5];
-  if (tag === 0x4e) return { kind: "update", relationOid, oldKey: undefined, oldTuple: undefined, newTuple: readTuple(bytes, 6).tuple };
-  const old = readTuple(bytes, 6);
-  const newTuple = readTuple(bytes, old.next + 1).tuple;
-  return tag === 0x4f
-    ? { kind: "update", relationOid, oldKey: undefined, oldTuple: old.tuple, newTuple }
-    : { kind: "update", relationOid, oldKey: old.tuple, oldTuple: undefined, newTuple };
+  const isBare = bytes[5] === 0x4e;
+  const { oldKey, oldTuple, next } = isBare ? { oldKey: undefined, oldTuple: undefined, next: 5 } : readOld(bytes);
+  if (bytes.readUInt8(next) !== 0x4e) throw unknownPart(bytes, next);
+  return { kind: "update", relationOid, oldKey, oldTuple, newTuple: readTuple(bytes, next + 1).tuple };
+}
+
+/** What an update or a delete carries of the old row: 'K', its key, or 'O', all of it. */
+function readOld(bytes: Buffer): { readonly oldKey: Tuple | undefined; readonly oldTuple: Tuple | undefined; readonly next: number } {
+  const tag = bytes.readUInt8(5);
+  if (tag !== 0x4b && tag !== 0x4f) throw unknownPart(bytes, 5);
+  const { tuple, next } = readTuple(bytes, 6);
+  return tag === 0x4f ? { oldKey: undefined, oldTuple: tuple, next } : { oldKey: tuple, oldTuple: undefined, next };
+}
+
+function unknownPart(bytes: Buffer, at: number): AncrageError {
+  return new AncrageError(
+    "ANCRAGE_PROTOCOL",
+    `a change of ${bytes.length} bytes has the unknown part ${bytes[at]} at ${at}; expected N, K or O.`,
+  );
 }
 
 function decodeRelation(bytes: Buffer): RelationMessage {
