@@ -22,6 +22,8 @@ export interface Environment {
   postgresCpuUs(): Promise<number | undefined>;
   /** Resolves when the journal has an outcome for so many deliveries. */
   journaled(deliveries: number): Promise<void>;
+  /** Waits, but not for ever: a system that has stopped would hang the bench without a word. */
+  inTime<Result>(work: Promise<Result>): Promise<Result>;
   remove(): Promise<void>;
 }
 
@@ -38,6 +40,8 @@ export interface Settings {
 
 const databaseName = "bench";
 const journalPollMs = 20;
+/** Twenty times what a round takes here. */
+const roundMs = 60_000;
 
 /** @throws Error where PostgreSQL does not wait for the disk: such figures would be of a system that loses messages */
 export async function startEnvironment(): Promise<Environment> {
@@ -79,6 +83,7 @@ export async function startEnvironment(): Promise<Environment> {
       async journaled(deliveries) {
         while ((await countDelivered(journal)) < deliveries) await new Promise((resolve) => setTimeout(resolve, journalPollMs));
       },
+      inTime,
       async remove() {
         await writer.call("end");
         await system.call("stop");
@@ -88,6 +93,21 @@ export async function startEnvironment(): Promise<Environment> {
   } catch (error) {
     await remove();
     throw error;
+  }
+}
+
+async function inTime<Result>(work: Promise<Result>): Promise<Result> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_resolve, reject) => {
+    timer = setTimeout(
+      () => reject(new Error(`deliveries were still missing after ${roundMs / 1000} s: see what Ancrage logged above, and run it again.`)),
+      roundMs,
+    );
+  });
+  try {
+    return await Promise.race([work, late]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

@@ -27,7 +27,7 @@ export async function measureLatency(env: Environment, { perS, seconds }: Latenc
     await env.receiver.call("reset");
     const arrived = env.receiver.call("until", rows);
     const commits = await env.writer.call("writePaced", { rows, perS });
-    await arrived;
+    await env.inTime(arrived);
     const arrivals = await env.receiver.call("arrivals");
     const delaysMs = commits.map(({ number, sentAtMs }) => {
       const atMs = arrivals.get(number);

@@ -80,10 +80,10 @@ export async function runSystem(env: Environment, deliveries: number, shape: "bu
   const startedAtMs = await writer.call(shape === "bulk" ? "writeBulk" : "writeSmall", deliveries);
   // What PostgreSQL did for the application's own rows is not counted, where it was done before.
   if (shape === "bulk") postgresCpuUs = await env.postgresCpuUs();
-  const { lastAtMs } = await arrived;
+  const { lastAtMs } = await env.inTime(arrived);
   const total = (journaledBefore.get(env) ?? 0) + deliveries;
   journaledBefore.set(env, total);
-  await env.journaled(total);
+  await env.inTime(env.journaled(total));
   const postgresEndUs = await env.postgresCpuUs();
   const cpuUs = (await system.call("cpuUs")) - systemCpuUs;
   const { count, bodyBytes } = await receiver.call("until", 0);
