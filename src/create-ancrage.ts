@@ -5,23 +5,15 @@ import { Engine } from "./engine.ts";
 import { AncrageError } from "./errors.ts";
 import { buildCatalogue, type Catalogue } from "./event/catalogue.ts";
 import { discover } from "./event/discover.ts";
-import { explain } from "./explain.ts";
-import { formatMessage } from "./format.ts";
 import { createApp } from "./http/app.ts";
-import type { Services, Triggered, TriggerOptions } from "./http/services.ts";
 import { createLogger, type Logger } from "./log.ts";
-import { readOptions, requireOptions, type AncrageOptions, type CheckedOptions } from "./options.ts";
+import { readOptions, requireOptions, type AncrageOptions } from "./options.ts";
 import type { PayloadDeps } from "./payload/build.ts";
 import { createRecordReaders } from "./payload/record-readers.ts";
-import { readSamples } from "./payload/sample.ts";
 import { createSqlReader } from "./payload/sql.ts";
-import { readStatus } from "./status.ts";
+import { createServices } from "./services.ts";
 import { createPool } from "./store/database.ts";
-import { readNewestMessages } from "./store/newest-messages.ts";
-import { readNewest } from "./store/read.ts";
-import { listSubscriptions } from "./store/subscriptions.ts";
 import { readTables } from "./store/tables.ts";
-import { emitTrigger } from "./store/triggers.ts";
 import { readTypes, type ValueTypes } from "./store/types.ts";
 import { parseSecretKey } from "./subscription/secret.ts";
 import { createSubscriptionService, type SubscriptionService } from "./subscription/subscription.ts";
@@ -141,7 +133,7 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
         url: { allowHttp: options.allowHttp },
         onChanged: (row) => engine.subscriptionChanged(row),
       });
-      const services = createServices({ options, token, log, waiting, api, reads, catalogue, types, payload, engine, subscriptions });
+      const services = createServices({ options, token, log, clock, waiting, api, catalogue, types, payload, engine, subscriptions });
       return { api, reads, engine, subscriptions, fetch: createApp(services).fetch };
     } catch (error) {
       await Promise.all([api.end(), reads.end()]);
@@ -195,98 +187,4 @@ interface Parts {
   readonly engine: Engine;
   readonly subscriptions: SubscriptionService;
   readonly fetch: (request: Request) => Promise<Response>;
-}
-
-interface ServiceParts extends Omit<Parts, "fetch"> {
-  readonly options: CheckedOptions;
-  readonly token: string;
-  readonly log: Logger;
-  readonly waiting: Map<string, (came: TriggerCame) => void>;
-  readonly catalogue: Catalogue;
-  readonly types: ValueTypes;
-  readonly payload: PayloadDeps;
-}
-
-/** What the routes are handed. */
-function createServices(parts: ServiceParts): Services {
-  const { api, reads, catalogue, types, payload, engine, log } = parts;
-  const eventOf = (name: string): NonNullable<ReturnType<Catalogue["events"]["get"]>> => {
-    const event = catalogue.events.get(name);
-    if (event === undefined) throw new AncrageError("ANCRAGE_TRIGGER_UNKNOWN_EVENT", `no file defines the event "${name}".`);
-    return event;
-  };
-  return {
-    db: api,
-    subscriptions: parts.subscriptions,
-    catalogue: () => catalogue,
-    publicUrl: parts.options.publicUrl,
-    operatorToken: parts.token,
-    logError: (error, context) => log.error({ err: error, ...context }, "the API answered with an error of ours"),
-    status: () => readStatus(engine, catalogue),
-    async samples(name, { limit, project, format }) {
-      const { samples } = await readSamples(
-        eventOf(name),
-        { limit, project },
-        {
-          ...payload,
-          newestRecords: (table, page) => readNewest(reads, table, { types, ...page }),
-          newestMessages: (event, of, count) => readNewestMessages(api, event, of, count),
-        },
-      );
-      // What a delivery's body holds, of a message that has not happened: its id and time are those of a sample.
-      return samples.map(({ json, key }): unknown =>
-        JSON.parse(
-          formatMessage(format, {
-            id: "msg_SAMPLE",
-            event: name,
-            key: key ?? "",
-            committedAtUs: BigInt(Date.now()) * 1000n,
-            body: Buffer.from(json),
-          }).toString("utf8"),
-        ),
-      );
-    },
-    explain: (name, { key, project }) =>
-      explain(
-        name,
-        { key, project },
-        {
-          ...payload,
-          catalogue,
-          isParked: (event) => engine.pipeline?.parked().includes(event) === true,
-          subscriptionsOf: (of, event) => listSubscriptions(api, { project: of, event, limit: 100 }),
-        },
-      ),
-    trigger: (name, trigger) => triggerEvent(name, trigger, parts),
-  };
-}
-
-async function triggerEvent(name: string, options: TriggerOptions, parts: ServiceParts): Promise<Triggered | undefined> {
-  const { key, data, waitMs, project } = options;
-  if (project !== undefined && (await projectOfKey(name, options, parts)) !== project) return undefined;
-  let answer: ((came: TriggerCame | undefined) => void) | undefined;
-  const came = new Promise<TriggerCame | undefined>((resolve) => (answer = resolve));
-  const id = await emitTrigger(parts.api, { event: name, key, data }, (uuid) => {
-    // Before the commit: the log may come to it before the answer to the commit does.
-    if (waitMs !== undefined && answer !== undefined) parts.waiting.set(uuid, answer);
-  });
-  if (waitMs === undefined) return { id, outcome: { kind: "pending" } };
-  const timer = setTimeout(() => answer?.(undefined), waitMs);
-  const outcome = await came;
-  clearTimeout(timer);
-  parts.waiting.delete(id);
-  return { id, outcome: outcome ?? { kind: "pending" } };
-}
-
-/** Whose record a key is; undefined where there is none. One project's token must not make events of another. */
-async function projectOfKey(
-  name: string,
-  { key, data }: TriggerOptions,
-  { catalogue, payload }: ServiceParts,
-): Promise<string | undefined> {
-  const event = catalogue.events.get(name);
-  if (event === undefined) return undefined;
-  if (event.table === undefined) return catalogue.projectOf(event, { key, data });
-  const record = (await payload.readers.byKeys(event.table, [key])).get(key);
-  return record === undefined ? undefined : catalogue.projectOf(event, record);
 }

@@ -11,6 +11,12 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
   });
 }
 
+// `ancrage … | head` closes the pipe when it has seen enough: that is no failure.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") throw error;
+  process.exit(0);
+});
+
 process.exitCode = await runProgram(process.argv.slice(2), {
   env: process.env,
   workingFolder: process.cwd(),

@@ -1,0 +1,115 @@
+import type pg from "pg";
+import type { TriggerCame } from "./build-messages.ts";
+import { startOfLog } from "./capture/change.ts";
+import type { Clock } from "./clock.ts";
+import type { Engine } from "./engine.ts";
+import { AncrageError } from "./errors.ts";
+import type { Catalogue } from "./event/catalogue.ts";
+import { explain } from "./explain.ts";
+import { formatMessage } from "./format.ts";
+import type { Services, Triggered, TriggerOptions } from "./http/services.ts";
+import { computeMessageId } from "./journal/id.ts";
+import type { Logger } from "./log.ts";
+import type { CheckedOptions } from "./options.ts";
+import type { PayloadDeps } from "./payload/build.ts";
+import { createSampleReaders } from "./payload/record-readers.ts";
+import { readSamples } from "./payload/sample.ts";
+import { readStatus } from "./status.ts";
+import { listSubscriptions } from "./store/subscriptions.ts";
+import { emitTrigger } from "./store/triggers.ts";
+import type { ValueTypes } from "./store/types.ts";
+import type { SubscriptionService } from "./subscription/subscription.ts";
+
+/** What the services are made of. */
+export interface ServiceParts {
+  /** A pool of the API's own: a slow listing holds up nobody else. */
+  readonly api: pg.Pool;
+  readonly engine: Engine;
+  readonly subscriptions: SubscriptionService;
+  readonly options: CheckedOptions;
+  readonly token: string;
+  readonly log: Logger;
+  readonly waiting: Map<string, (came: TriggerCame) => void>;
+  readonly catalogue: Catalogue;
+  readonly types: ValueTypes;
+  readonly payload: PayloadDeps;
+  readonly clock: Clock;
+}
+
+/** What the routes are handed. */
+export function createServices(parts: ServiceParts): Services {
+  const { api, catalogue, types, payload, engine, log, clock } = parts;
+  const sampleReaders = createSampleReaders(api, types, clock);
+  const eventOf = (name: string): NonNullable<ReturnType<Catalogue["events"]["get"]>> => {
+    const event = catalogue.events.get(name);
+    if (event === undefined) throw new AncrageError("ANCRAGE_TRIGGER_UNKNOWN_EVENT", `no file defines the event "${name}".`);
+    return event;
+  };
+  return {
+    db: api,
+    subscriptions: parts.subscriptions,
+    catalogue: () => catalogue,
+    publicUrl: parts.options.publicUrl,
+    operatorToken: parts.token,
+    logError: (error, context) => log.error({ err: error, ...context }, "the API answered with an error of ours"),
+    status: () => readStatus(engine, catalogue),
+    async samples(name, { limit, project, format }) {
+      const { samples } = await readSamples(eventOf(name), { limit, project }, { ...payload, ...sampleReaders });
+      const committedAtUs = BigInt(Math.trunc(clock.nowMs())) * 1000n;
+      // What a delivery's body holds, of a message that has not happened.
+      return samples.map(({ json, key = "" }): unknown =>
+        JSON.parse(
+          formatMessage(format, { id: sampleId(name, key), event: name, key, committedAtUs, body: Buffer.from(json) }).toString("utf8"),
+        ),
+      );
+    },
+    explain: (name, { key, project }) =>
+      explain(
+        name,
+        { key, project },
+        {
+          ...payload,
+          catalogue,
+          isParked: (event) => engine.pipeline?.parked().includes(event) === true,
+          subscriptionsOf: (of, event) => listSubscriptions(api, { project: of, event, limit: 100 }),
+        },
+      ),
+    trigger: (name, trigger) => triggerEvent(name, trigger, parts),
+  };
+}
+
+async function triggerEvent(name: string, options: TriggerOptions, parts: ServiceParts): Promise<Triggered | undefined> {
+  const { key, data, waitMs, project } = options;
+  if (project !== undefined && (await projectOfKey(name, options, parts)) !== project) return undefined;
+  let answer: ((came: TriggerCame | undefined) => void) | undefined;
+  const came = new Promise<TriggerCame | undefined>((resolve) => (answer = resolve));
+  const id = await emitTrigger(parts.api, { event: name, key, data }, (uuid) => {
+    // Before the commit: the log may come to it before the answer to the commit does.
+    if (waitMs !== undefined && answer !== undefined) parts.waiting.set(uuid, answer);
+  });
+  if (waitMs === undefined) return { id, outcome: { kind: "pending" } };
+  const timer = setTimeout(() => answer?.(undefined), waitMs);
+  const outcome = await came;
+  clearTimeout(timer);
+  parts.waiting.delete(id);
+  return { id, outcome: outcome ?? { kind: "pending" } };
+}
+
+/** Whose record a key is; undefined where there is none. One project's token must not make events of another. */
+async function projectOfKey(
+  name: string,
+  { key, data }: TriggerOptions,
+  { catalogue, payload }: ServiceParts,
+): Promise<string | undefined> {
+  const event = catalogue.events.get(name);
+  if (event === undefined) return undefined;
+  if (event.table === undefined) return catalogue.projectOf(event, { key, data });
+  const record = (await payload.readers.byKeys(event.table, [key])).get(key);
+  return record === undefined ? undefined : catalogue.projectOf(event, record);
+}
+
+/** Another one for each record, and the same at each look: a client that polls samples tells new ones by their id. */
+function sampleId(event: string, key: string): string {
+  const transaction = { xid: 0, commitLsn: 0n, committedAtUs: 0n };
+  return computeMessageId({ sourceId: "sample", transaction, position: startOfLog, event, key });
+}
