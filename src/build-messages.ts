@@ -9,6 +9,7 @@ import { BatchFault } from "./payload/fault.ts";
 import { formatOccurrence } from "./payload/occurrence-bytes.ts";
 import { countRejection, isParked, parkedAfterRejections, type RejectionCounts, type RejectionReason } from "./payload/reject.ts";
 import type { Logger } from "./log.ts";
+import { pause } from "./pause.ts";
 import type { TestSignal } from "./test-signal.ts";
 
 /** What came of an explicit trigger. */
@@ -41,8 +42,8 @@ export interface MessageBuilderOptions {
   readonly catalogue: Catalogue;
   readonly payload: PayloadDeps;
   readonly log: Logger;
-  /** Whether to give up what cannot be read. */
-  readonly isStopping: () => boolean;
+  /** Aborted when what cannot be read is to be given up. */
+  readonly stopping: AbortSignal;
   readonly signal?: TestSignal | undefined;
 }
 
@@ -185,17 +186,17 @@ const rejected = (rejection: Rejection): TriggerCame => ({ kind: "rejected", rej
 async function buildUntilReadable(
   occurrences: readonly Occurrence[],
   deps: PayloadDeps,
-  { log, isStopping, signal }: MessageBuilderOptions,
+  { log, stopping, signal }: MessageBuilderOptions,
 ): Promise<readonly Payload[] | undefined> {
   for (let attempt = 0; ; attempt++) {
     try {
       return await buildPayloads(occurrences, deps);
     } catch (error) {
       if (!(error instanceof BatchFault)) throw error;
-      if (isStopping()) return undefined;
+      if (stopping.aborted) return undefined;
       log.warn({ err: error.cause }, "a batch is built again: the database could not be read");
       await signal?.("rebuilding", error);
-      await new Promise((resolve) => setTimeout(resolve, faultDelaysMs[Math.min(attempt, faultDelaysMs.length - 1)]));
+      await pause(faultDelaysMs[Math.min(attempt, faultDelaysMs.length - 1)] ?? 0, stopping);
     }
   }
 }

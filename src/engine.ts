@@ -2,7 +2,7 @@ import { hostname } from "node:os";
 import type pg from "pg";
 import type { TriggerCame } from "./build-messages.ts";
 import { checkDatabase, type CheckedDatabase } from "./capture/check.ts";
-import type { ChangeSource, ResumePoint } from "./capture/change.ts";
+import type { ChangeSource } from "./capture/change.ts";
 import { WalSource } from "./capture/wal/source.ts";
 import type { Clock } from "./clock.ts";
 import { Dispatcher } from "./deliver/dispatcher.ts";
@@ -52,9 +52,6 @@ export type EngineState = "starting" | "standby" | "leading" | "stopped" | "fail
 const dueSweepMs = 5_000;
 const graceMs = 10_000;
 const connectionsPerOrigin = 256;
-/** A little more than the `wal_sender_timeout` of our replication sessions. */
-const slotBusyMs = 12_000;
-const slotPollMs = 100;
 
 /** What a process runs while it leads: one source, one journal, one dispatcher, and the loop between them. */
 export class Engine {
@@ -70,6 +67,8 @@ export class Engine {
   #leading: Promise<void> | undefined;
   #starting: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
+  /** The loop has begun. */
+  #isRunning = false;
   #isStopping = false;
 
   constructor(options: EngineOptions) {
@@ -160,8 +159,11 @@ export class Engine {
   async #closeAll(): Promise<void> {
     this.#isStopping = true;
     clearInterval(this.#dueSweep);
-    // A standby is waiting in `lead`; that ends with the journal's session.
-    if (this.#pipeline === undefined) await this.#journal?.stop();
+    if (!this.#isRunning) {
+      // A standby is waiting in `lead`, or a start for the slot; that ends with the sessions.
+      await this.#journal?.stop();
+      await this.#source?.stop();
+    }
     await this.#leading?.catch(() => undefined);
     clearInterval(this.#dueSweep);
     await this.#dispatcher?.stop(graceMs);
@@ -223,7 +225,7 @@ export class Engine {
     });
     this.#pipeline = pipeline;
 
-    await this.#startSource(source, { endLsn, journaled: journal.journaled });
+    await source.start({ endLsn, journaled: journal.journaled });
     dispatcher.start();
     if (last !== undefined) {
       const batch = await fanOutUnsettled({
@@ -235,29 +237,13 @@ export class Engine {
       if (batch !== undefined) journal.track(batch);
     }
     pipeline.start(endLsn);
+    this.#isRunning = true;
     for (const id of await readDueSubscriptions(db)) dispatcher.wake(id);
     this.#dueSweep = setInterval(() => void this.#sweepDue(), dueSweepMs);
     this.#dueSweep.unref();
     if (this.#isStopping) return;
     this.#state = "leading";
     log.info({ from: formatLsn(endLsn), subscriptions: this.#registry.size, events: catalogue.events.size }, "capture streams");
-  }
-
-  /**
-   * The slot may be held by a process that was killed a moment ago: this one has the journal's lock, so nobody else is to read it, and
-   * PostgreSQL ends such a session when it notices, at the latest after its `wal_sender_timeout`.
-   */
-  async #startSource(source: ChangeSource, resume: ResumePoint): Promise<void> {
-    const { clock } = this.#options;
-    for (const sinceMs = clock.monotonicMs(); ;) {
-      try {
-        return await source.start(resume);
-      } catch (error) {
-        const isBusy = error instanceof AncrageError && error.code === "ANCRAGE_SLOT_BUSY";
-        if (!isBusy || this.#isStopping || clock.monotonicMs() - sinceMs > slotBusyMs) throw error;
-        await new Promise((resolve) => setTimeout(resolve, slotPollMs));
-      }
-    }
   }
 
   /** Where to read from. Positions that contradict each other mean that changes were not seen: never gone on from in silence. */

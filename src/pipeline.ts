@@ -9,6 +9,7 @@ import type { Journal, SubscriptionStart } from "./journal/journal.ts";
 import type { Logger } from "./log.ts";
 import type { BatchInFlight, DeliveryUpdate, Message } from "./message.ts";
 import { createMessageBuilder, type Built, type MessageBuilder, type TriggerCame } from "./build-messages.ts";
+import { pause } from "./pause.ts";
 import { isPassingFault } from "./payload/fault.ts";
 import type { PayloadDeps } from "./payload/build.ts";
 import type { Registry, Subscription } from "./subscription/registry.ts";
@@ -57,7 +58,7 @@ export class Pipeline {
   #wake: (() => void) | undefined;
   #timer: NodeJS.Timeout | undefined;
   #running: Promise<void> | undefined;
-  #isStopping = false;
+  readonly #stopping = new AbortController();
   /** The loop is over: nothing is journaled any more, so nothing may be sent either. */
   #hasEnded = false;
   /** Why capture ended; delivery goes on. */
@@ -71,8 +72,7 @@ export class Pipeline {
 
   constructor(options: PipelineOptions) {
     this.#options = options;
-    const isStopping = (): boolean => this.#isStopping;
-    this.#builder = createMessageBuilder({ ...options, sourceId: options.source.sourceId, isStopping });
+    this.#builder = createMessageBuilder({ ...options, sourceId: options.source.sourceId, stopping: this.#stopping.signal });
   }
 
   /** @param endLsn up to where an earlier process had read */
@@ -120,7 +120,7 @@ export class Pipeline {
 
   /** Reads no more, journals the outcomes that are in, and ends. */
   async stop(): Promise<void> {
-    this.#isStopping = true;
+    this.#stopping.abort();
     this.#wakeNow();
     await this.#running;
     this.#end();
@@ -132,8 +132,7 @@ export class Pipeline {
         await this.#somethingToDo();
         await this.#turn(this.#isStopping ? [] : await this.#take());
       }
-      do await this.#turn([]);
-      while (this.#updates.length > 0);
+      await this.#turn([]);
     } catch (error) {
       this.#failure = error;
       this.#end();
@@ -142,6 +141,10 @@ export class Pipeline {
       // Whoever leads now needs the slot.
       await this.#options.source.stop();
     }
+  }
+
+  get #isStopping(): boolean {
+    return this.#stopping.signal.aborted;
   }
 
   #end(): void {
@@ -163,11 +166,10 @@ export class Pipeline {
     }
     const idleLsn = source.idleLsn();
     if (idleLsn !== undefined && idleLsn > this.#passed.endLsn) this.#passed = { ...this.#passed, endLsn: idleLsn };
-    const { now: updates, later } = takeUpdates(this.#updates);
-    // Who waits for what is left for later waits on.
-    const waiting = later.length === 0 ? this.#waitingForFlush : [];
-    if (later.length === 0) this.#waitingForFlush = [];
-    this.#updates = later;
+    const updates = this.#updates;
+    const waiting = this.#waitingForFlush;
+    this.#updates = [];
+    this.#waitingForFlush = [];
     const hasContent = built.messages.length + built.rejections.length + starts.length + updates.length > 0;
     if (!hasContent && !this.#isPositionDue()) {
       for (const { resolve } of waiting) resolve();
@@ -231,7 +233,7 @@ export class Pipeline {
         if (!isPassingFault(error)) throw error;
         if (this.#isStopping) return undefined;
         this.#options.log.warn({ err: error }, "a subscription could not be read; trying again");
-        await new Promise((resolve) => setTimeout(resolve, faultDelaysMs[Math.min(attempt, faultDelaysMs.length - 1)]));
+        await pause(faultDelaysMs[Math.min(attempt, faultDelaysMs.length - 1)] ?? 0, this.#stopping.signal);
       }
     }
   }
@@ -302,25 +304,6 @@ export class Pipeline {
     const idleLsn = this.#options.source.idleLsn();
     if (idleLsn !== undefined && idleLsn > this.#passed.endLsn) this.#passed = { ...this.#passed, endLsn: idleLsn };
   }
-}
-
-/**
- * Which updates go with one batch: a row that is there is changed once a batch.
- *
- * One statement writes all changes, and each is taken only where the row is as the attempt found it: of two changes of one row the
- * second would be dropped, and what it says (delivered) would be done again.
- */
-export function takeUpdates(updates: DeliveryUpdate[]): { readonly now: DeliveryUpdate[]; readonly later: DeliveryUpdate[] } {
-  const changed = new Set<string>();
-  const later: DeliveryUpdate[] = [];
-  const now = updates.filter((update) => {
-    if (update.from === undefined) return true;
-    const row = `${update.row.messageId} ${update.row.subscriptionId}`;
-    if (!changed.has(row)) return changed.add(row);
-    later.push(update);
-    return false;
-  });
-  return { now, later };
 }
 
 const ended = (): Error => new Error("the pipeline has ended: nothing more is journaled");
