@@ -290,5 +290,3 @@ test("a source that stopped has let its slot go, and stops again", async () => {
   const slot = await readSlot(database.client, one.names.slot);
   expect(slot?.activePid).toBeNull();
 });
-  await fresh.source.stop();
-});
