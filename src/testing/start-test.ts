@@ -8,6 +8,7 @@ import { AncrageError } from "../errors.ts";
 import { buildCatalogue } from "../event/catalogue.ts";
 import { discover, loadConfig } from "../event/discover.ts";
 import { definitionError } from "../event/fault.ts";
+import type { KnownEvent, Register } from "../event/register.ts";
 import { createLogger } from "../log.ts";
 import { parseLsn } from "../lsn.ts";
 import type { Message } from "../message.ts";
@@ -55,12 +56,26 @@ export interface TestRun extends AsyncDisposable {
    */
   settle(): Promise<void>;
   /** What the receiver got, in the order of arrival, each verified; of one event, or of all. */
-  received(event?: string): readonly ReceivedMessage[];
+  received<const Event extends string>(event: KnownEvent<Event>): readonly ReceivedMessage<SentOf<Event>>[];
+  received(): readonly ReceivedMessage[];
   /** What could not be sent, newest first. */
   rejections(event?: string): Promise<readonly FiredRejection[]>;
   /** Ends all of it and drops the database. Idempotent. */
   stop(): Promise<void>;
 }
+
+/** What an event sends, where `ancrage.d.ts` says so. */
+type SentOf<Event> = Register extends { readonly events: infer Events }
+  ? Event extends keyof Events
+    ? Events[Event] extends { readonly types?: infer Types }
+      ? Extract<Types, { readonly output: unknown }>["output"]
+      : AnyValue
+    : AnyValue
+  : AnyValue;
+
+/** As for rows: until types are generated a test must compile all the same. */
+// oxlint-disable-next-line typescript/no-explicit-any -- `unknown` would make every look into a payload a cast
+type AnyValue = any;
 
 /**
  * Starts what `ancrage start` starts, on a database that goes with the test.
@@ -135,7 +150,7 @@ async function start(test: TestOptions, defer: (cleanUp: () => Promise<void>) =>
       await progress.captured(await emitMark(client));
       await progress.arrived();
     },
-    received: (event) => receiver.received.filter((message) => event === undefined || message.event === event),
+    received: (event?: unknown) => receiver.received.filter((message) => event === undefined || message.event === event),
     rejections: (event) => readRejections(ancrage, options, event),
     stop,
     [Symbol.asyncDispose]: stop,

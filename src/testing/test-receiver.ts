@@ -3,13 +3,13 @@ import { createServer, type IncomingMessage, type ServerResponse } from "node:ht
 import type { AddressInfo } from "node:net";
 
 /** A message that arrived, its signature verified. */
-export interface ReceivedMessage {
+export interface ReceivedMessage<Payload = unknown> {
   readonly id: string;
   readonly event: string;
   /** When the change was committed, ISO 8601. */
   readonly timestamp: string;
   /** What the payload function returned. */
-  readonly payload: unknown;
+  readonly payload: Payload;
   readonly headers: Readonly<Record<string, string>>;
 }
 

@@ -1,10 +1,10 @@
 import { execFile } from "node:child_process";
-import { access, chmod, mkdir, mkdtemp, readFile, realpath, rename, rm, writeFile } from "node:fs/promises";
+import { access, chmod, mkdir, mkdtemp, readFile, realpath, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, delimiter, dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { promisify } from "node:util";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, inject, test } from "vitest";
 import { startAncrage, type AncrageProcess } from "../ancrage-process.ts";
 
 /**
@@ -33,6 +33,7 @@ beforeEach(async () => {
   await mkdir(folder);
   await mkdir(bin);
   await writeProgram("ancrage", `#!/bin/sh\nexec "${process.execPath}" "${join(root, "src/cli/main.ts")}" "$@"\n`);
+  await writeProgram("node", `#!/bin/sh\nexec "${process.execPath}" "$@"\n`);
   if (!(await has("psql"))) await writeProgram("psql", psqlOfOurOwn());
 });
 afterEach(async () => {
@@ -54,6 +55,31 @@ test.each(["docs/guides/add-an-event.md", "docs/fr/ajouter-un-evenement.md"])(
     expect(blocks.filter(({ language }) => language === "text").length).toBeGreaterThanOrEqual(5);
   },
 );
+
+test("docs/guides/test-your-events.md does what it says, in the folder of the guide before", { timeout: 120_000 }, async () => {
+  const [before, guide] = await Promise.all(
+    ["add-an-event", "test-your-events"].map(async (name) => parseBlocks(await readFile(join(root, `docs/guides/${name}.md`), "utf8"))),
+  );
+  for (const block of before ?? []) if (isWholeFile(block)) await writeBlock(block);
+  await writeFile(join(folder, "package.json"), '{ "type": "module" }');
+  await install("ancrage", root);
+  for (const name of ["zod", "@types"]) await install(name, join(root, "node_modules", name));
+  // The package is run from its sources; the server is that of all tests.
+  const variables = { NODE_OPTIONS: "--conditions=ancrage-source", TEST_DATABASE_URL: inject("serverUrl") };
+  const reader: Reader = { variables, seen: 0, command: undefined, printed: "" };
+  const ran: string[] = [];
+  for (const block of guide ?? []) {
+    await follow(block, reader);
+    if (block.language === "sh") ran.push(reader.printed);
+  }
+  await writeFile(
+    join(folder, "tsconfig.json"),
+    JSON.stringify({ extends: join(root, "tsconfig.json"), include: [join(folder, "**/*.ts")] }),
+  );
+  // Neither guide shows what an editor would underline.
+  expect(await runCommand(`"${join(root, "node_modules/.bin/tsc")}" -p .`, reader)).toBe("");
+  expect(ran).toEqual([expect.stringMatching(/\bpass 3\b/), expect.stringMatching(/\bpass 1\b/)]);
+});
 
 interface Block {
   readonly language: string;
@@ -122,6 +148,14 @@ async function writeWhole(path: string, text: string): Promise<void> {
   await rename(made, dirname(path));
 }
 
+const isWholeFile = ({ language, text }: Block): boolean => /^(sql|ts)$/.test(language) && !text.split("\n", 1)[0]?.includes(", below ");
+
+/** As `npm install` leaves it. */
+async function install(name: string, path: string): Promise<void> {
+  await mkdir(join(folder, "node_modules"), { recursive: true });
+  await symlink(path, join(folder, "node_modules", name));
+}
+
 async function startDev(command: string, reader: Reader): Promise<void> {
   dev = startAncrage(command.split(" ").slice(1), { PORT: "0" }, folder);
   await dev.line(/Ancrage is ready/);
@@ -138,8 +172,12 @@ function fillIn(text: string, { variables }: Reader): void {
 
 async function runCommand(command: string, { variables }: Reader): Promise<string> {
   const env = { ...process.env, ...variables, PATH: `${bin}${delimiter}${process.env["PATH"] ?? ""}` };
-  const { stdout } = await run("sh", ["-euc", command], { cwd: folder, env });
-  return stdout;
+  try {
+    return (await run("sh", ["-euc", command], { cwd: folder, env })).stdout;
+  } catch (error) {
+    const { stdout, stderr } = error as { readonly stdout: string; readonly stderr: string };
+    throw new Error(`${command}${stdout}${stderr}`, { cause: error });
+  }
 }
 
 async function expectJson({ text, line }: Block, reader: Reader): Promise<void> {
