@@ -1,8 +1,10 @@
 /**
  * The whole of it, as another program would use it: `ancrage dev` on a PostgreSQL of its own, a receiver that verifies what it gets,
  * and rows that are written in four ways. `--once` ends with a line of JSON; without it everything goes on running, to be tried by hand.
+ * `--rows` says how many rows the COPY has.
  */
 import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
 import pg from "pg";
 import { type AncrageProcess, startAncrage } from "./demo/ancrage-process.ts";
 import { type Arrival, type DemoReceiver, startReceiver } from "./demo/receiver.ts";
@@ -15,7 +17,6 @@ const subscriptions = {
   "/v1": ["NewOpportunity", "NewCustomer", "DealWon", "ImportFinished"],
 } as const;
 
-const bulkRows = 10_000;
 const singleRows = 20;
 /** A healthy run takes a third of it; past it the run says what is missing rather than waiting for ever. */
 const deadlineMs = 60_000;
@@ -23,7 +24,9 @@ const folder = fileURLToPath(new URL(".", import.meta.url));
 const rolledBack = "Rolled back";
 const marker = "After the rollback";
 
-const isOnce = process.argv.includes("--once");
+const { values: flags } = parseArgs({ options: { once: { type: "boolean", default: false }, rows: { type: "string", default: "10000" } } });
+const bulkRows = Number(flags.rows);
+if (!Number.isInteger(bulkRows) || bulkRows < 1) throw new RangeError(`--rows: expected a whole number from 1, got ${flags.rows}`);
 const stopped = new Promise<"stopped">((resolve) => {
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => resolve("stopped"));
 });
@@ -40,7 +43,7 @@ async function run(): Promise<number> {
     const outcome = await Promise.race([writeAll(ancrage, receiver), stopped, ancrage.ended]);
     if (outcome === "stopped") return 130;
     if (outcome === null || typeof outcome === "number") throw new Error(`ancrage dev ended with ${String(outcome)}`);
-    if (!isOnce) {
+    if (!flags.once) {
       sayWhatToTry(ancrage);
       receiver.onArrival(({ path, event, payload }) => say(`  ${path} ← ${event} ${JSON.stringify(payload)}`));
       await Promise.race([stopped, ancrage.ended]);
