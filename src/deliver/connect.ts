@@ -78,7 +78,7 @@ function createNameResolver(clock: Clock, policy: AddressPolicy): (hostname: str
 
 async function findAddresses(resolver: Resolver, hostname: string): Promise<readonly string[]> {
   // Known without a name server (RFC 6761); c-ares does not read /etc/hosts.
-  if (hostname === "localhost" || hostname.endsWith(".localhost")) return ["127.0.0.1", "::1"];
+  if (/^(?:.*\.)?localhost\.?$/.test(hostname)) return ["127.0.0.1", "::1"];
   const answers = await Promise.allSettled([resolver.resolve4(hostname), resolver.resolve6(hostname)]);
   const addresses = answers.flatMap((answer) => (answer.status === "fulfilled" ? answer.value : []));
   if (addresses.length > 0) return addresses;

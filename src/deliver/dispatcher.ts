@@ -258,7 +258,8 @@ export class Dispatcher {
     lane.inFlight++;
     this.#inFlight++;
     const { message } = delivery;
-    this.#options.sender.send({ message, subscription, number: delivery.attempts + 1 }, (outcome) => {
+    const isWanted = (): boolean => this.#options.subscription(lane.subscriptionId) !== undefined;
+    this.#options.sender.send({ message, subscription, number: delivery.attempts + 1, isWanted }, (outcome) => {
       lane.inFlight--;
       this.#inFlight--;
       lane.window = nextWindow(lane.window, outcome.kind === "delivered");
@@ -314,7 +315,9 @@ export class Dispatcher {
       this.#pump(lane);
     } catch (error) {
       this.#endRefill(lane);
-      this.#options.log.warn({ err: error, subscription: lane.subscriptionId }, "could not read waiting deliveries");
+      if (!this.#isStopped) {
+        this.#options.log.warn({ err: error, subscription: lane.subscriptionId }, "could not read waiting deliveries");
+      }
       this.#after(refillRetryMs, () => void this.#refill(lane));
     }
   }
@@ -346,6 +349,8 @@ export class Dispatcher {
   }
 
   #after(ms: number, work: () => void): void {
+    // What is answered while it stops: a timer would keep the process alive, for nothing.
+    if (this.#isStopped) return;
     const timer = setTimeout(() => {
       this.#timers.delete(timer);
       work();

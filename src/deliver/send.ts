@@ -29,6 +29,8 @@ export interface Attempt {
   readonly subscription: Subscription;
   /** 1 for the first of the round. */
   readonly number: number;
+  /** Asked once more when a connection was granted: the subscription may have been deleted while the request waited for one. */
+  readonly isWanted: () => boolean;
 }
 
 export interface Sender {
@@ -99,7 +101,7 @@ export function createSender(options: SenderOptions): Sender {
         "ancrage-subscription",
         subscription.id,
       ];
-      const exchange = new Exchange(options, done);
+      const exchange = new Exchange(options, attempt.isWanted, done);
       try {
         poolOf(subscription.origin).dispatch({ path: subscription.path, method: "POST", headers, body }, exchange);
       } catch (error) {
@@ -129,6 +131,7 @@ function bodyOf(message: Message, format: Format): Buffer {
  */
 class Exchange implements Undici.DispatchHandler {
   readonly #options: SenderOptions;
+  readonly #isWanted: () => boolean;
   readonly #done: (outcome: Outcome) => void;
   #timer: NodeJS.Timeout | undefined;
   /** Set when a connection was granted: the deadline counts from then. */
@@ -139,8 +142,9 @@ class Exchange implements Undici.DispatchHandler {
   #received = 0;
   #isOver = false;
 
-  constructor(options: SenderOptions, done: (outcome: Outcome) => void) {
+  constructor(options: SenderOptions, isWanted: () => boolean, done: (outcome: Outcome) => void) {
     this.#options = options;
+    this.#isWanted = isWanted;
     this.#done = done;
     this.#startedAtMs = options.clock.monotonicMs();
     this.#arm();
@@ -150,6 +154,8 @@ class Exchange implements Undici.DispatchHandler {
     this.#controller = controller;
     this.#startedAtMs = this.#options.clock.monotonicMs();
     this.#timer?.refresh();
+    // An acknowledged deletion means that nothing is sent any more, also not what stood in a queue.
+    if (!this.#isWanted()) controller.abort(new Error("its subscription was deleted"));
   }
 
   onResponseStart(_controller: Undici.DispatchController, status: number): void {
