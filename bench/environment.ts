@@ -1,5 +1,5 @@
 import { mkdtemp } from "node:fs/promises";
-import { availableParallelism, cpus, tmpdir } from "node:os";
+import { availableParallelism, cpus, loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import pg from "pg";
 import { EmbeddedPostgres } from "../src/dev/embedded-postgres.ts";
@@ -31,6 +31,8 @@ export interface Environment {
 export interface Settings {
   readonly cores: number;
   readonly processor: string;
+  /** Processes that wanted a core, on average over the minute before: what others took of the machine. */
+  readonly loadBefore: number;
   readonly node: string;
   readonly postgres: string;
   readonly fsync: string;
@@ -126,6 +128,7 @@ async function readSettings(client: pg.Client): Promise<Settings> {
   return {
     cores: availableParallelism(),
     processor: cpus()[0]?.model ?? "unknown",
+    loadBefore: loadavg()[0] ?? 0,
     node: process.version,
     postgres: setting("server_version"),
     fsync: setting("fsync"),

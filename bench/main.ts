@@ -45,7 +45,7 @@ try {
         ? {
             throughput: await measureThroughput(
               env,
-              flags.quick ? { rounds: 3, deliveries: 10_000 } : { rounds: 5, deliveries: 30_000 },
+              flags.quick ? { rounds: 3, deliveries: 10_000, budgetMs: 18_000 } : { rounds: 5, deliveries: 20_000, budgetMs: 70_000 },
               tell,
             ),
           }
@@ -77,7 +77,8 @@ async function profile(file: string): Promise<void> {
 function formatReport({ throughput, latency, settings }: Report): string {
   const lines: string[] = [];
   if (throughput !== undefined) {
-    const { ceilingPerS, ceilingCpuUsPerDelivery, perS, ratio, cpuUsPerDelivery, postgresCpuUsPerDelivery, spread, small } = throughput;
+    const { ceilingPerS, ceilingCpuUsPerDelivery, perS, ratio, cpuUsPerDelivery, postgresCpuUsPerDelivery, spread, rounds, small } =
+      throughput;
     const row = (name: string, rate: number, part: number, cpuUs: number): string =>
       `${name.padEnd(38)}${Math.round(rate).toLocaleString("en").padStart(9)}${part.toFixed(2).padStart(10)}${Math.round(cpuUs).toString().padStart(10)}`;
     lines.push(
@@ -85,7 +86,8 @@ function formatReport({ throughput, latency, settings }: Report): string {
       row("bare undici, signed: the ceiling", ceilingPerS, 1, ceilingCpuUsPerDelivery),
       row("committed at once", perS, ratio, cpuUsPerDelivery),
       row("committed one by one", small.perS, small.ratio, small.cpuUsPerDelivery),
-      `PostgreSQL: ${postgresCpuUsPerDelivery === undefined ? "unknown" : Math.round(postgresCpuUsPerDelivery)} µs a delivery. The rounds lie ${Math.round(spread * 100)} % apart.`,
+      `(the application itself committed ${Math.round(small.committedPerS).toLocaleString("en")} a second one by one)`,
+      `PostgreSQL: ${postgresCpuUsPerDelivery === undefined ? "unknown" : Math.round(postgresCpuUsPerDelivery)} µs a delivery. The ${rounds} rounds lie ${Math.round(spread * 100)} % apart.`,
     );
   }
   if (latency !== undefined) {
@@ -96,5 +98,10 @@ function formatReport({ throughput, latency, settings }: Report): string {
   lines.push(
     `${settings.cores} cores (${settings.processor}), Node ${settings.node}, PostgreSQL ${settings.postgres}, fsync ${settings.fsync}, synchronous_commit ${settings.synchronousCommit}`,
   );
+  if (settings.loadBefore > settings.cores / 2) {
+    lines.push(
+      `Others were busy: a load of ${settings.loadBefore.toFixed(1)} on ${settings.cores} cores before the first round. Trust ratios only, and run it again.`,
+    );
+  }
   return lines.join("\n");
 }

@@ -5,13 +5,19 @@ import { nowMs } from "./clock.ts";
 /** The application: it writes rows and knows nothing of Ancrage. PostgreSQL does most of its work, so that it takes little CPU. */
 export interface WriterMethods extends Methods {
   connect(databaseUrl: string): Promise<void>;
-  /** One transaction. Returns when its commit was acknowledged. */
-  writeBulk(rows: number): Promise<number>;
-  /** A transaction a row, from several sessions at once. Returns when it began. */
-  writeSmall(rows: number): Promise<number>;
+  /** One transaction. */
+  writeBulk(rows: number): Promise<Written>;
+  /** A transaction a row, from several sessions at once. */
+  writeSmall(rows: number): Promise<Written>;
   /** A transaction a row, at random times (Poisson) of the given rate, whether or not the one before is done. */
   writePaced(pace: { readonly rows: number; readonly perS: number }): Promise<readonly PacedCommit[]>;
   end(): Promise<void>;
+}
+
+export interface Written {
+  readonly startedAtMs: number;
+  /** When the last commit was acknowledged. */
+  readonly committedAtMs: number;
 }
 
 export interface PacedCommit {
@@ -22,7 +28,7 @@ export interface PacedCommit {
 }
 
 /** With the envelope around it the body is 500 bytes. */
-const note = "x".repeat(337);
+const note = "x".repeat(336);
 const sessionCount = 8;
 let pool: pg.Pool | undefined;
 
@@ -33,8 +39,9 @@ answerParent({
     for (const client of clients) client.release();
   },
   async writeBulk(rows) {
+    const startedAtMs = nowMs();
     await connected().query(`insert into item (note) select $1 from generate_series(1, $2)`, [note, rows]);
-    return nowMs();
+    return { startedAtMs, committedAtMs: nowMs() };
   },
   async writeSmall(rows) {
     const startedAtMs = nowMs();
@@ -44,7 +51,7 @@ answerParent({
     const share = Math.floor(rows / sessionCount);
     const counts = Array.from({ length: sessionCount }, (_, index) => (index === 0 ? rows - share * (sessionCount - 1) : share));
     await Promise.all(counts.map((count) => connected().query(loop(count))));
-    return startedAtMs;
+    return { startedAtMs, committedAtMs: nowMs() };
   },
   async writePaced({ rows, perS }) {
     const commits: Promise<PacedCommit>[] = [];
