@@ -91,8 +91,7 @@ export async function copyInto(client: pg.ClientBase, table: string, columns: re
   const expected = rows.count;
   const stream = client.query(from(`copy ${table} (${columns.join(", ")}) from stdin (format binary)`));
   await new Promise<void>((resolve, reject) => {
-    // Not once: a COPY that is refused while it is being sent reports a second error as its end is written, and unheard it would end
-    // the process.
+    // Not once: a stream that fails while its end is written says so a second time, and unheard that would end the process.
     stream.on("error", reject);
     stream.once("finish", resolve);
     stream.end(rows.finish());
