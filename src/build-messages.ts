@@ -68,13 +68,15 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
     position: occurrence.position,
     committedAtUs: occurrence.transaction.committedAtUs,
     body: Buffer.from(json, "utf8"),
+    envelopes: {},
   });
 
   const toRejection = (occurrence: Occurrence, rejected: Extract<Payload, { kind: "rejected" }>): Rejection => ({
     id: rejectionIdOf(idOf(occurrence.event.name, occurrence.key, occurrence)),
     project: rejected.project ?? "default",
     event: occurrence.event.name,
-    key: occurrence.key,
+    // A handler may name any text as a key, and PostgreSQL stores none with this character.
+    key: occurrence.key.replaceAll("\0", "\uFFFD"),
     position: occurrence.position,
     committedAtUs: occurrence.transaction.committedAtUs,
     reason: rejected.reason,

@@ -2,7 +2,6 @@ import { hostname } from "node:os";
 import type pg from "pg";
 import type { TriggerCame } from "./build-messages.ts";
 import { checkDatabase, type CheckedDatabase } from "./capture/check.ts";
-import type { ChangeSource } from "./capture/change.ts";
 import { WalSource } from "./capture/wal/source.ts";
 import type { Clock } from "./clock.ts";
 import { Dispatcher } from "./deliver/dispatcher.ts";
@@ -59,7 +58,7 @@ export class Engine {
   readonly #registry: Registry = createRegistry();
   #state: EngineState = "starting";
   #journal: Journal | undefined;
-  #source: ChangeSource | undefined;
+  #source: WalSource | undefined;
   #sender: Sender | undefined;
   #dispatcher: Dispatcher | undefined;
   #pipeline: Pipeline | undefined;
@@ -91,6 +90,11 @@ export class Engine {
 
   get pipeline(): Pipeline | undefined {
     return this.#pipeline;
+  }
+
+  /** Logical messages with our prefix that were not ours: unsigned, forged, or not transactional. */
+  get ignoredMarks(): number {
+    return this.#source?.ignoredMarks ?? 0;
   }
 
   get registry(): Registry {
@@ -270,7 +274,7 @@ export class Engine {
     return last.endLsn;
   }
 
-  #createSource(sourceId: string, checked: CheckedDatabase): ChangeSource {
+  #createSource(sourceId: string, checked: CheckedDatabase): WalSource {
     const { database, options, catalogue, types, clock, log } = this.#options;
     return new WalSource({
       connectionString: database,

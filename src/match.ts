@@ -78,7 +78,8 @@ export function matchChange(change: Change, catalogue: Catalogue): Matched {
       unmatched.push({ ...ofChange({ name: file }, change), cause: "handler-threw", error });
     }
   }
-  return { occurrences, unmatched };
+  // A rule of it threw, and a handler made it happen all the same: it is one occurrence, with one id.
+  return { occurrences, unmatched: unmatched.filter(({ event, key }) => !seen.has(`${event.name}\0${key}`)) };
 }
 
 /** `ancrage.trigger(…)`: it asks neither `on` nor `where`. */

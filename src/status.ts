@@ -43,6 +43,7 @@ export function readStatus(engine: Engine, catalogue: Catalogue): Promise<Status
       subscriptions: engine.registry.size,
       deliveriesInMemory: engine.dispatcher?.heldCount ?? 0,
       lanesBehind: engine.dispatcher?.behindCount ?? 0,
+      ignoredTriggers: engine.ignoredMarks,
     },
   });
 }
