@@ -24,6 +24,7 @@ const message = (over: Partial<Message>): Message => ({
   position: { commitLsn: 200n, changeLsn: 1n, ordinal: 0 },
   committedAtUs: 0n,
   body: Buffer.from("{}"),
+  envelopes: {},
   ...over,
 });
 const idsOf = (subscriptions: readonly Subscription[]) => subscriptions.map(({ id }) => id);

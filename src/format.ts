@@ -59,6 +59,9 @@ function wrap(head: string, body: Buffer): Buffer {
 }
 
 /** When the event was committed, ISO 8601 in UTC with its milliseconds. */
-function formatTime(message: Formattable): string {
-  return new Date(Number(message.committedAtUs / 1000n)).toISOString();
+function formatTime({ committedAtUs }: Formattable): string {
+  // The messages of a transaction come together: its time is written once.
+  if (committedAtUs !== lastTime.us) lastTime = { us: committedAtUs, text: new Date(Number(committedAtUs / 1000n)).toISOString() };
+  return lastTime.text;
 }
+let lastTime = { us: -1n, text: "" };

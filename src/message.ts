@@ -1,4 +1,5 @@
 import type { Position } from "./capture/change.ts";
+import type { Format } from "./format.ts";
 
 /** An occurrence with its payload and its id, journaled. Its bytes never change. */
 export interface Message {
@@ -11,6 +12,8 @@ export interface Message {
   readonly committedAtUs: bigint;
   /** The payload as JSON in UTF-8; `format.ts` puts the envelope around it. */
   readonly body: Buffer;
+  /** What `format.ts` made of it, once a format. Filled by `deliver/send.ts`. */
+  readonly envelopes: Partial<Record<Format, Buffer>>;
 }
 
 /** An occurrence that could not become a message. */

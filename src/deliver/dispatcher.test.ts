@@ -27,6 +27,7 @@ const messageOf = (number: number): Message => ({
   position: { commitLsn: BigInt(number), changeLsn: 0n, ordinal: 0 },
   committedAtUs: 0n,
   body: Buffer.from("{}"),
+  envelopes: {},
 });
 const delivered: Outcome = { kind: "delivered", status: 200, durationMs: 1 };
 const failed: Outcome = { kind: "failed", reason: "status", status: 500, durationMs: 1, response: undefined };
@@ -82,6 +83,7 @@ function createWorld() {
         }));
     },
     maySend: () => true,
+    laneCapacity: 1_000,
     clock,
     log: pino({ level: "silent" }),
   });

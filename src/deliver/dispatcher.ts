@@ -3,10 +3,11 @@ import type { Logger } from "../log.ts";
 import type { DeliveryUpdate } from "../message.ts";
 import type { Subscription } from "../subscription/registry.ts";
 import type { TestSignal } from "../test-signal.ts";
+import { canHold, createLane, laneCapacity, readyCount, takeReady, type Lane } from "./lane.ts";
 import { applyOutcome, cancel, suspend, type Delivery, type Step } from "./delivery.ts";
 import type { RetryPolicy } from "./retry.ts";
 import type { Sender } from "./send.ts";
-import { firstWindow, nextWindow } from "./window.ts";
+import { nextWindow } from "./window.ts";
 
 export interface DispatcherOptions {
   readonly sender: Sender;
@@ -21,14 +22,17 @@ export interface DispatcherOptions {
   readonly maySend: () => boolean;
   readonly clock: Clock;
   readonly log: Logger;
+  /** Deliveries that a lane holds in memory, at most. @default 10000 */
+  readonly laneCapacity?: number;
   readonly random?: () => number;
   readonly signal?: TestSignal | undefined;
 }
 
-/** What a lane holds in memory, at most; the rest waits in the journal. */
-const laneCapacity = 2_000;
-/** A lane that is more than half full is crowded: the next batch might overflow it. */
-const crowdedAbove = laneCapacity / 2;
+/** A lane that is behind reads so many from the journal when fewer than so many are ready. */
+const refillCount = 1_000;
+const refillBelow = 500;
+/** A lane that holds more than this is crowded: it has enough to do, and another batch brings it nearer to its overflow. */
+const crowdedAbove = 1_000;
 /** `room` looks again after so long, and waits at most so long. */
 const roomSliceMs = 5;
 const mostRoomMs = 1_000;
@@ -41,35 +45,6 @@ const openMs = 1_000;
 const sweepMs = 250;
 const refillRetryMs = 1_000;
 
-/**
- * One subscription's deliveries in memory.
- *
- * - `direct`: what is fanned out goes into the lane.
- * - `behind`: from its first overflow all goes to the journal only, until a refill that began after the last overflow was committed
- *   returns fewer than it asked for.
- */
-interface Lane {
-  readonly subscriptionId: string;
-  /** Ready to be sent, in order; `head` is the first that was not taken yet. */
-  ready: Delivery[];
-  head: number;
-  /** All that is in memory: ready, in flight, or waiting for a retry soon. By message id. */
-  readonly held: Map<string, Delivery>;
-  /**
-   * Deliveries whose row says less than what has happened: their outcome is recorded and not journaled yet, or was journaled while a
-   * refill was reading. A refill that took them for due would send them twice.
-   */
-  readonly stale: Set<string>;
-  /** Those of `stale` that the journal has by now; they leave when the refill that is under way has ended. */
-  readonly fresh: Set<string>;
-  inFlight: number;
-  window: number;
-  isBehind: boolean;
-  isRefilling: boolean;
-  /** Raised by each overflow: a refill that ends with the number it began with has seen them all. */
-  overflows: number;
-}
-
 /** Sends what was journaled, lane by lane. It reads the journal only through `refill`. */
 export class Dispatcher {
   readonly #options: DispatcherOptions;
@@ -81,6 +56,8 @@ export class Dispatcher {
   #sweep: NodeJS.Timeout | undefined;
   #isStopped = false;
   #inFlight = 0;
+  /** Bodies of all that is held; one that several lanes hold counts for each. Written by `#hold`, `#settle` and `#drop`. */
+  #heldBytes = 0;
   /** Something could not be sent since `maySend` said no. */
   #isHeldUp = false;
   #whenIdle: (() => void) | undefined;
@@ -117,7 +94,7 @@ export class Dispatcher {
   /** Takes a delivery whose message is journaled. What its lane cannot hold goes to the journal as `pending`. */
   add(delivery: Delivery): void {
     const lane = this.#lane(delivery.subscriptionId);
-    if (lane.isBehind || lane.held.size >= laneCapacity) {
+    if (lane.isBehind || !this.#canHold(lane)) {
       lane.isBehind = true;
       lane.overflows++;
       if (!delivery.hasRow) this.#record(suspend(delivery, this.#options.clock.nowMs()));
@@ -191,22 +168,14 @@ export class Dispatcher {
   #lane(subscriptionId: string): Lane {
     let lane = this.#lanes.get(subscriptionId);
     if (lane === undefined) {
-      lane = {
-        subscriptionId,
-        ready: [],
-        head: 0,
-        held: new Map(),
-        stale: new Set(),
-        fresh: new Set(),
-        inFlight: 0,
-        window: firstWindow,
-        isBehind: false,
-        isRefilling: false,
-        overflows: 0,
-      };
+      lane = createLane(subscriptionId);
       this.#lanes.set(subscriptionId, lane);
     }
     return lane;
+  }
+
+  #canHold(lane: Lane): boolean {
+    return canHold(lane, this.#heldBytes, this.#options.laneCapacity ?? laneCapacity);
   }
 
   #isCrowded(): boolean {
@@ -217,6 +186,7 @@ export class Dispatcher {
   #hold(lane: Lane, delivery: Delivery): void {
     const nowMs = this.#options.clock.nowMs();
     lane.held.set(delivery.message.id, delivery);
+    this.#heldBytes += delivery.message.body.length;
     if (lane.held.size === crowdedAbove + 1) this.#crowded.add(lane);
     if (!delivery.hasRow) this.#open.push({ lane, messageId: delivery.message.id, sinceMs: this.#options.clock.monotonicMs() });
     const waitMs = delivery.nextAttemptAtMs === undefined ? 0 : delivery.nextAttemptAtMs - nowMs;
@@ -232,7 +202,7 @@ export class Dispatcher {
   }
 
   #pump(lane: Lane): void {
-    while (lane.inFlight < lane.window && lane.head < lane.ready.length) {
+    while (lane.inFlight < lane.window && readyCount(lane) > 0) {
       if (this.#isStopped) return;
       if (!this.#options.maySend()) {
         this.#isHeldUp = true;
@@ -241,17 +211,10 @@ export class Dispatcher {
       const subscription = this.#options.subscription(lane.subscriptionId);
       if (subscription === undefined) return this.#drop(lane);
       if (subscription.state !== "enabled") return;
-      const delivery = lane.ready[lane.head++];
-      // The sent part is cut off now and then: shifting the array for each delivery would copy it for each delivery.
-      if (lane.head > 256 && lane.head * 2 > lane.ready.length) {
-        lane.ready = lane.ready.slice(lane.head);
-        lane.head = 0;
-      }
-      // Its row may have been written, or it dropped, since it became ready.
-      const current = delivery === undefined ? undefined : lane.held.get(delivery.message.id);
-      if (current !== undefined) this.#send(lane, subscription, current);
+      const delivery = takeReady(lane);
+      if (delivery !== undefined) this.#send(lane, subscription, delivery);
     }
-    if (lane.isBehind && lane.ready.length - lane.head < laneCapacity / 2) void this.#refill(lane);
+    if (lane.isBehind && readyCount(lane) < refillBelow) void this.#refill(lane);
   }
 
   #send(lane: Lane, subscription: Subscription, delivery: Delivery): void {
@@ -283,6 +246,7 @@ export class Dispatcher {
   /** Keeps a delivery that will be tried again soon; all others leave memory. */
   #settle(lane: Lane, delivery: Delivery): void {
     lane.held.delete(delivery.message.id);
+    this.#heldBytes -= delivery.message.body.length;
     if (lane.held.size === crowdedAbove) this.#crowded.delete(lane);
     if (delivery.state !== "retrying" || delivery.nextAttemptAtMs === undefined) return;
     if (delivery.nextAttemptAtMs - this.#options.clock.nowMs() <= heldRetryMs) this.#hold(lane, delivery);
@@ -292,7 +256,10 @@ export class Dispatcher {
     this.#lanes.delete(lane.subscriptionId);
     this.#crowded.delete(lane);
     const nowMs = this.#options.clock.nowMs();
-    for (const delivery of lane.held.values()) this.#record(cancel(delivery, nowMs));
+    for (const delivery of lane.held.values()) {
+      this.#heldBytes -= delivery.message.body.length;
+      this.#record(cancel(delivery, nowMs));
+    }
     lane.held.clear();
     lane.ready = [];
     lane.head = 0;
@@ -300,17 +267,16 @@ export class Dispatcher {
   }
 
   async #refill(lane: Lane): Promise<void> {
-    const room = laneCapacity - lane.held.size;
-    if (lane.isRefilling || this.#isStopped || room < laneCapacity / 2) return;
+    if (lane.isRefilling || this.#isStopped || readyCount(lane) >= refillBelow || !this.#canHold(lane)) return;
     lane.isRefilling = true;
     const { overflows } = lane;
     const isInMemory = (messageId: string): boolean => lane.held.has(messageId) || lane.stale.has(messageId);
     try {
-      const deliveries = await this.#options.refill(lane.subscriptionId, room, isInMemory);
+      const deliveries = await this.#options.refill(lane.subscriptionId, refillCount, isInMemory);
       this.#endRefill(lane);
       // It was dropped meanwhile.
       if (this.#lanes.get(lane.subscriptionId) !== lane) return;
-      if (deliveries.length < room && lane.overflows === overflows) lane.isBehind = false;
+      if (deliveries.length < refillCount && lane.overflows === overflows) lane.isBehind = false;
       for (const delivery of deliveries) this.#hold(lane, delivery);
       this.#pump(lane);
     } catch (error) {

@@ -1,4 +1,4 @@
-import { Pool, type Dispatcher as Undici } from "undici";
+import type { Dispatcher as Undici } from "undici";
 import type { Clock } from "../clock.ts";
 import { AncrageError } from "../errors.ts";
 import { contentTypeOf, formatMessage, type Format } from "../format.ts";
@@ -6,6 +6,7 @@ import type { Message } from "../message.ts";
 import type { Subscription } from "../subscription/registry.ts";
 import type { FailureReason, Outcome } from "./outcome.ts";
 import { createConnector, type ConnectorOptions } from "./connect.ts";
+import { createOriginPools } from "./origin-pools.ts";
 import { computeSignature } from "./sign.ts";
 
 export interface SenderOptions extends Omit<ConnectorOptions, "timeoutMs"> {
@@ -20,9 +21,8 @@ export interface SenderOptions extends Omit<ConnectorOptions, "timeoutMs"> {
 /** How much of an answer is read, and how much of that is kept. */
 const readBytes = 64 * 1024;
 const keptBytes = 16 * 1024;
-const maxHeaderBytes = 16 * 1024;
-/** A pool that nothing used for this long is closed. */
-const idlePoolMs = 60_000;
+/** How often deadlines are looked at, at most; a tenth of the deadline where that is shorter. */
+const deadlineTickMs = 250;
 
 export interface Attempt {
   readonly message: Message;
@@ -43,38 +43,19 @@ export interface Sender {
  * Signs and posts, on undici's dispatch level: `fetch` follows redirects, decompresses, and costs an order more.
  */
 export function createSender(options: SenderOptions): Sender {
-  const connect = createConnector({ ...options, timeoutMs: Math.min(options.timeoutMs, 10_000) });
-  const pools = new Map<string, { readonly pool: Pool; usedAtMs: number }>();
-  const sweep = setInterval(() => {
-    const oldest = options.clock.monotonicMs() - idlePoolMs;
-    for (const [origin, entry] of pools) {
-      if (entry.usedAtMs > oldest || entry.pool.stats.running + entry.pool.stats.pending > 0) continue;
-      pools.delete(origin);
-      entry.pool.destroy().catch(() => undefined);
-    }
-  }, idlePoolMs);
-  sweep.unref();
-
-  const poolOf = (origin: string): Pool => {
-    let entry = pools.get(origin);
-    if (entry === undefined) {
-      const pool = new Pool(origin, {
-        connect,
-        connections: options.connectionsPerOrigin,
-        pipelining: 1,
-        headersTimeout: 0,
-        bodyTimeout: 0,
-        maxHeaderSize: maxHeaderBytes,
-        keepAliveTimeout: 30_000,
-        // A rebinding name must not ride an old connection for ever, and an operator's deny rule must take effect.
-        clientTtl: 60_000,
-      });
-      entry = { pool, usedAtMs: 0 };
-      pools.set(origin, entry);
-    }
-    entry.usedAtMs = options.clock.monotonicMs();
-    return entry.pool;
-  };
+  const { timeoutMs, clock } = options;
+  const connect = createConnector({ ...options, timeoutMs: Math.min(timeoutMs, 10_000) });
+  const pools = createOriginPools({ connect, connections: options.connectionsPerOrigin, clock });
+  /** One timer for all: a timer for each request would cost as much as its signature. */
+  const live = new Set<Exchange>();
+  const tick = setInterval(
+    () => {
+      const nowMs = clock.monotonicMs();
+      for (const exchange of live) exchange.endIfOverdue(nowMs);
+    },
+    Math.max(5, Math.min(deadlineTickMs, timeoutMs / 10)),
+  );
+  tick.unref();
 
   return {
     send(attempt, done) {
@@ -101,28 +82,27 @@ export function createSender(options: SenderOptions): Sender {
         "ancrage-subscription",
         subscription.id,
       ];
-      const exchange = new Exchange(options, attempt.isWanted, done);
+      const exchange = new Exchange(options, attempt.isWanted, (outcome) => {
+        live.delete(exchange);
+        done(outcome);
+      });
+      live.add(exchange);
       try {
-        poolOf(subscription.origin).dispatch({ path: subscription.path, method: "POST", headers, body }, exchange);
+        pools.of(subscription.origin).dispatch({ path: subscription.path, method: "POST", headers, body }, exchange);
       } catch (error) {
         // `done` is never called within this call: its caller may be in the middle of its own bookkeeping.
         setImmediate(() => exchange.onResponseError(undefined, error instanceof Error ? error : new Error(String(error))));
       }
     },
     async close() {
-      clearInterval(sweep);
-      await Promise.all([...pools.values()].map(({ pool }) => pool.destroy()));
+      clearInterval(tick);
+      await pools.close();
     },
   };
 }
 
-/** The envelopes of a message, made once a format. */
-const bodies = new WeakMap<Message, Partial<Record<Format, Buffer>>>();
-
 function bodyOf(message: Message, format: Format): Buffer {
-  let made = bodies.get(message);
-  if (made === undefined) bodies.set(message, (made = {}));
-  return (made[format] ??= formatMessage(format, message));
+  return (message.envelopes[format] ??= formatMessage(format, message));
 }
 
 /**
@@ -133,7 +113,6 @@ class Exchange implements Undici.DispatchHandler {
   readonly #options: SenderOptions;
   readonly #isWanted: () => boolean;
   readonly #done: (outcome: Outcome) => void;
-  #timer: NodeJS.Timeout | undefined;
   /** Set when a connection was granted: the deadline counts from then. */
   #startedAtMs: number;
   #controller: Undici.DispatchController | undefined;
@@ -147,13 +126,18 @@ class Exchange implements Undici.DispatchHandler {
     this.#isWanted = isWanted;
     this.#done = done;
     this.#startedAtMs = options.clock.monotonicMs();
-    this.#arm();
+  }
+
+  endIfOverdue(nowMs: number): void {
+    const { timeoutMs } = this.#options;
+    if (nowMs - this.#startedAtMs < timeoutMs) return;
+    this.#fail("timeout", `no whole answer within ${timeoutMs} ms`);
+    this.#controller?.abort(new Error("deadline"));
   }
 
   onRequestStart(controller: Undici.DispatchController): void {
     this.#controller = controller;
     this.#startedAtMs = this.#options.clock.monotonicMs();
-    this.#timer?.refresh();
     // An acknowledged deletion means that nothing is sent any more, also not what stood in a queue.
     if (!this.#isWanted()) controller.abort(new Error("its subscription was deleted"));
   }
@@ -180,14 +164,6 @@ class Exchange implements Undici.DispatchHandler {
     this.#fail(reasonOf(error), describeSocketError(error));
   }
 
-  #arm(): void {
-    const { timeoutMs } = this.#options;
-    this.#timer = setTimeout(() => {
-      this.#fail("timeout", `no whole answer within ${timeoutMs} ms`);
-      this.#controller?.abort(new Error("deadline"));
-    }, timeoutMs);
-  }
-
   #finish(): void {
     if (this.#isOver) return;
     const durationMs = this.#over();
@@ -206,7 +182,6 @@ class Exchange implements Undici.DispatchHandler {
 
   #over(): number {
     this.#isOver = true;
-    clearTimeout(this.#timer);
     return Math.round(this.#options.clock.monotonicMs() - this.#startedAtMs);
   }
 }

@@ -29,6 +29,7 @@ function toMessage(row: MessageRow): Message {
     position: { commitLsn: parseLsn(row.commit_lsn), changeLsn: parseLsn(row.change_lsn), ordinal: row.ordinal },
     committedAtUs: BigInt(row.committed_at_us),
     body: row.body,
+    envelopes: {},
   };
 }
 
