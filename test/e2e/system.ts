@@ -37,6 +37,8 @@ export interface SystemOptions {
   readonly events: NonNullable<Exclude<AncrageOptions["events"], string>>;
   readonly options?: AncrageOptions;
   readonly internals?: Internals;
+  /** Default: a clone of the template, on the server of all tests. */
+  readonly database?: TestDatabase;
   /** Default: it is. */
   readonly isStarted?: boolean;
 }
@@ -44,8 +46,8 @@ export interface SystemOptions {
 const token = "a-token-of-the-operator";
 export const silent = pino({ level: process.env["LOG"] ?? "silent" });
 
-export async function startSystem({ schema, events, options: given, internals, isStarted = true }: SystemOptions): Promise<System> {
-  const database = await cloneDatabase();
+export async function startSystem({ schema, events, options: given, internals, isStarted = true, ...on }: SystemOptions): Promise<System> {
+  const database = on.database ?? (await cloneDatabase());
   const receiver = await startReceiver();
   await database.client.query(schema);
   const options: AncrageOptions = {

@@ -1,0 +1,67 @@
+import type { ServerResponse } from "node:http";
+import { afterEach, expect, test } from "vitest";
+import { defineEvent } from "../../src/event/define.ts";
+import { startReceiver, type ReceivedRequest } from "../receiver.ts";
+import { startSystem, type System } from "./system.ts";
+
+const ItemCreated = defineEvent({ table: "item", on: "insert", payload: (item) => ({ id: item["id"] }) });
+const start = (): Promise<System> =>
+  startSystem({
+    schema: "create table item (id integer generated always as identity primary key)",
+    events: { ItemCreated },
+    options: { delivery: { timeoutMs: 120_000 } },
+  });
+
+let system: System;
+afterEach(() => system.close());
+
+const subscribe = async (url: string): Promise<string> =>
+  (await system.call("POST", "/v1/subscriptions", { event: "ItemCreated", url, format: "bare" })).body.id;
+const idsOf = (requests: readonly ReceivedRequest[]): readonly (string | undefined)[] =>
+  requests.map(({ headers }) => headers["webhook-id"]);
+
+test("beside a receiver that hangs a healthy one gets all; the other's wait in the journal, and arrive once each when it answers", async () => {
+  system = await start();
+  const hanging = await startReceiver();
+  const hung: ServerResponse[] = [];
+  hanging.answer((_: ReceivedRequest, response: ServerResponse): void => void hung.push(response));
+  const id = await subscribe(hanging.url);
+  await subscribe(system.receiver.url);
+
+  let mostHeld = 0;
+  for (let part = 0; part < 10; part++) {
+    await system.rows("insert into item select from generate_series(1, 500)");
+    const { body } = await system.call("GET", "/v1/status");
+    mostHeld = Math.max(mostHeld, body.details.deliveriesInMemory);
+  }
+  await system.receiver.until((all) => all.length === 5_000);
+  // Nobody waits for the one that hangs: all of its deliveries have a row, but for those in memory that are younger than a second.
+  await system.until(`select count(*) from ancrage.deliveries where subscription_id = '${id}' and state = 'pending'`, 5_000);
+  const { details } = (await system.call("GET", "/v1/status")).body;
+  expect(details.deliveriesInMemory).toBeLessThanOrEqual(2_000);
+  expect(details.lanesBehind).toBe(1);
+  expect(mostHeld).toBeLessThanOrEqual(4_000);
+  expect(hanging.requests.length).toBeLessThanOrEqual(64);
+
+  hanging.answer(200);
+  for (const response of hung) response.writeHead(200).end();
+  await hanging.until((all) => all.length >= 5_000);
+  await system.until(`select count(*) from ancrage.deliveries where state = 'delivered'`, 10_000);
+  await system.ancrage().stop();
+  for (const { requests } of [hanging, system.receiver]) {
+    expect(requests.length).toBe(5_000);
+    expect(new Set(idsOf(requests)).size).toBe(5_000);
+  }
+  await hanging.close();
+});
+
+test("twenty thousand rows at once overflow a receiver's lane, and arrive once each", async () => {
+  system = await start();
+  system.receiver.answer((_: ReceivedRequest, response: ServerResponse): void => void setTimeout(() => response.writeHead(200).end(), 2));
+  await subscribe(system.receiver.url);
+  await system.rows("insert into item select from generate_series(1, 20000)");
+  await system.until("select count(*) from ancrage.deliveries where state = 'delivered'", 20_000);
+  await system.ancrage().stop();
+  expect(new Set(idsOf(system.receiver.requests)).size).toBe(20_000);
+  expect(system.receiver.requests.length).toBe(20_000);
+});
