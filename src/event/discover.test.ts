@@ -67,6 +67,18 @@ test("refuses two configurations, of which only one could count", async () => {
   expect(faults.map(({ message }) => message)).toEqual(["expected one configuration, found ancrage.config.ts and ancrage.config.js."]);
 });
 
+test("a package.json that npm init wrote says commonjs: the fault says what to set", async () => {
+  const { events, faults } = await discoverIn({
+    "package.json": `{"type":"commonjs"}`,
+    "events/E.ts": `import "node:fs";\n${aDefinition}`,
+    "events/F.mts": aDefinition,
+  });
+  expect(events.map(({ name }) => name)).toEqual(["F"]);
+  expect(faults.map(({ file, hint }) => [file, hint])).toEqual([
+    ["events/E.ts", 'Set "type": "module" in the nearest package.json, or let the file end in .mts.'],
+  ]);
+});
+
 test("a file that cannot be imported is a fault with its place and cure, and hides no other", async () => {
   const { events, faults } = await discoverIn({
     "events/Fine.ts": aDefinition,

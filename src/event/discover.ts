@@ -287,8 +287,14 @@ function cureOfImport(error: unknown): string {
       return "Node strips no types below node_modules: import the package's compiled files.";
     case undefined:
     default:
+      if (isReadAsCommonJs(error)) return 'Set "type": "module" in the nearest package.json, or let the file end in .mts.';
       return error instanceof SyntaxError ? "Correct that line." : "What the file does when it is imported failed; correct that.";
   }
+}
+
+/** `npm init` writes `"type": "commonjs"`. The words only choose the hint: Node gives this error no code. */
+function isReadAsCommonJs(error: unknown): boolean {
+  return error instanceof SyntaxError && /import statement outside a module|Unexpected token 'export'/.test(error.message);
 }
 
 interface Place {
