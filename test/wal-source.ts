@@ -43,7 +43,7 @@ export interface TestSource {
   readonly source: WalSource;
   readonly names: CaptureNames;
   /** Takes, a few at a time, until it is enough; no confirmation is given. */
-  until(isEnough: (items: readonly Captured[]) => boolean, limit?: number): Promise<readonly Captured[]>;
+  until(isEnough: (items: readonly Captured[]) => boolean, limit?: number): Promise<Captured[]>;
 }
 
 /** A source that reads the slot of this database from where it was confirmed, or from `resume`. */

@@ -14,6 +14,7 @@ const messageAt = (lsn: number, id: string): Message => ({
   position: at(lsn),
   committedAtUs: 0n,
   body: Buffer.alloc(0),
+  envelopes: {},
 });
 const rejectionAt = (lsn: number, id: string): Rejection => ({
   ...messageAt(lsn, id),

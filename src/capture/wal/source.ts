@@ -164,10 +164,9 @@ export class WalSource implements ChangeSource {
       { connectionString: replicationUrl, slot, publications, startLsn, senderTimeoutMs: this.#senderTimeoutMs, clock },
       {
         onData: (lsn, data) => this.#receive(lsn, data),
-        onKeepalive: (lsn) => {
-          this.#step({ kind: "keepalive", lsn });
-          this.#wake();
-        },
+        // It wakes nobody: a busy server sends a thousand a second, and whoever waits looks at the idle position by its own timer, which
+        // each wake would put off.
+        onKeepalive: (lsn) => this.#step({ kind: "keepalive", lsn }),
         onEnd: (error) => {
           this.#reconnecting = this.#reconnect(error);
         },

@@ -49,8 +49,11 @@ export class ReplicationStream {
   #timer: NodeJS.Timeout | undefined;
   /** Written by the frames that arrive. */
   #lastReceivedAtMs = 0;
-  /** Written by `sendStatus`. */
+  /** Written by `#writeStatus`, as is what the last one confirmed. */
   #lastSentAtMs = 0;
+  #lastConfirmedLsn = 0n;
+  /** How far the server had read when it last said so. */
+  #keepaliveLsn = 0n;
   #isPaused = false;
   /** The server streams. Until it does, a failure is thrown by `start` and is not an end. */
   #hasBegun = false;
@@ -153,8 +156,14 @@ export class ReplicationStream {
 
   #writeStatus(done?: (error?: Error | null) => void): void {
     const { clock } = this.#options;
+    const flushedLsn = this.#handlers.confirmedLsn();
+    const writtenLsn = this.#keepaliveLsn > flushedLsn ? this.#keepaliveLsn : flushedLsn;
     this.#lastSentAtMs = clock.monotonicMs();
-    this.#copy?.write(statusFrame(this.#handlers.confirmedLsn(), clock.nowMs()), done);
+    // A server that shuts down waits until all of its log is flushed here, which it cannot be: the journal is in that server. Where no
+    // flushed position is given (0: nothing new) it waits for the written one, which is how far we have read.
+    const isNew = flushedLsn !== this.#lastConfirmedLsn;
+    this.#lastConfirmedLsn = flushedLsn;
+    this.#copy?.write(statusFrame({ writtenLsn, flushedLsn: isNew ? flushedLsn : 0n, nowMs: clock.nowMs() }), done);
   }
 
   #receive(frame: Buffer): void {
@@ -164,7 +173,8 @@ export class ReplicationStream {
     if (frame[0] === 0x77) this.#handlers.onData(frame.readBigUInt64BE(1), frame.subarray(25));
     // Keepalive: 'k', end of the log, the server's clock, whether it wants an answer now.
     else if (frame[0] === 0x6b) {
-      this.#handlers.onKeepalive(frame.readBigUInt64BE(1));
+      this.#keepaliveLsn = frame.readBigUInt64BE(1);
+      this.#handlers.onKeepalive(this.#keepaliveLsn);
       if (frame[17] === 1) this.sendStatus();
     }
   }
@@ -193,13 +203,13 @@ export class ReplicationStream {
   }
 }
 
-/** 'r', written, flushed, applied, our clock, no answer wanted. */
-function statusFrame(lsn: bigint, nowMs: number): Buffer {
+/** 'r', written, flushed, applied, our clock, no answer wanted. Only what is flushed is confirmed. */
+function statusFrame(status: { readonly writtenLsn: bigint; readonly flushedLsn: bigint; readonly nowMs: number }): Buffer {
   const frame = Buffer.alloc(34);
   frame[0] = 0x72;
-  frame.writeBigUInt64BE(lsn, 1);
-  frame.writeBigUInt64BE(lsn, 9);
-  frame.writeBigUInt64BE(lsn, 17);
-  frame.writeBigInt64BE(BigInt(Math.trunc(nowMs)) * 1000n - postgresEpochUs, 25);
+  frame.writeBigUInt64BE(status.writtenLsn, 1);
+  frame.writeBigUInt64BE(status.flushedLsn, 9);
+  frame.writeBigUInt64BE(status.flushedLsn, 17);
+  frame.writeBigInt64BE(BigInt(Math.trunc(status.nowMs)) * 1000n - postgresEpochUs, 25);
   return frame;
 }

@@ -1,0 +1,243 @@
+-- The schema "ancrage" as all migrations together make it: to read, and to see in a diff what a migration changes. Nothing runs it.
+-- Written by "UPDATE_SCHEMA=1 npx vitest run test/schema.pg.test.ts"; the test fails where this file is not what is there.
+create type ancrage.delivery_state as enum ('pending', 'retrying', 'delivered', 'exhausted', 'canceled');
+
+create sequence ancrage.revision;
+
+create table ancrage.attempts (
+  message_id text collate "C" not null,
+  subscription_id text collate "C" not null,
+  round integer not null,
+  number integer not null,
+  at timestamp with time zone not null,
+  status integer,
+  reason text not null,
+  duration_ms integer not null,
+  is_late boolean not null default false,
+  response bytea
+) partition by RANGE (message_id);
+
+CREATE INDEX attempts_delivery ON ONLY ancrage.attempts USING btree (message_id, subscription_id);
+
+create table ancrage.batches (
+  source text not null,
+  number bigint not null,
+  epoch bigint not null,
+  journaled_commit_lsn pg_lsn not null,
+  journaled_change_lsn pg_lsn not null,
+  journaled_ordinal integer not null,
+  settled_commit_lsn pg_lsn not null,
+  settled_change_lsn pg_lsn not null,
+  settled_ordinal integer not null,
+  unsettled_from text collate "C",
+  end_lsn pg_lsn not null,
+  at timestamp with time zone not null default clock_timestamp(),
+  constraint batches_pkey PRIMARY KEY (source, number)
+);
+
+create table ancrage.deliveries (
+  message_id text collate "C" not null,
+  subscription_id text collate "C" not null,
+  project text not null,
+  state ancrage.delivery_state not null,
+  round integer not null,
+  attempts integer not null,
+  next_attempt_at timestamp with time zone,
+  last_status integer,
+  last_reason text,
+  duration_ms integer,
+  updated_at timestamp with time zone not null,
+  constraint deliveries_pkey PRIMARY KEY (message_id, subscription_id)
+) partition by RANGE (message_id);
+
+CREATE INDEX deliveries_due ON ONLY ancrage.deliveries USING btree (next_attempt_at) WHERE (state = ANY (ARRAY['pending'::ancrage.delivery_state, 'retrying'::ancrage.delivery_state]));
+
+CREATE INDEX deliveries_unfinished ON ONLY ancrage.deliveries USING btree (subscription_id, message_id) WHERE (state = ANY (ARRAY['pending'::ancrage.delivery_state, 'retrying'::ancrage.delivery_state]));
+
+create table ancrage.gaps (
+  id bigint not null generated always as identity,
+  source text not null,
+  from_lsn pg_lsn not null,
+  to_lsn pg_lsn,
+  from_at timestamp with time zone,
+  to_at timestamp with time zone,
+  reason text not null,
+  resolved_at timestamp with time zone,
+  noted_at timestamp with time zone not null default now(),
+  constraint gaps_pkey PRIMARY KEY (id)
+);
+
+create table ancrage.jobs (
+  id text collate "C" not null,
+  project text not null,
+  kind text not null,
+  state text not null,
+  input jsonb not null,
+  progress jsonb not null default '{}'::jsonb,
+  created_at timestamp with time zone not null default now(),
+  updated_at timestamp with time zone not null default now(),
+  constraint jobs_pkey PRIMARY KEY (id)
+);
+
+create table ancrage.leaders (
+  source text not null,
+  epoch bigint not null,
+  process text not null,
+  lease_until timestamp with time zone not null,
+  acknowledged_revision bigint not null default 0,
+  constraint leaders_pkey PRIMARY KEY (source)
+);
+
+create table ancrage.messages (
+  id text collate "C" not null,
+  project text not null,
+  event text not null,
+  key text not null,
+  commit_lsn pg_lsn not null,
+  change_lsn pg_lsn not null,
+  ordinal integer not null,
+  committed_at timestamp with time zone not null,
+  body bytea not null,
+  constraint messages_pkey PRIMARY KEY (id)
+) partition by RANGE (id);
+
+create table ancrage.migrations (
+  number integer not null,
+  name text not null,
+  at timestamp with time zone not null default now(),
+  constraint migrations_pkey PRIMARY KEY (number)
+);
+
+create table ancrage.rejections (
+  id text collate "C" not null,
+  project text not null,
+  event text not null,
+  key text not null,
+  commit_lsn pg_lsn not null,
+  change_lsn pg_lsn not null,
+  ordinal integer not null,
+  committed_at timestamp with time zone not null,
+  reason text not null,
+  error bytea not null,
+  occurrence bytea not null,
+  constraint rejections_pkey PRIMARY KEY (id)
+) partition by RANGE (id);
+
+create table ancrage.settings (
+  only_row boolean not null default true,
+  system_identifier text not null,
+  environment text not null default 'production'::text,
+  trigger_key bytea not null,
+  constraint settings_only_row_check CHECK (only_row),
+  constraint settings_pkey PRIMARY KEY (only_row),
+  constraint settings_trigger_key_check CHECK ((length(trigger_key) = 64))
+);
+
+create table ancrage.subscriptions (
+  id text collate "C" not null,
+  project text not null,
+  events text[] not null,
+  url text not null,
+  description text not null default ''::text,
+  format text not null default 'standard'::text,
+  filter jsonb,
+  headers jsonb not null default '{}'::jsonb,
+  delivery_order text not null default 'none'::text,
+  limits jsonb not null default '{}'::jsonb,
+  metadata jsonb not null default '{}'::jsonb,
+  secrets jsonb not null,
+  state text not null default 'enabled'::text,
+  state_reason text,
+  revision bigint not null default nextval('ancrage.revision'::regclass),
+  start_lsn pg_lsn,
+  expires_at timestamp with time zone,
+  created_at timestamp with time zone not null default now(),
+  updated_at timestamp with time zone not null default now(),
+  constraint subscriptions_delivery_order_check CHECK ((delivery_order = ANY (ARRAY['none'::text, 'record'::text, 'all'::text]))),
+  constraint subscriptions_events_check CHECK ((cardinality(events) > 0)),
+  constraint subscriptions_format_check CHECK ((format = ANY (ARRAY['standard'::text, 'result'::text, 'bare'::text, 'cloudevents'::text]))),
+  constraint subscriptions_pkey PRIMARY KEY (id),
+  constraint subscriptions_state_check CHECK ((state = ANY (ARRAY['enabled'::text, 'paused'::text, 'disabled'::text, 'deleted'::text])))
+);
+
+CREATE INDEX subscriptions_project ON ancrage.subscriptions USING btree (project, id);
+
+CREATE INDEX subscriptions_revision ON ancrage.subscriptions USING btree (revision);
+
+create table ancrage.tokens (
+  id text collate "C" not null,
+  project text,
+  name text not null,
+  hash bytea not null,
+  created_at timestamp with time zone not null default now(),
+  expires_at timestamp with time zone,
+  constraint tokens_hash_check CHECK ((length(hash) = 32)),
+  constraint tokens_hash_key UNIQUE (hash),
+  constraint tokens_pkey PRIMARY KEY (id)
+);
+
+CREATE OR REPLACE FUNCTION ancrage.base32(value bigint, digits integer)
+ RETURNS text
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE STRICT
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select string_agg(substr('0123456789ABCDEFGHJKMNPQRSTVWXYZ', ((value >> (5 * i)) & 31)::integer + 1, 1), '' order by i desc)
+  from generate_series(0, digits - 1) as i
+$function$
+;
+
+CREATE OR REPLACE FUNCTION ancrage.ensure_partitions(day date)
+ RETURNS void
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  from_id text := ancrage.base32(((day - date '1970-01-01')::bigint) * 86400000, 10);
+  to_id   text := ancrage.base32(((day - date '1970-01-01')::bigint + 1) * 86400000, 10);
+  part    record;
+begin
+  for part in
+    select parent, prefix from (values ('messages', 'msg_'), ('deliveries', 'msg_'), ('attempts', 'msg_'), ('rejections', 'rej_')) as t (parent, prefix)
+  loop
+    continue when to_regclass(format('ancrage.%I', part.parent || to_char(day, '"_"YYYYMMDD'))) is not null;
+    execute format('create table if not exists ancrage.%I partition of ancrage.%I for values from (%L) to (%L)',
+      part.parent || to_char(day, '"_"YYYYMMDD'), part.parent, part.prefix || from_id, part.prefix || to_id);
+  end loop;
+end
+$function$
+;
+-- postgres=X/postgres
+
+CREATE OR REPLACE FUNCTION ancrage.trigger(event text, key text, data jsonb DEFAULT NULL::jsonb)
+ RETURNS uuid
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  id      uuid := gen_random_uuid();
+  content bytea;
+  secret  bytea;
+  inner_pad bytea := '\x';
+  outer_pad bytea := '\x';
+begin
+  if event is null or event = '' then
+    raise exception 'ancrage.trigger: expected the name of an event, got %', coalesce(quote_literal(event), 'null') using errcode = '22023';
+  end if;
+  if key is null then
+    raise exception 'ancrage.trigger(%): expected the key of a record as text, got null', quote_literal(event) using errcode = '22023';
+  end if;
+  select trigger_key into strict secret from ancrage.settings;
+  for i in 0..63 loop
+    inner_pad := inner_pad || set_byte('\x00', 0, get_byte(secret, i) # 54);
+    outer_pad := outer_pad || set_byte('\x00', 0, get_byte(secret, i) # 92);
+  end loop;
+  content := convert_to(jsonb_build_object('id', id, 'event', event, 'key', key, 'data', data, 'xid', pg_current_xact_id()::text)::text, 'UTF8');
+  perform pg_logical_emit_message(true, 'ancrage.trigger', sha256(outer_pad || sha256(inner_pad || content)) || content);
+  return id;
+end
+$function$
+;
+-- postgres=X/postgres
