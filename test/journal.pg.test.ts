@@ -55,7 +55,17 @@ function message(lsn: number, given: Partial<Message> & { readonly committedAtUs
   const us = given.committedAtUs ?? committedAtUs;
   const transaction = { xid: 1, commitLsn: position.commitLsn, committedAtUs: us };
   const id = computeMessageId({ sourceId, transaction, position, event: given.event ?? "E", key: given.key ?? String(lsn) });
-  return { id, project: "default", event: "E", key: String(lsn), position, committedAtUs: us, body: Buffer.from("{}"), ...given };
+  return {
+    id,
+    project: "default",
+    event: "E",
+    key: String(lsn),
+    position,
+    committedAtUs: us,
+    body: Buffer.from("{}"),
+    envelopes: {},
+    ...given,
+  };
 }
 
 function rejection(lsn: number, given: Partial<Rejection> = {}): Rejection {
@@ -270,7 +280,7 @@ describe("what the database refuses", () => {
     const isCommitting = async (): Promise<boolean> => {
       const { rowCount } = await other.query(
         `select 1 from pg_stat_activity
-         where application_name = 'ancrage journal' and datname = current_database() and query = 'commit' and wait_event_type = 'Lock'`,
+         where application_name = 'ancrage journal' and datname = current_database() and wait_event_type = 'Lock'`,
       );
       return rowCount === 1;
     };
