@@ -64,6 +64,8 @@ export class Engine {
   #pipeline: Pipeline | undefined;
   #dueSweep: NodeJS.Timeout | undefined;
   #leading: Promise<void> | undefined;
+  /** What `start` does, and what it returns: that waits for the sessions to end where the first failed. */
+  #started: Promise<void> | undefined;
   #starting: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
   /** The loop has begun. */
@@ -107,18 +109,21 @@ export class Engine {
    * @throws AncrageError
    */
   start(): Promise<void> {
-    this.#starting ??= this.#start().catch(async (error: unknown) => {
-      this.#state = "failed";
-      await this.#close();
-      throw error;
-    });
+    if (this.#starting === undefined) {
+      this.#started = this.#start();
+      this.#starting = this.#started.catch(async (error: unknown) => {
+        this.#state = "failed";
+        await this.#close();
+        throw error;
+      });
+    }
     return this.#starting;
   }
 
   async #start(): Promise<void> {
     const { database, log, signal, db, catalogue } = this.#options;
     const { systemIdentifier, databaseOid } = await checkDatabase(db, catalogue);
-    if (this.#isStopping) return;
+    if (this.#isStopping) throw stoppedMeanwhile();
     const sourceId = `wal-${systemIdentifier}-${databaseOid}`;
     const journal = new Journal({ connectionString: database, sourceId, processName: `${hostname()}:${process.pid}`, log, signal });
     this.#journal = journal;
@@ -136,6 +141,7 @@ export class Engine {
         void this.#close();
       });
     });
+    if (this.#isStopping) throw stoppedMeanwhile();
   }
 
   /** A subscription was changed by this process's API. Deletions count at once, before they are acknowledged. */
@@ -168,6 +174,7 @@ export class Engine {
       await this.#journal?.stop();
       await this.#source?.stop();
     }
+    await this.#started?.catch(() => undefined);
     await this.#leading?.catch(() => undefined);
     clearInterval(this.#dueSweep);
     await this.#dispatcher?.stop(graceMs);
@@ -340,6 +347,8 @@ export class Engine {
     }
   }
 }
+
+const stoppedMeanwhile = (): AncrageError => new AncrageError("ANCRAGE_COMMAND_FAILED", "this instance was stopped while it was starting.");
 
 /** Waits for `work`, at most so long. */
 async function atMost(ms: number, work: Promise<unknown> | undefined): Promise<void> {

@@ -27,12 +27,14 @@ test("a parent that was inserted in the same transaction is never missed: 10,000
   await Promise.all(
     Array.from({ length: writers }, async (_, writer) => {
       const session = await system.database.connect();
+      // Without it the log is written so late that all of it is visible when it comes.
+      await session.query("set synchronous_commit = on");
       for (let id = writer; id < count; id += writers) {
         await session.query(`insert into customer values (${id}, 'customer ${id}'); insert into deal values (${id}, ${id})`);
       }
     }),
   );
-  await system.until("select count(*) from ancrage.messages", count);
+  await system.until("select (select count(*) from ancrage.messages) + (select count(*) from ancrage.rejections)", count);
   expect(await system.rows("select convert_from(error, 'UTF8') as error from ancrage.rejections limit 3")).toEqual([]);
   const wrong = `select key from ancrage.messages where convert_from(body, 'UTF8')::jsonb <> jsonb_build_object('customer', 'customer ' || key)`;
   expect(await system.rows(wrong)).toEqual([]);

@@ -1,0 +1,234 @@
+import type { ServerResponse } from "node:http";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import type { Ancrage } from "../../src/create-ancrage.ts";
+import { defineEvent } from "../../src/event/define.ts";
+import type { SignalName } from "../../src/test-signal.ts";
+import type { ReceivedRequest } from "../receiver.ts";
+import { startSystem, type System } from "./system.ts";
+
+const ItemCreated = defineEvent({ table: "item", on: "insert", payload: (item) => ({ id: item["id"] }) });
+
+let system: System;
+/** Called at each point of the flow, of every instance of the test. */
+let onSignal: (name: SignalName) => void = () => undefined;
+beforeEach(async () => {
+  onSignal = () => undefined;
+  system = await startSystem({
+    schema: "create table item (id integer generated always as identity primary key)",
+    events: { ItemCreated },
+    options: { retry: { schedule: [0, 0.1, 0.1, 0.1], jitter: 0 } },
+    internals: { signal: (name) => onSignal(name) },
+    isStarted: false,
+  });
+});
+afterEach(() => system.close());
+
+const subscribe = async (path = "/"): Promise<string> =>
+  (await system.call("POST", "/v1/subscriptions", { event: "ItemCreated", url: system.receiver.url + path, format: "bare" })).body.id;
+const insert = (rows: number): Promise<unknown> => system.rows("insert into item select from generate_series(1, $1::integer)", [rows]);
+const idsOf = (requests: readonly ReceivedRequest[]): readonly (string | undefined)[] =>
+  requests.map(({ headers }) => headers["webhook-id"]);
+const ofPipeline = "application_name in ('ancrage journal', 'ancrage replication', 'ancrage snapshots')";
+const sessions = async (): Promise<readonly object[]> =>
+  system.rows(
+    "select application_name, query from pg_stat_activity where datname = current_database() and application_name like 'ancrage%'",
+  );
+
+interface Shown {
+  readonly isReady: boolean;
+  readonly problems: readonly { readonly code: string }[];
+  readonly details: { readonly role: string };
+}
+
+async function statusOf(ancrage: Ancrage): Promise<Shown> {
+  const request = new Request("http://ancrage.test/v1/status", { headers: { authorization: `Bearer ${String(system.options.token)}` } });
+  return (await (await ancrage.fetch(request)).json()) as Shown;
+}
+
+async function untilRole(ancrage: Ancrage, role: string): Promise<void> {
+  while ((await statusOf(ancrage)).details.role !== role) await new Promise((resolve) => setTimeout(resolve, 20));
+}
+
+test("a stop before a start, a start twice, a stop twice, and a start after it", async () => {
+  const never = system.another();
+  await never.stop();
+  await expect(never.start()).rejects.toMatchObject({ code: "ANCRAGE_COMMAND_FAILED" });
+
+  const ancrage = system.ancrage();
+  await Promise.all([ancrage.start(), ancrage.start()]);
+  await ancrage.start();
+  expect(await statusOf(ancrage)).toMatchObject({ isReady: true, problems: [], details: { role: "leading" } });
+  expect(
+    await system.rows(`select 1 from pg_stat_activity where datname = current_database() and application_name = 'ancrage journal'`),
+  ).toHaveLength(1);
+  await Promise.all([ancrage.stop(), ancrage.stop()]);
+  await ancrage.stop();
+  expect(await sessions()).toEqual([]);
+  await expect(ancrage.start()).rejects.toMatchObject({ code: "ANCRAGE_COMMAND_FAILED" });
+
+  const hasty = system.another();
+  await Promise.all([expect(hasty.start()).rejects.toMatchObject({ code: "ANCRAGE_COMMAND_FAILED" }), hasty.stop()]);
+  expect(await sessions()).toEqual([]);
+});
+
+test("a start that fails says why, leaves no session, and may be tried again", async () => {
+  const ancrage = system.ancrage();
+  await system.rows("update ancrage.settings set system_identifier = 'x' || system_identifier");
+  await expect(ancrage.start()).rejects.toMatchObject({ code: "ANCRAGE_DATABASE_COPIED" });
+  expect(await sessions()).toEqual([]);
+  await system.rows("update ancrage.settings set system_identifier = substr(system_identifier, 2)");
+  await ancrage.start();
+  await subscribe();
+  await insert(3);
+  await system.receiver.until((all) => all.length === 3);
+  await ancrage.stop();
+
+  // It leads already when it finds this one out.
+  await insert(1);
+  await system.rows(
+    "select pg_replication_slot_advance(slot_name, pg_current_wal_lsn()) from pg_replication_slots where database = current_database()",
+  );
+  const next = system.another();
+  await expect(next.start()).rejects.toMatchObject({ code: "ANCRAGE_SLOT_LOST", message: expect.stringContaining("was moved to") });
+  expect(await sessions()).toEqual([]);
+});
+
+test("after a stop in order nothing repeats, and nothing is missed", async () => {
+  system.receiver.answer((_: ReceivedRequest, response: ServerResponse): void => void setTimeout(() => response.writeHead(200).end(), 20));
+  await system.ancrage().start();
+  await subscribe();
+  for (let turn = 0; turn < 4; turn++) {
+    const before = system.receiver.requests.length;
+    await insert(200);
+    // In the middle of it.
+    await system.receiver.until((all) => all.length > before + 50);
+    await system.restart();
+  }
+  await system.receiver.until((all) => all.length >= 800);
+  await system.ancrage().stop();
+  expect(system.receiver.requests.length).toBe(800);
+  expect(new Set(idsOf(system.receiver.requests)).size).toBe(800);
+  expect(await system.rows("select state, count(*)::integer as count from ancrage.deliveries group by 1")).toEqual([
+    { state: "delivered", count: 800 },
+  ]);
+});
+
+test("a second instance waits, and takes over when the first one stops", async () => {
+  const first = system.ancrage();
+  await first.start();
+  const second = system.another();
+  await second.start();
+  expect(await statusOf(second)).toMatchObject({ isReady: true, problems: [], details: { role: "standby" } });
+  await subscribe();
+  await insert(100);
+  await system.receiver.until((all) => all.length === 100);
+  await Promise.all([first.stop(), insert(100)]);
+  await untilRole(second, "leading");
+  await insert(100);
+  await system.receiver.until((all) => all.length >= 300);
+  await second.stop();
+  expect(idsOf(system.receiver.requests).length).toBe(300);
+  expect(new Set(idsOf(system.receiver.requests)).size).toBe(300);
+});
+
+test("a leader that was superseded stops capturing and sending, and leaves the slot to the other", async () => {
+  const first = system.ancrage();
+  await first.start();
+  await subscribe();
+  await insert(1);
+  await system.receiver.until((all) => all.length === 1);
+  const second = system.another();
+  await second.start();
+  // Its session is gone, and it does not know: it has nothing to commit. The second leads as soon as it asks for the lock.
+  const leader =
+    "select pid from pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())";
+  await system.rows(`select pg_terminate_backend(pid) from (${leader}) as l`);
+  await system.until("select max(epoch) from ancrage.leaders", 2);
+  await insert(50);
+  await untilRole(second, "leading");
+  await insert(50);
+  await system.receiver.until((all) => new Set(idsOf(all)).size === 101);
+  expect(await statusOf(first)).toMatchObject({ isReady: false, problems: [{ code: "ANCRAGE_SUPERSEDED" }], details: { role: "failed" } });
+  expect(
+    await system.rows(`select application_name, count(*)::integer as count from pg_stat_activity
+    where datname = current_database() and ${ofPipeline} group by 1 order by 1`),
+  ).toMatchObject([
+    { application_name: "ancrage journal", count: 1 },
+    { application_name: "ancrage replication", count: 1 },
+    { application_name: "ancrage snapshots", count: 1 },
+  ]);
+});
+
+test("sessions that are ended again and again cost nothing", async () => {
+  await system.ancrage().start();
+  await subscribe();
+  for (let turn = 1; turn <= 8; turn++) {
+    const isJournaling = new Promise<void>((resolve) => (onSignal = (name) => void (name === "journaling" && resolve())));
+    await insert(100);
+    await isJournaling;
+    await system.rows(
+      "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name like 'ancrage%'",
+    );
+  }
+  await system.receiver.until((all) => all.length >= 800);
+  await system.until("select count(*) from ancrage.deliveries where state = 'delivered'", 800);
+  await system.ancrage().stop();
+  expect(system.receiver.requests.length).toBe(800);
+  expect(new Set(idsOf(system.receiver.requests)).size).toBe(800);
+  expect(await system.rows("select count(*)::integer as count from ancrage.rejections")).toEqual([{ count: 0 }]);
+});
+
+test("while the journal takes nothing, nothing is sent and /readyz is 503; then all arrives", async () => {
+  await system.ancrage().start();
+  const hung: ServerResponse[] = [];
+  system.receiver.answer((request: ReceivedRequest, response: ServerResponse): void => {
+    if (request.path === "/hangs") hung.push(response);
+    else response.writeHead(request.path === "/fails" ? 500 : 200).end();
+  });
+  for (const path of ["/", "/hangs", "/fails"]) await subscribe(path);
+  const leaving = await subscribe("/leaves");
+  expect((await system.call("GET", "/readyz")).status).toBe(200);
+  await insert(1);
+  await system.receiver.until((all) => all.length >= 4 && hung.length === 1);
+
+  await system.rows("alter table ancrage.messages rename to hidden");
+  await insert(20);
+  while ((await system.call("GET", "/readyz")).status !== 503) await new Promise((resolve) => setTimeout(resolve, 10));
+  expect((await system.call("GET", "/readyz")).body).toEqual({ isReady: false, problems: ["ANCRAGE_JOURNAL_REFUSED"] });
+  const before = system.receiver.requests.length;
+  // An outcome that comes now waits with the batch; so do retries that are due, for as long as the journal takes nothing.
+  for (const response of hung.splice(0)) response.writeHead(200).end();
+  let tries = 0;
+  await new Promise<void>((resolve) => (onSignal = (name) => void (name === "journaling" && ++tries === 4 && resolve())));
+  // A subscription ends all the same, and its end is acknowledged.
+  expect((await system.call("DELETE", `/v1/subscriptions/${leaving}`)).status).toBe(200);
+  expect(system.receiver.requests.length).toBe(before);
+  expect(
+    await system.rows(
+      "select 1 from ancrage.deliveries d join ancrage.subscriptions s on s.id = d.subscription_id where s.url like '%/hangs' and d.state = 'delivered'",
+    ),
+  ).toEqual([]);
+
+  system.receiver.answer(200);
+  await system.rows("alter table ancrage.hidden rename to messages");
+  await system.until(
+    "select count(*) from ancrage.deliveries d join ancrage.subscriptions s on s.id = d.subscription_id where d.state = 'delivered' and s.url not like '%/leaves'",
+    63,
+  );
+  expect((await system.call("GET", "/readyz")).status).toBe(200);
+  for (const path of ["/", "/hangs"]) expect(system.receiver.requests.filter((request) => request.path === path)).toHaveLength(21);
+  expect(system.receiver.requests.filter(({ path }) => path === "/leaves")).toHaveLength(1);
+});
+
+test("a stop ends although the journal takes nothing; what it could not note is sent again after the next start", async () => {
+  await system.ancrage().start();
+  await subscribe();
+  await system.rows("alter table ancrage.messages rename to hidden");
+  await insert(5);
+  while ((await statusOf(system.ancrage())).isReady) await new Promise((resolve) => setTimeout(resolve, 10));
+  await system.ancrage().stop();
+  expect(await sessions()).toEqual([]);
+  await system.rows("alter table ancrage.hidden rename to messages");
+  await system.restart();
+  await system.receiver.until((all) => all.length === 5);
+});
