@@ -9,6 +9,7 @@ import {
   updateDeliveries,
   type WrittenAttempt,
 } from "../store/journal-rows.ts";
+import { isSmall, writeSmallBatch, type SmallBatch } from "../store/small-batch.ts";
 import { placeSubscription } from "../store/subscription-starts.ts";
 import { coalesceUpdates, type Chain } from "./coalesce.ts";
 import { dayOfMessage, formatDay } from "./id.ts";
@@ -16,6 +17,8 @@ import type { Batch } from "./journal.ts";
 
 /** One batch, in one transaction. Throws what PostgreSQL answered; the session is then in a failed transaction. */
 export async function writeBatch(client: pg.ClientBase, row: BatchRow, batch: Batch): Promise<void> {
+  const small = smallBatchOf(batch);
+  if (small !== undefined) return writeSmallBatch(client, row, small);
   await beginBatch(client, row);
   if (batch.messages.length > 0) await insertMessages(client, batch.messages);
   if (batch.rejections.length > 0) await insertRejections(client, batch.rejections);
@@ -27,6 +30,14 @@ export async function writeBatch(client: pg.ClientBase, row: BatchRow, batch: Ba
   if (attempts.length > 0) await insertAttempts(client, attempts);
   for (const start of batch.starts) await placeSubscription(client, start);
   await commitBatch(client);
+}
+
+/** Most batches of a quiet system: messages, and deliveries that succeeded at once. */
+function smallBatchOf({ messages, rejections, updates, starts }: Batch): SmallBatch | undefined {
+  if (rejections.length + starts.length > 0) return undefined;
+  if (updates.some(({ from, attempt }) => from !== undefined || attempt !== undefined)) return undefined;
+  const small = { messages, deliveries: updates.map(({ row }) => row) };
+  return isSmall(small) ? small : undefined;
 }
 
 /** @returns which of them came too late: something else had happened to the delivery */

@@ -25,14 +25,17 @@ export interface BatchRow {
  * The primary key (source, number) is the fence: a process that was superseded cannot insert the next number.
  */
 export async function beginBatch(client: pg.ClientBase, row: BatchRow): Promise<void> {
+  await client.query(beginBatchSql(row));
+}
+
+/** As text, for a batch that goes in one round trip with its rows. */
+export function beginBatchSql(row: BatchRow): string {
   const place = (position: Position): string =>
     `'${formatLsn(position.commitLsn)}', '${formatLsn(position.changeLsn)}', ${position.ordinal}`;
-  await client.query(
-    `begin; insert into ancrage.batches (source, number, epoch, journaled_commit_lsn, journaled_change_lsn, journaled_ordinal,
+  return `begin; insert into ancrage.batches (source, number, epoch, journaled_commit_lsn, journaled_change_lsn, journaled_ordinal,
        settled_commit_lsn, settled_change_lsn, settled_ordinal, unsettled_from, end_lsn)
      values (${pg.escapeLiteral(row.source)}, ${row.number}, ${row.epoch}, ${place(row.journaled)}, ${place(row.settled)},
-       ${row.unsettledFrom === undefined ? "null" : pg.escapeLiteral(row.unsettledFrom)}, '${formatLsn(row.endLsn)}')`,
-  );
+       ${row.unsettledFrom === undefined ? "null" : pg.escapeLiteral(row.unsettledFrom)}, '${formatLsn(row.endLsn)}')`;
 }
 
 /** @throws where the server answered anything but COMMIT: a transaction that had failed is rolled back without an error */

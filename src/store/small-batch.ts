@@ -1,0 +1,72 @@
+import pg from "pg";
+import type { DeliveryRow, Message } from "../message.ts";
+import { formatLsn } from "../lsn.ts";
+import { beginBatchSql, type BatchRow } from "./batches.ts";
+
+/** What fits into one statement text: a few messages, and deliveries that have no row yet. */
+export interface SmallBatch {
+  readonly messages: readonly Message[];
+  readonly deliveries: readonly DeliveryRow[];
+}
+
+const mostRows = 32;
+const mostBytes = 32 * 1024;
+
+/**
+ * Whether a batch goes in one round trip. COPY is cheaper a row, but takes two round trips a table: where messages come one by one,
+ * those are most of what a batch costs, in time and in CPU [M: docs/decisions/0004].
+ */
+export function isSmall({ messages, deliveries }: SmallBatch): boolean {
+  if (messages.length + deliveries.length > mostRows) return false;
+  const bytes = messages.reduce((sum, { body }) => sum + body.length, 0);
+  // A statement's text ends at its first NUL; COPY is refused for one, as it should be.
+  const hasNul = ({ project, event, key }: Message): boolean => project.includes("\0") || event.includes("\0") || key.includes("\0");
+  return bytes <= mostBytes && !messages.some(hasNul) && !deliveries.some(({ project }) => project.includes("\0"));
+}
+
+/**
+ * The whole transaction of a small batch: begin, its rows, commit.
+ *
+ * @throws what PostgreSQL answered, the session then being in a failed transaction; or where it counted other rows than were sent, or
+ * answered anything but COMMIT
+ */
+export async function writeSmallBatch(client: pg.ClientBase, row: BatchRow, batch: SmallBatch): Promise<void> {
+  const { messages, deliveries } = batch;
+  const statements = [beginBatchSql(row)];
+  if (messages.length > 0) statements.push(messagesSql(messages));
+  if (deliveries.length > 0) statements.push(deliveriesSql(deliveries));
+  statements.push("commit");
+  const answer: unknown = await client.query(statements.join(";\n"));
+  const results = answer as readonly pg.QueryResult[];
+  const inserted = results.filter(({ command }) => command === "INSERT").reduce((sum, { rowCount }) => sum + (rowCount ?? 0), 0);
+  const expected = 1 + messages.length + deliveries.length;
+  if (inserted !== expected) throw new Error(`a batch of ${expected} rows was answered with ${inserted}`);
+  const last = results.at(-1)?.command;
+  if (last !== "COMMIT") throw new Error(`the journal's commit was answered with ${String(last)}`);
+}
+
+const { escapeLiteral } = pg;
+
+function messagesSql(messages: readonly Message[]): string {
+  const rows = messages.map(({ id, project, event, key, position, committedAtUs, body }) => {
+    const place = `'${formatLsn(position.commitLsn)}','${formatLsn(position.changeLsn)}',${position.ordinal}`;
+    return `('${id}',${escapeLiteral(project)},${escapeLiteral(event)},${escapeLiteral(key)},${place},${timestampSql(committedAtUs)},'\\x${body.toString("hex")}')`;
+  });
+  return `insert into ancrage.messages (id, project, event, key, commit_lsn, change_lsn, ordinal, committed_at, body) values ${rows.join(",")}`;
+}
+
+function deliveriesSql(deliveries: readonly DeliveryRow[]): string {
+  const rows = deliveries.map((one) => {
+    const next = one.nextAttemptAtMs === undefined ? "null" : timestampSql(BigInt(Math.round(one.nextAttemptAtMs * 1000)));
+    const reason = one.lastReason === undefined ? "null" : escapeLiteral(one.lastReason);
+    return `('${one.messageId}',${escapeLiteral(one.subscriptionId)},${escapeLiteral(one.project)},'${one.state}',${one.round},${one.attempts},${next},${one.lastStatus ?? "null"},${reason},${one.durationMs ?? "null"},${timestampSql(BigInt(Math.round(one.updatedAtMs * 1000)))})`;
+  });
+  return `insert into ancrage.deliveries (message_id, subscription_id, project, state, round, attempts, next_attempt_at, last_status,
+    last_reason, duration_ms, updated_at) values ${rows.join(",")}`;
+}
+
+/** Exact to the microsecond, in UTC, which every session of ours is in. */
+function timestampSql(us: bigint): string {
+  const ms = us / 1000n;
+  return `'${new Date(Number(ms)).toISOString().slice(0, -1)}${String(us - ms * 1000n).padStart(3, "0")}Z'`;
+}
