@@ -115,3 +115,27 @@ test("a restart of the server ends neither capture nor the journal, nor a standb
   await expect(journal.commit(empty)).rejects.toThrow(/another process appends|stopped while a batch/);
   await Promise.all([source.stop(), journal.stop(), standby.stop()]);
 });
+
+test("a server shuts down while more of its log is unread than is held at once", async () => {
+  const client = await connect();
+  const { source } = await startSource({ client, url: server.url() });
+  await client.query("insert into deal select i, repeat('x', 1500) from generate_series(1, 40000) i");
+  const left = async (): Promise<boolean> => {
+    const { rows } = await client.query<{ left: boolean }>(
+      "select bool_and(sent_lsn < pg_current_wal_flush_lsn()) and count(*) > 0 as left from pg_stat_replication",
+    );
+    return rows[0]?.left === true;
+  };
+  while (!(await left()) || !source.hasWork());
+  const { promise: disconnected, resolve } = Promise.withResolvers<void>();
+  client.on("end", resolve);
+  const isStopped = new AbortController();
+  const stopped = server.stop().then(() => isStopped.abort());
+  await disconnected;
+  while (!isStopped.signal.aborted) {
+    if (source.hasWork()) await source.take(100);
+    else await new Promise<void>((done) => setImmediate(done));
+  }
+  await stopped;
+  await source.stop();
+});

@@ -357,6 +357,8 @@ export class WalSource implements ChangeSource {
   async #openGate(): Promise<void> {
     const snapshot = await this.#snapshots.read();
     if (snapshot !== undefined) this.#queue.show(snapshot);
+    // It may be shutting down, and waits until all of its log was read here: which stands still until it answers.
+    else if (this.#stream?.isPaused === true) this.#stream.interrupt("the database does not answer while reading stands still");
     if (this.#queue.isVisible) this.#gateAttempts = 0;
     else this.#shutGate(delayOf(snapshot === undefined ? reconnectDelaysMs : visibilityDelaysMs, this.#gateAttempts++));
   }

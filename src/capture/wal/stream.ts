@@ -119,6 +119,15 @@ export class ReplicationStream {
     this.#copy?.resume();
   }
 
+  get isPaused(): boolean {
+    return this.#isPaused;
+  }
+
+  /** Ends the session as if the connection had been lost. */
+  interrupt(because: string): void {
+    this.#end(new Error(because));
+  }
+
   /** Feedback never waits for the consumer: it also goes out while reading is paused (spiceai #11653). */
   sendStatus(): void {
     if (this.#hasBegun && !this.#hasEnded) this.#writeStatus();
