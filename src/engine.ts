@@ -64,6 +64,8 @@ export class Engine {
   #pipeline: Pipeline | undefined;
   #dueSweep: NodeJS.Timeout | undefined;
   #leading: Promise<void> | undefined;
+  /** Why a standby could not take over. */
+  #failure: unknown;
   /** What `start` does, and what it returns: that waits for the sessions to end where the first failed. */
   #started: Promise<void> | undefined;
   #starting: Promise<void> | undefined;
@@ -92,6 +94,11 @@ export class Engine {
 
   get pipeline(): Pipeline | undefined {
     return this.#pipeline;
+  }
+
+  /** Why capture ended; undefined while it has not. */
+  get failure(): unknown {
+    return this.#pipeline?.captureFailure ?? this.#failure;
   }
 
   /** Logical messages with our prefix that were not ours: unsigned, forged, or not transactional. */
@@ -137,6 +144,7 @@ export class Engine {
         reject(error instanceof Error ? error : new Error(String(error)));
         if (this.#state !== "standby") return;
         this.#state = "failed";
+        this.#failure = error;
         log.fatal({ err: error }, "this standby could not take over");
         void this.#close();
       });

@@ -7,7 +7,7 @@ import { formatLsn } from "./lsn.ts";
 /** Where the system stands: what `/readyz` answers, and what needs attention. */
 export function readStatus(engine: Engine, catalogue: Catalogue): Promise<Status> {
   const problems: StatusProblem[] = [];
-  const failure = engine.pipeline?.captureFailure;
+  const { failure } = engine;
   if (failure instanceof AncrageError) {
     problems.push({ code: failure.code, message: failure.message, ...(failure.hint === undefined ? {} : { hint: failure.hint }) });
   } else if (failure !== undefined)

@@ -4,14 +4,15 @@
  * (River's idea: a test that waits for a signal is neither slow nor flaky.)
  */
 export type SignalName =
+  /** The source gave a stretch of the log; `Captured[]`. */
   | "captured"
-  | "built"
+  /** The database could not be read, and the batch is built again. */
   | "rebuilding"
+  /** The journal is about to write a batch, for the first time or again. */
   | "journaling"
+  /** The batch is in, and its messages are handed to delivery. */
   | "journaled"
-  | "confirmed"
-  | "attempted"
-  | "outcome-journaled"
-  | "idle-journaled";
+  /** An attempt has ended. */
+  | "attempted";
 
 export type TestSignal = (name: SignalName, detail?: unknown) => void | Promise<void>;

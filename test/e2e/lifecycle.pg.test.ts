@@ -159,6 +159,21 @@ test("a leader that was superseded stops capturing and sending, and leaves the s
   ]);
 });
 
+test("a standby that cannot take over says so", async () => {
+  const first = system.ancrage();
+  await first.start();
+  await subscribe();
+  await insert(1);
+  await system.receiver.until((all) => all.length === 1);
+  const second = system.another();
+  await second.start();
+  await system.rows("update ancrage.settings set system_identifier = 'x' || system_identifier");
+  await first.stop();
+  await untilRole(second, "failed");
+  expect(await statusOf(second)).toMatchObject({ isReady: false, problems: [{ code: "ANCRAGE_DATABASE_COPIED" }] });
+  await system.until(`select count(*) from pg_stat_activity where datname = current_database() and ${ofPipeline}`, 0);
+});
+
 test("sessions that are ended again and again cost nothing", async () => {
   await system.ancrage().start();
   await subscribe();

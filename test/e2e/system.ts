@@ -25,13 +25,13 @@ export interface System {
   close(): Promise<void>;
 }
 
-export interface Answered {
+interface Answered {
   readonly status: number;
   // What a test reads of it, it states.
   readonly body: any; // oxlint-disable-line typescript/no-explicit-any
 }
 
-export interface SystemOptions {
+interface SystemOptions {
   /** SQL that makes the application's tables. */
   readonly schema: string;
   readonly events: NonNullable<Exclude<AncrageOptions["events"], string>>;
@@ -44,7 +44,7 @@ export interface SystemOptions {
 }
 
 const token = "a-token-of-the-operator";
-export const silent = pino({ level: process.env["LOG"] ?? "silent" });
+const silent = pino({ level: process.env["LOG"] ?? "silent" });
 
 export async function startSystem({ schema, events, options: given, internals, isStarted = true, ...on }: SystemOptions): Promise<System> {
   const database = on.database ?? (await cloneDatabase());
