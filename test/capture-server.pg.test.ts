@@ -137,5 +137,6 @@ test("a server shuts down while more of its log is unread than is held at once",
     else await new Promise<void>((done) => setImmediate(done));
   }
   await stopped;
+  await expect(connect()).rejects.toThrow("ECONNREFUSED");
   await source.stop();
 });

@@ -153,7 +153,8 @@ export class ReplicationStream {
           clearTimeout(timer);
           resolve();
         };
-        copy.once("end", done);
+        // Not "end": the server says that before it lets the slot go, and is ready for another command after.
+        copy.once("finish", done);
         copy.once("error", done);
         copy.once("close", done);
         copy.end();
