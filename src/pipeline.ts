@@ -178,18 +178,20 @@ export class Pipeline {
 
     this.#isCommitting = true;
     const before = journal.journaled;
+    // A keepalive may move `#passed` on during the commit: only what this batch says may be confirmed.
+    const { position, endLsn } = this.#passed;
     const taken = await journal.commit({
       messages: built.messages,
       rejections: built.rejections,
       updates,
       starts,
-      journaled: this.#passed.position,
-      endLsn: this.#passed.endLsn,
+      journaled: position,
+      endLsn,
     });
     this.#isCommitting = false;
     this.#committedAtMs = this.#options.clock.monotonicMs();
     this.#deliver(taken, before);
-    source.confirm(this.#passed.endLsn);
+    source.confirm(endLsn);
     for (const { resolve } of waiting) resolve();
     dispatcher.journaled(updates);
     this.#answerTriggers(built, taken);

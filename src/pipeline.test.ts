@@ -1,0 +1,78 @@
+import { pino } from "pino";
+import { expect, test } from "vitest";
+import type { ChangeSource } from "./capture/change.ts";
+import type { Dispatcher } from "./deliver/dispatcher.ts";
+import type { Catalogue } from "./event/catalogue.ts";
+import type { Batch, Journal } from "./journal/journal.ts";
+import type { DeliveryUpdate } from "./message.ts";
+import { Pipeline, type PipelineOptions } from "./pipeline.ts";
+import { createRegistry } from "./subscription/registry.ts";
+
+const update: DeliveryUpdate = {
+  row: {
+    messageId: "msg_1",
+    subscriptionId: "sub_1",
+    project: "default",
+    state: "delivered",
+    round: 1,
+    attempts: 1,
+    nextAttemptAtMs: undefined,
+    lastStatus: 200,
+    lastReason: undefined,
+    durationMs: 1,
+    updatedAtMs: 0,
+  },
+  from: undefined,
+  attempt: undefined,
+  batch: undefined,
+};
+
+test("a keepalive that comes during a commit is not confirmed by it", async () => {
+  let idleLsn = 100n;
+  const confirmed: bigint[] = [];
+  const committed: bigint[] = [];
+  const position = { commitLsn: 0n, changeLsn: 0n, ordinal: 0 };
+  const source: Partial<ChangeSource> = {
+    sourceId: "test",
+    hasWork: () => false,
+    onWork: () => undefined,
+    idleLsn: () => idleLsn,
+    confirm: (lsn) => confirmed.push(lsn),
+  };
+  let pipeline: Pipeline | undefined;
+  const journal = {
+    journaled: position,
+    endLsn: 0n,
+    track: () => undefined,
+    async commit(batch: Batch) {
+      if (committed.length === 0) {
+        // The log goes on meanwhile, and outcomes come: each of them sets the timer that looks at the idle position.
+        idleLsn = 200n;
+        pipeline?.record(update);
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+      committed.push(batch.endLsn);
+      this.endLsn = batch.endLsn;
+      return [];
+    },
+  };
+  const options: Partial<PipelineOptions> = {
+    source: source as ChangeSource,
+    catalogue: { events: new Map(), tables: new Map() } as unknown as Catalogue,
+    payload: {} as PipelineOptions["payload"],
+    journal: journal as unknown as Journal,
+    registry: createRegistry(),
+    dispatcher: { journaled: () => undefined, room: () => Promise.resolve() } as unknown as Dispatcher,
+    maxOccurrences: 10,
+    clock: { nowMs: () => 0, monotonicMs: () => performance.now() },
+    log: pino({ level: "silent" }),
+  };
+  pipeline = new Pipeline(options as PipelineOptions);
+  pipeline.start(0n);
+  pipeline.record(update);
+  await pipeline.flushed();
+  expect(committed[0]).toBe(100n);
+  expect(confirmed[0]).toBe(100n);
+  await pipeline.stop();
+  expect(confirmed).toEqual(committed);
+});
