@@ -6,6 +6,8 @@ import { Webhook } from "standardwebhooks";
 import { systemClock } from "../../src/clock.ts";
 import { createSender } from "../../src/deliver/send.ts";
 import { defineEvent } from "../../src/event/define.ts";
+import type { Message } from "../../src/message.ts";
+import type { Subscription } from "../../src/subscription/registry.ts";
 import { parseSecretKey, createSecret, formatSecret, sealSecret } from "../../src/subscription/secret.ts";
 import { startReceiver, type ReceivedRequest } from "../receiver.ts";
 import { startSystem, type System } from "./system.ts";
@@ -244,15 +246,24 @@ test("what waits for a connection when its subscription is deleted is not sent a
     clock: systemClock,
     connectionsPerOrigin: 1,
   });
-  const subscription = { id: "sub_1", origin: receiver.url, path: "/", format: "bare", keys: [] } as unknown as Parameters<
-    typeof sender.send
-  >[0]["subscription"];
+  const subscription: Subscription = {
+    id: "sub_1",
+    project: "default",
+    events: ["E"],
+    origin: receiver.url,
+    path: "/",
+    format: "bare",
+    keys: [],
+    revision: 1n,
+    startLsn: 0n,
+    state: "enabled",
+  };
   let isWanted = true;
   const send = (id: string): Promise<string> =>
     new Promise((resolve) => {
-      const message = { id, event: "E", key: "1", body: Buffer.from("{}"), committedAtUs: 0n } as Parameters<
-        typeof sender.send
-      >[0]["message"];
+      const position = { commitLsn: 1n, changeLsn: 1n, ordinal: 0 };
+      const body = Buffer.from("{}");
+      const message: Message = { id, project: "default", event: "E", key: "1", position, committedAtUs: 0n, body, envelopes: {} };
       sender.send({ message, subscription, number: 1, isWanted: () => isWanted }, (outcome) => resolve(outcome.kind));
     });
   const first = send("msg_1");
