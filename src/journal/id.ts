@@ -20,6 +20,7 @@ export function computeMessageId(input: {
 
 const alphabet = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const msPerDay = 86_400_000;
+const valueOfDigit = Uint8Array.from({ length: 128 }, (_, code) => Math.max(0, alphabet.indexOf(String.fromCharCode(code))));
 
 /** The digits that all messages of a transaction begin with; computed once for each. */
 const transactionDigitsOf = new WeakMap<Transaction, string>();
@@ -36,7 +37,7 @@ function transactionDigits(transaction: Transaction): string {
 /** The day of a message, as days since the Unix epoch: the partition that it and its deliveries stand in. */
 export function dayOfMessage(id: string): number {
   let ms = 0;
-  for (let i = 4; i < 14; i++) ms = ms * 32 + alphabet.indexOf(id.charAt(i));
+  for (let i = 4; i < 14; i++) ms = ms * 32 + (valueOfDigit[id.charCodeAt(i)] ?? 0);
   return Math.floor(ms / msPerDay);
 }
 

@@ -301,9 +301,12 @@ export class Journal {
     const ids = [...messages, ...rejections].map(({ id }) => id);
     const days = new Set([...ids, ...updates.map(({ row }) => row.messageId)].map(dayOfMessage));
     for (const day of days) {
-      if (this.#ensuredDays.has(day)) continue;
-      await ensurePartitions(client, formatDay(day));
-      this.#ensuredDays.add(day);
+      // The next one is made ahead: at midnight no message waits for it.
+      for (const needed of [day, day + 1]) {
+        if (this.#ensuredDays.has(needed)) continue;
+        await ensurePartitions(client, formatDay(needed));
+        this.#ensuredDays.add(needed);
+      }
     }
   }
 

@@ -196,14 +196,17 @@ AS $function$
 declare
   from_id text := ancrage.base32(((day - date '1970-01-01')::bigint) * 86400000, 10);
   to_id   text := ancrage.base32(((day - date '1970-01-01')::bigint + 1) * 86400000, 10);
+  suffix  text := to_char(day, '"_"YYYYMMDD');
   part    record;
 begin
+  perform pg_advisory_xact_lock(hashtext('ancrage.ensure_partitions'));
   for part in
     select parent, prefix from (values ('messages', 'msg_'), ('deliveries', 'msg_'), ('attempts', 'msg_'), ('rejections', 'rej_')) as t (parent, prefix)
   loop
-    continue when to_regclass(format('ancrage.%I', part.parent || to_char(day, '"_"YYYYMMDD'))) is not null;
-    execute format('create table if not exists ancrage.%I partition of ancrage.%I for values from (%L) to (%L)',
-      part.parent || to_char(day, '"_"YYYYMMDD'), part.parent, part.prefix || from_id, part.prefix || to_id);
+    continue when to_regclass(format('ancrage.%I', part.parent || suffix)) is not null;
+    execute format('create table ancrage.%I (like ancrage.%I including all)', part.parent || suffix, part.parent);
+    execute format('alter table ancrage.%I attach partition ancrage.%I for values from (%L) to (%L)',
+      part.parent, part.parent || suffix, part.prefix || from_id, part.prefix || to_id);
   end loop;
 end
 $function$
