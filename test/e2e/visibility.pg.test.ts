@@ -2,7 +2,7 @@ import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import pg from "pg";
-import { expect, test } from "vitest";
+import { expect, onTestFinished, test } from "vitest";
 import type { Captured } from "../../src/capture/change.ts";
 import { EmbeddedPostgres } from "../../src/dev/embedded-postgres.ts";
 import { defineEvent } from "../../src/event/define.ts";
@@ -48,6 +48,8 @@ test("what its writer still waits for, a standby that is not there, is neither c
     // Without it no commit waits for a standby.
     settings: { synchronous_commit: "on" },
   });
+  // Also when the test fails: nobody else would end it.
+  onTestFinished(() => server.remove());
   await server.start();
   const sessions: pg.Client[] = [];
   const connect = async (): Promise<pg.Client> => {
@@ -95,5 +97,4 @@ test("what its writer still waits for, a standby that is not there, is neither c
   expect(captured.filter(isChange).length).toBe(1);
   await system.close();
   await Promise.all(sessions.map((session) => session.end()));
-  await server.remove();
 });
