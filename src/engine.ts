@@ -2,6 +2,7 @@ import { hostname } from "node:os";
 import type pg from "pg";
 import type { TriggerCame } from "./build-messages.ts";
 import { checkDatabase, type CheckedDatabase } from "./capture/check.ts";
+import { sourceIdOf } from "./capture/wal/slot.ts";
 import { WalSource } from "./capture/wal/source.ts";
 import type { Clock } from "./clock.ts";
 import { Dispatcher } from "./deliver/dispatcher.ts";
@@ -19,6 +20,7 @@ import { Pipeline } from "./pipeline.ts";
 import type { BatchRow } from "./store/batches.ts";
 import { cancelDeliveries, readDueDeliveries, readDueSubscriptions } from "./store/resume.ts";
 import { placeUnplacedSubscriptions } from "./store/subscription-starts.ts";
+import { readGapFrom } from "./store/gaps.ts";
 import { readLiveSubscriptions, readSubscription, type SubscriptionRow } from "./store/subscriptions.ts";
 import type { ValueTypes } from "./store/types.ts";
 import { openSubscription } from "./subscription/open.ts";
@@ -131,7 +133,7 @@ export class Engine {
     const { database, log, signal, db, catalogue } = this.#options;
     const { systemIdentifier, databaseOid } = await checkDatabase(db, catalogue);
     if (this.#isStopping) throw stoppedMeanwhile();
-    const sourceId = `wal-${systemIdentifier}-${databaseOid}`;
+    const sourceId = sourceIdOf(systemIdentifier, databaseOid);
     const journal = new Journal({ connectionString: database, sourceId, processName: `${hostname()}:${process.pid}`, log, signal });
     this.#journal = journal;
     await new Promise<void>((resolve, reject) => {
@@ -272,11 +274,21 @@ export class Engine {
       await placeUnplacedSubscriptions(this.#options.db, confirmed);
       return confirmed;
     }
+    const gap = confirmed > last.endLsn ? await readGapFrom(this.#options.db, last.source, last.endLsn) : undefined;
+    if (gap !== undefined && confirmed >= gap.toLsn) {
+      this.#options.log.warn(
+        { from: formatLsn(last.endLsn), to: checked.confirmedLsn, since: gap.fromAt },
+        "a gap: changes between the journal's end and the new slot were not seen",
+      );
+      return confirmed;
+    }
     if (confirmed > last.endLsn) {
       throw new AncrageError(
         "ANCRAGE_SLOT_LOST",
         `replication slot "${checked.names.slot}" was moved to ${checked.confirmedLsn} by somebody else; the journal ends at ${formatLsn(last.endLsn)}. Changes between the two were not seen.`,
-        { hint: "Find what else reads this slot, or whether it was dropped and made anew." },
+        {
+          hint: `Find what else reads this slot. To go on without those changes: drop it (select pg_drop_replication_slot('${checked.names.slot}')) and run "ancrage migrate", which notes the gap.`,
+        },
       );
     }
     if (last.endLsn > parseLsn(checked.flushLsn)) {

@@ -1,10 +1,14 @@
-import { captureNames } from "./capture/wal/slot.ts";
+import type pg from "pg";
+import { captureNames, sourceIdOf } from "./capture/wal/slot.ts";
 import { readCapturePlan } from "./capture/check.ts";
 import { buildCatalogue } from "./event/catalogue.ts";
 import { discover } from "./event/discover.ts";
 import { readOptions, requireOptions, type AncrageOptions } from "./options.ts";
-import { readServerIdentity } from "./store/capture-state.ts";
+import { formatLsn, parseLsn } from "./lsn.ts";
+import { readLastBatch } from "./store/batches.ts";
+import { readServerIdentity, readSlot } from "./store/capture-state.ts";
 import { connectClient } from "./store/database.ts";
+import { insertGap } from "./store/gaps.ts";
 import { migrateSchema } from "./store/migrate.ts";
 import { readTables } from "./store/tables.ts";
 
@@ -35,7 +39,7 @@ export async function migrate(given: AncrageOptions, onStep: (step: string) => v
       onStep(step);
     };
     for (const name of await migrateSchema(client)) note(name);
-    const { databaseOid } = await readServerIdentity(client);
+    const { databaseOid, systemIdentifier } = await readServerIdentity(client);
     const plan = await readCapturePlan(client, catalogue, captureNames(databaseOid));
     for (const statement of plan) {
       // A slot takes the replication privilege, which the owner of the tables may not have.
@@ -48,9 +52,24 @@ export async function migrate(given: AncrageOptions, onStep: (step: string) => v
         }
       } else await client.query(statement);
       note(statement);
+      if (statement.includes("pg_create_logical_replication_slot")) {
+        const gap = await noteGap(client, sourceIdOf(systemIdentifier, databaseOid), captureNames(databaseOid).slot);
+        if (gap !== undefined) note(gap);
+      }
     }
     return { ran };
   } finally {
     await client.end();
   }
+}
+
+/** A new slot under a journal that has begun: what lies between the two was not seen. Said here, and by the status until it is dealt with. */
+async function noteGap(client: pg.Client, sourceId: string, slotName: string): Promise<string | undefined> {
+  const last = await readLastBatch(client, sourceId);
+  const slot = await readSlot(client, slotName);
+  if (last === undefined || slot?.confirmedLsn == null) return undefined;
+  const toLsn = parseLsn(slot.confirmedLsn);
+  if (toLsn <= last.endLsn) return undefined;
+  await insertGap(client, sourceId, { fromLsn: last.endLsn, toLsn, reason: "slot-recreated" });
+  return `GAP: changes between ${formatLsn(last.endLsn)} and ${slot.confirmedLsn} were not seen, and make no events`;
 }

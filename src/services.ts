@@ -52,7 +52,7 @@ export function createServices(parts: ServiceParts): Services {
     publicUrl: parts.options.publicUrl,
     operatorToken: parts.token,
     logError: (error, context) => log.error({ err: error, ...context }, "the API answered with an error of ours"),
-    status: () => readStatus(engine, catalogue),
+    status: () => readStatus(engine, catalogue, api),
     async samples(name, { limit, project, format }) {
       const { samples } = await readSamples(eventOf(name), { limit, project }, { ...payload, ...sampleReaders });
       const committedAtUs = BigInt(Math.trunc(clock.nowMs())) * 1000n;

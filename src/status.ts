@@ -1,11 +1,13 @@
+import type pg from "pg";
 import type { Engine } from "./engine.ts";
 import { AncrageError } from "./errors.ts";
 import type { Catalogue } from "./event/catalogue.ts";
 import type { Status, StatusProblem } from "./http/services.ts";
 import { formatLsn } from "./lsn.ts";
+import { readOpenGaps } from "./store/gaps.ts";
 
 /** Where the system stands: what `/readyz` answers, and what needs attention. */
-export function readStatus(engine: Engine, catalogue: Catalogue): Promise<Status> {
+export async function readStatus(engine: Engine, catalogue: Catalogue, db: Pick<pg.ClientBase, "query">): Promise<Status> {
   const problems: StatusProblem[] = [];
   const { failure } = engine;
   if (failure instanceof AncrageError) {
@@ -31,8 +33,15 @@ export function readStatus(engine: Engine, catalogue: Catalogue): Promise<Status
       hint: "Mend it and restart.",
     });
   }
+  for (const gap of await readOpenGaps(db).catch(() => [])) {
+    problems.push({
+      code: "gap",
+      message: `changes between ${formatLsn(gap.fromLsn)} and ${formatLsn(gap.toLsn)} (${gap.fromAt.toISOString()} to ${gap.toAt.toISOString()}) were not seen: ${gap.reason}.`,
+      hint: "They make no events. Once that is dealt with: update ancrage.gaps set resolved_at = now().",
+    });
+  }
   const { state } = engine;
-  return Promise.resolve({
+  return {
     isReady: (state === "leading" || state === "standby") && failure === undefined && journal?.kind !== "refusing",
     problems,
     details: {
@@ -45,5 +54,5 @@ export function readStatus(engine: Engine, catalogue: Catalogue): Promise<Status
       lanesBehind: engine.dispatcher?.behindCount ?? 0,
       ignoredTriggers: engine.ignoredMarks,
     },
-  });
+  };
 }

@@ -4,6 +4,7 @@ import type { Ancrage } from "../../src/create-ancrage.ts";
 import { defineEvent } from "../../src/event/define.ts";
 import type { SignalName } from "../../src/test-signal.ts";
 import type { ReceivedRequest } from "../receiver.ts";
+import { migrate } from "../../src/create-ancrage.ts";
 import { startSystem, type System } from "./system.ts";
 
 const ItemCreated = defineEvent({ table: "item", on: "insert", payload: (item) => ({ id: item["id"] }) });
@@ -91,6 +92,30 @@ test("a start that fails says why, leaves no session, and may be tried again", a
   const next = system.another();
   await expect(next.start()).rejects.toMatchObject({ code: "ANCRAGE_SLOT_LOST", message: expect.stringContaining("was moved to") });
   expect(await sessions()).toEqual([]);
+});
+
+test("a slot that was made anew is a gap: noted by migrate, shown by the status, and then gone on from", async () => {
+  await system.ancrage().start();
+  await subscribe();
+  await insert(1);
+  await system.receiver.until((all) => all.length === 1);
+  await system.ancrage().stop();
+  await system.rows("select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = current_database()");
+  await insert(1);
+  await expect(system.another().start()).rejects.toMatchObject({ code: "ANCRAGE_NOT_MIGRATED" });
+
+  const { ran } = await migrate(system.options);
+  expect(ran.at(-1)).toMatch(/^GAP: changes between .* were not seen, and make no events$/);
+  const next = system.another();
+  await next.start();
+  await insert(1);
+  await system.receiver.until((all) => all.length === 2);
+  const headers = { authorization: `Bearer ${system.options.token}` };
+  const status = (await (await next.fetch(new Request("http://localhost/v1/status", { headers }))).json()) as {
+    problems: readonly { code: string; message: string }[];
+  };
+  expect(status.problems).toMatchObject([{ code: "gap", message: expect.stringContaining("were not seen: slot-recreated") }]);
+  await next.stop();
 });
 
 test("after a stop in order nothing repeats, and nothing is missed", async () => {

@@ -18,6 +18,9 @@ export function captureNames(databaseOid: number): CaptureNames {
   return { slot: `ancrage_${databaseOid}`, publication: `ancrage_${databaseOid}`, insertPublication: `ancrage_${databaseOid}_inserts` };
 }
 
+/** Names a source in the journal, and is part of every message id: ids of two databases never meet. */
+export const sourceIdOf = (systemIdentifier: string, databaseOid: number): string => `wal-${systemIdentifier}-${databaseOid}`;
+
 /** What there is, as `planCapture` compares it with what is needed. */
 export interface CaptureState {
   readonly names: CaptureNames;
