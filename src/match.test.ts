@@ -120,7 +120,7 @@ test("what throws is a rejection, and hides nothing else", () => {
 });
 
 test("an asynchronous handler is a rejection", () => {
-  const catalogue = catalogueOf({ E: event({}) }, (() => Promise.reject(new Error("later"))) as never);
+  const catalogue = catalogueOf({ E: event({}) }, () => Promise.reject(new Error("later")));
   const { unmatched } = matchChange(change("insert", undefined, open), catalogue);
   expect(String(unmatched[0]?.error)).toContain("must be synchronous");
 });

@@ -67,7 +67,7 @@ export async function migrate(given: AncrageOptions, onStep: (step: string) => v
 async function noteGap(client: pg.Client, sourceId: string, slotName: string): Promise<string | undefined> {
   const last = await readLastBatch(client, sourceId);
   const slot = await readSlot(client, slotName);
-  if (last === undefined || slot?.confirmedLsn == null) return undefined;
+  if (last === undefined || typeof slot?.confirmedLsn !== "string") return undefined;
   const toLsn = parseLsn(slot.confirmedLsn);
   if (toLsn <= last.endLsn) return undefined;
   await insertGap(client, sourceId, { fromLsn: last.endLsn, toLsn, reason: "slot-recreated" });

@@ -13,7 +13,9 @@ test("each error code has its row in docs/reference/errors.md, and no other has 
 });
 
 test("each error code is used", async () => {
-  const files = (await readdir(join(root, "src"), { recursive: true })).filter((name) => name.endsWith(".ts") && !name.endsWith(".test.ts"));
+  const files = (await readdir(join(root, "src"), { recursive: true })).filter(
+    (name) => name.endsWith(".ts") && !name.endsWith(".test.ts"),
+  );
   const sources = await Promise.all(files.filter((name) => name !== "errors.ts").map((name) => readFile(join(root, "src", name), "utf8")));
   const all = sources.join("\n");
   expect(Object.keys(errorCodes).filter((code) => !all.includes(`"${code}"`))).toEqual([]);

@@ -36,7 +36,9 @@ const mostLines = 20;
 
 function describeChange(change: Change, catalogue: Catalogue): string {
   const { occurrences, unmatched } = matchChange(change, catalogue);
-  const faults = unmatched.map(({ event: { name: event }, error }) => `${event} threw: ${error instanceof Error ? error.message : String(error)}`);
+  const faults = unmatched.map(
+    ({ event: { name: event }, error }) => `${event} threw: ${error instanceof Error ? error.message : String(error)}`,
+  );
   const happened = occurrences.map(({ event, key }) => (key === change.key ? event.name : `${event.name} ${key}`));
   if (happened.length + faults.length > 0) return [...happened, ...faults].join(", ");
   const reasons = (catalogue.tables.get(change.table)?.events ?? []).map((event) => `${event.name}: ${explainNothing(event, change)}`);
