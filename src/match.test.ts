@@ -38,7 +38,7 @@ const event = (over: Partial<EventDefinition>): EventDefinition => ({
   ...over,
 });
 
-function catalogueOf(events: Readonly<Record<string, EventDefinition>>, handle?: (change: TrackedChange) => void): Catalogue {
+function catalogueOf(events: Readonly<Record<string, EventDefinition>>, handle?: (change: TrackedChange) => unknown): Catalogue {
   const handler = { kind: "tracking", table: "deal", handle } as unknown as TrackingHandler;
   return buildCatalogue({
     events: Object.entries(events).map(([name, definition]) => ({ name, file: `events/${name}.ts`, definition })),

@@ -30,10 +30,18 @@ const insert = (rows: number): Promise<unknown> => system.rows("insert into item
 const idsOf = (requests: readonly ReceivedRequest[]): readonly (string | undefined)[] =>
   requests.map(({ headers }) => headers["webhook-id"]);
 const ofPipeline = "application_name in ('ancrage journal', 'ancrage replication', 'ancrage snapshots')";
-const sessions = async (): Promise<readonly object[]> =>
-  system.rows(
-    "select application_name, query from pg_stat_activity where datname = current_database() and application_name like 'ancrage%'",
-  );
+/** Of ours, as soon as the server has seen those off that were closed. */
+async function sessions(): Promise<readonly object[]> {
+  const list = (): Promise<readonly object[]> =>
+    system.rows(
+      "select application_name, query from pg_stat_activity where datname = current_database() and application_name like 'ancrage%'",
+    );
+  // A backend ends a moment after its socket.
+  const untilMs = performance.now() + 5_000;
+  let left = await list();
+  while (left.length > 0 && performance.now() < untilMs) left = await list();
+  return left;
+}
 
 interface Shown {
   readonly isReady: boolean;
