@@ -63,6 +63,19 @@ test("a column that was not logged throws after a retry as it did before", () =>
   expect(() => parsed.record?.["notes"]).toThrow('did not carry column "notes"');
 });
 
+test("a value that cannot be read is kept with why: the rejection that says so ended the pipeline", () => {
+  const record = Object.defineProperty({ id: 1 }, "closed_at", {
+    enumerable: true,
+    get() {
+      throw new RangeError("an unknown timestamptz: Tue Nov 24");
+    },
+  });
+  const parsed = parseOccurrence(formatOccurrence({ ...occurrence, record }), events);
+  expect(parsed.record?.["id"]).toBe(1);
+  expect(() => parsed.record?.["closed_at"]).toThrow('column "closed_at"');
+  expect(() => parsed.record?.["closed_at"]).toThrow("an unknown timestamptz: Tue Nov 24");
+});
+
 test.each([
   ["a cycle", cycle(), "circular"],
   ["a BigInt", { id: 1n }, "BigInt"],

@@ -1,5 +1,5 @@
 import type { Action, Row, Value } from "../capture/change.ts";
-import { AncrageError } from "../errors.ts";
+import { AncrageError, type ErrorCode } from "../errors.ts";
 import type { CatalogueEvent } from "../event/catalogue.ts";
 import type { Occurrence } from "../match.ts";
 
@@ -26,6 +26,8 @@ interface StoredRow {
   readonly bytes?: Readonly<Record<string, unknown>>;
   /** Columns that the log did not carry: reading them throws after a retry as it did before. */
   readonly unlogged?: readonly string[];
+  /** Columns whose text in the log could not be read, each with why: the rejection that says so must not fail on them itself. */
+  readonly unreadable?: Readonly<Record<string, string>>;
 }
 
 export function formatOccurrence(occurrence: Omit<Occurrence, "event"> & { readonly event: Pick<CatalogueEvent, "name"> }): Buffer {
@@ -102,13 +104,14 @@ function storeRow(row: Row): StoredRow {
   const values: [string, unknown][] = [];
   const bytes: [string, unknown][] = [];
   const unlogged: string[] = [];
+  const unreadable: [string, string][] = [];
   for (const column of Object.keys(row)) {
     let value: Value;
     try {
       value = row[column];
     } catch (error) {
-      if (!(error instanceof AncrageError) || error.code !== "ANCRAGE_COLUMN_NOT_LOGGED") throw error;
-      unlogged.push(column);
+      if (error instanceof AncrageError && error.code === "ANCRAGE_COLUMN_NOT_LOGGED") unlogged.push(column);
+      else unreadable.push([column, error instanceof Error ? error.message : String(error)]);
       continue;
     }
     if (holdsBytes(value)) bytes.push([column, mapNested(value, (item) => (Buffer.isBuffer(item) ? item.toString("base64") : item))]);
@@ -118,26 +121,32 @@ function storeRow(row: Row): StoredRow {
     values: Object.fromEntries(values),
     ...(bytes.length === 0 ? {} : { bytes: Object.fromEntries(bytes) }),
     ...(unlogged.length === 0 ? {} : { unlogged }),
+    ...(unreadable.length === 0 ? {} : { unreadable: Object.fromEntries(unreadable) }),
   };
 }
 
-function restoreRow({ values, bytes = {}, unlogged = [] }: StoredRow, event: CatalogueEvent): Row {
+function restoreRow({ values, bytes = {}, unlogged = [], unreadable = {} }: StoredRow, event: CatalogueEvent): Row {
   const decoded = Object.entries(bytes).map(([column, value]) => [
     column,
     mapNested(value, (item) => (typeof item === "string" ? Buffer.from(item, "base64") : item)),
   ]);
   const row: Row = { ...values, ...Object.fromEntries(decoded) };
-  for (const column of unlogged) {
+  const table = event.table?.name ?? event.name;
+  const hint = "Read the column with load(table, key): it is then as it is now.";
+  const defineThrowing = (column: string, code: ErrorCode, message: string): void => {
     Object.defineProperty(row, column, {
       enumerable: true,
       get() {
-        throw new AncrageError(
-          "ANCRAGE_COLUMN_NOT_LOGGED",
-          `the write-ahead log did not carry column "${column}" of "${event.table?.name ?? event.name}" for this change.`,
-          { hint: "Read the column with load(table, key): it is then as it is now." },
-        );
+        throw new AncrageError(code, message, { hint });
       },
     });
+  };
+  for (const column of unlogged) {
+    const message = `the write-ahead log did not carry column "${column}" of "${table}" for this change.`;
+    defineThrowing(column, "ANCRAGE_COLUMN_NOT_LOGGED", message);
+  }
+  for (const [column, why] of Object.entries(unreadable)) {
+    defineThrowing(column, "ANCRAGE_VALUE_INVALID", `column "${column}" of "${table}" could not be read from the write-ahead log: ${why}`);
   }
   return row;
 }
