@@ -5,7 +5,7 @@ import { checkDatabase, type CheckedDatabase } from "./capture/check.ts";
 import { sourceIdOf } from "./capture/wal/slot.ts";
 import { WalSource } from "./capture/wal/source.ts";
 import type { Clock } from "./clock.ts";
-import { Dispatcher } from "./deliver/dispatcher.ts";
+import { Dispatcher, type Refill } from "./deliver/dispatcher.ts";
 import { newDelivery, type Delivery } from "./deliver/delivery.ts";
 import { createSender, type Sender } from "./deliver/send.ts";
 import { AncrageError } from "./errors.ts";
@@ -337,15 +337,15 @@ export class Engine {
     return openSubscription(this.#options.secretKey, row, row.startLsn ?? startLsn, new Date(this.#options.clock.nowMs()));
   }
 
-  async #refill(subscriptionId: string, limit: number, isInMemory: (messageId: string) => boolean): Promise<readonly Delivery[]> {
+  async #refill(subscriptionId: string, limit: number, isInMemory: (messageId: string) => boolean): Promise<Refill> {
     // What overflowed before is read only once it is in the journal.
     await this.#pipeline?.flushed();
     const held = this.#dispatcher?.heldBy(subscriptionId) ?? 0;
     const due = await readDueDeliveries(this.#options.db, subscriptionId, limit + held);
-    return due
+    const deliveries = due
       .filter(({ message }) => !isInMemory(message.id))
-      .slice(0, limit)
       .map((one) => ({ ...one, hasRow: true, nextAttemptAtMs: undefined, batch: undefined }));
+    return { deliveries, isAll: due.length < limit + held };
   }
 
   /** Deliveries of a deleted subscription that wait in the journal only; those in memory are canceled by the dispatcher. */

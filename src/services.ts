@@ -15,6 +15,7 @@ import type { PayloadDeps } from "./payload/build.ts";
 import { createSampleReaders } from "./payload/record-readers.ts";
 import { readSamples } from "./payload/sample.ts";
 import { readStatus } from "./status.ts";
+import { readOpenGaps, type Gap } from "./store/gaps.ts";
 import { listSubscriptions } from "./store/subscriptions.ts";
 import { emitTrigger } from "./store/triggers.ts";
 import type { ValueTypes } from "./store/types.ts";
@@ -40,6 +41,7 @@ export interface ServiceParts {
 export function createServices(parts: ServiceParts): Services {
   const { api, catalogue, types, payload, engine, log, clock } = parts;
   const sampleReaders = createSampleReaders(api, types, clock);
+  const openGaps = createGapReader(api, clock);
   const eventOf = (name: string): NonNullable<ReturnType<Catalogue["events"]["get"]>> => {
     const event = catalogue.events.get(name);
     if (event === undefined) throw new AncrageError("ANCRAGE_TRIGGER_UNKNOWN_EVENT", `no file defines the event "${name}".`);
@@ -52,7 +54,7 @@ export function createServices(parts: ServiceParts): Services {
     publicUrl: parts.options.publicUrl,
     operatorToken: parts.token,
     logError: (error, context) => log.error({ err: error, ...context }, "the API answered with an error of ours"),
-    status: () => readStatus(engine, catalogue, api),
+    status: () => readStatus(engine, catalogue, openGaps),
     async samples(name, { limit, project, format }) {
       const { samples } = await readSamples(eventOf(name), { limit, project }, { ...payload, ...sampleReaders });
       const committedAtUs = BigInt(Math.trunc(clock.nowMs())) * 1000n;
@@ -83,16 +85,21 @@ async function triggerEvent(name: string, options: TriggerOptions, parts: Servic
   if (project !== undefined && (await projectOfKey(name, options, parts)) !== project) return undefined;
   let answer: ((came: TriggerCame | undefined) => void) | undefined;
   const came = new Promise<TriggerCame | undefined>((resolve) => (answer = resolve));
-  const id = await emitTrigger(parts.api, { event: name, key, data }, (uuid) => {
-    // Before the commit: the log may come to it before the answer to the commit does.
-    if (waitMs !== undefined && answer !== undefined) parts.waiting.set(uuid, answer);
-  });
-  if (waitMs === undefined) return { id, outcome: { kind: "pending" } };
-  const timer = setTimeout(() => answer?.(undefined), waitMs);
-  const outcome = await came;
-  clearTimeout(timer);
-  parts.waiting.delete(id);
-  return { id, outcome: outcome ?? { kind: "pending" } };
+  let id = "";
+  try {
+    await emitTrigger(parts.api, { event: name, key, data }, (uuid) => {
+      id = uuid;
+      // Before the commit: the log may come to it before the answer to the commit does.
+      if (waitMs !== undefined && answer !== undefined) parts.waiting.set(uuid, answer);
+    });
+    if (waitMs === undefined) return { id, outcome: { kind: "pending" } };
+    const timer = setTimeout(() => answer?.(undefined), waitMs);
+    const outcome = await came;
+    clearTimeout(timer);
+    return { id, outcome: outcome ?? { kind: "pending" } };
+  } finally {
+    parts.waiting.delete(id);
+  }
 }
 
 /** Whose record a key is; undefined where there is none. One project's token must not make events of another. */
@@ -112,4 +119,15 @@ async function projectOfKey(
 function sampleId(event: string, key: string): string {
   const transaction = { xid: 0, commitLsn: 0n, committedAtUs: 0n };
   return computeMessageId({ sourceId: "sample", transaction, position: startOfLog, event, key });
+}
+
+/** `/readyz` needs no token: asking it in a loop must not keep the API's sessions busy. */
+function createGapReader(db: pg.Pool, clock: Clock): () => Promise<readonly Gap[]> {
+  let read: { readonly atMs: number; readonly gaps: Promise<readonly Gap[]> } | undefined;
+  return () => {
+    const nowMs = clock.monotonicMs();
+    // A database that does not answer has its own problem in the status.
+    if (read === undefined || nowMs - read.atMs > 5_000) read = { atMs: nowMs, gaps: readOpenGaps(db).catch(() => []) };
+    return read.gaps;
+  };
 }

@@ -1,13 +1,12 @@
-import type pg from "pg";
 import type { Engine } from "./engine.ts";
 import { AncrageError } from "./errors.ts";
 import type { Catalogue } from "./event/catalogue.ts";
 import type { Status, StatusProblem } from "./http/services.ts";
 import { formatLsn } from "./lsn.ts";
-import { readOpenGaps } from "./store/gaps.ts";
+import type { Gap } from "./store/gaps.ts";
 
 /** Where the system stands: what `/readyz` answers, and what needs attention. */
-export async function readStatus(engine: Engine, catalogue: Catalogue, db: Pick<pg.ClientBase, "query">): Promise<Status> {
+export async function readStatus(engine: Engine, catalogue: Catalogue, openGaps: () => Promise<readonly Gap[]>): Promise<Status> {
   const problems: StatusProblem[] = [];
   const { failure } = engine;
   if (failure instanceof AncrageError) {
@@ -33,7 +32,7 @@ export async function readStatus(engine: Engine, catalogue: Catalogue, db: Pick<
       hint: "Mend it and restart.",
     });
   }
-  for (const gap of await readOpenGaps(db).catch(() => [])) {
+  for (const gap of await openGaps()) {
     problems.push({
       code: "gap",
       message: `changes between ${formatLsn(gap.fromLsn)} and ${formatLsn(gap.toLsn)} (${gap.fromAt.toISOString()} to ${gap.toAt.toISOString()}) were not seen: ${gap.reason}.`,

@@ -68,9 +68,8 @@ function createWorld() {
         .slice(0, limit + held);
       // The statement has read; its answer arrives when the test lets it.
       await new Promise<void>((resolve) => reads.push(resolve));
-      return due
+      const deliveries = due
         .filter((row) => !isInMemory(row.messageId))
-        .slice(0, limit)
         .map((row): Delivery => ({
           message: messages.get(row.messageId)!,
           subscriptionId: row.subscriptionId,
@@ -81,6 +80,7 @@ function createWorld() {
           nextAttemptAtMs: undefined,
           batch: undefined,
         }));
+      return { deliveries, isAll: due.length < limit + held };
     },
     maySend: () => true,
     laneCapacity: 1_000,

@@ -17,7 +17,7 @@ export interface DispatcherOptions {
   /** Takes what happened to deliveries, for the next batch. */
   readonly record: (update: DeliveryUpdate) => void;
   /** Reads deliveries of one subscription that are due from the journal, oldest first, but for those in memory. */
-  readonly refill: (subscriptionId: string, limit: number, isInMemory: (messageId: string) => boolean) => Promise<readonly Delivery[]>;
+  readonly refill: (subscriptionId: string, limit: number, isInMemory: (messageId: string) => boolean) => Promise<Refill>;
   /** Whether an attempt may start at all: not while the journal refuses, or another process leads. */
   readonly maySend: () => boolean;
   readonly clock: Clock;
@@ -44,6 +44,12 @@ const heldRetryMs = 60_000;
 const openMs = 1_000;
 const sweepMs = 250;
 const refillRetryMs = 1_000;
+
+export interface Refill {
+  readonly deliveries: readonly Delivery[];
+  /** Whether the journal has no more of them that are due now. */
+  readonly isAll: boolean;
+}
 
 /** Sends what was journaled, lane by lane. It reads the journal only through `refill`. */
 export class Dispatcher {
@@ -272,12 +278,17 @@ export class Dispatcher {
     const { overflows } = lane;
     const isInMemory = (messageId: string): boolean => lane.held.has(messageId) || lane.stale.has(messageId);
     try {
-      const deliveries = await this.#options.refill(lane.subscriptionId, refillCount, isInMemory);
+      const { deliveries, isAll } = await this.#options.refill(lane.subscriptionId, refillCount, isInMemory);
       this.#endRefill(lane);
       // It was dropped meanwhile.
       if (this.#lanes.get(lane.subscriptionId) !== lane) return;
-      if (deliveries.length < refillCount && lane.overflows === overflows) lane.isBehind = false;
-      for (const delivery of deliveries) this.#hold(lane, delivery);
+      // What memory does not take stays in the journal, and the lane behind.
+      const taken = deliveries.filter((delivery) => {
+        if (!this.#canHold(lane)) return false;
+        this.#hold(lane, delivery);
+        return true;
+      });
+      if (isAll && taken.length === deliveries.length && lane.overflows === overflows) lane.isBehind = false;
       this.#pump(lane);
     } catch (error) {
       this.#endRefill(lane);

@@ -33,6 +33,8 @@ const mostAgeMs = 60_000;
 
 export function createOriginPools({ connect, connections, clock }: OriginPoolsOptions): OriginPools {
   const entries = new Map<string, Entry>();
+  /** Those that take no more requests and have some under way. */
+  const retired = new Set<Pool>();
   const sweep = setInterval(() => {
     const nowMs = clock.monotonicMs();
     for (const [origin, entry] of entries) if (nowMs - entry.usedAtMs > idleMs) retire(origin, entry);
@@ -42,7 +44,11 @@ export function createOriginPools({ connect, connections, clock }: OriginPoolsOp
   /** Takes no more requests; those under way end by their own deadline. */
   function retire(origin: string, entry: Entry): void {
     entries.delete(origin);
-    entry.pool.close().catch(() => undefined);
+    retired.add(entry.pool);
+    void entry.pool
+      .close()
+      .catch(() => undefined)
+      .then(() => retired.delete(entry.pool));
   }
 
   return {
@@ -72,7 +78,7 @@ export function createOriginPools({ connect, connections, clock }: OriginPoolsOp
     },
     async close() {
       clearInterval(sweep);
-      await Promise.all([...entries.values()].map(({ pool }) => pool.destroy()));
+      await Promise.all([...[...entries.values()].map(({ pool }) => pool), ...retired].map((pool) => pool.destroy()));
     },
   };
 }

@@ -136,10 +136,12 @@ class Exchange implements Undici.DispatchHandler {
   }
 
   onRequestStart(controller: Undici.DispatchController): void {
+    // It ran out of time while it waited for a connection: its outcome is told, and a request now would be one too many.
+    if (this.#isOver) return controller.abort(new Error("its deadline passed before a connection was there"));
+    // An acknowledged deletion means that nothing is sent any more, also not what stood in a queue.
+    if (!this.#isWanted()) return controller.abort(new Error("its subscription was deleted"));
     this.#controller = controller;
     this.#startedAtMs = this.#options.clock.monotonicMs();
-    // An acknowledged deletion means that nothing is sent any more, also not what stood in a queue.
-    if (!this.#isWanted()) controller.abort(new Error("its subscription was deleted"));
   }
 
   onResponseStart(_controller: Undici.DispatchController, status: number): void {
