@@ -1,4 +1,5 @@
 import { createHmac, timingSafeEqual } from "node:crypto";
+import { freezeValue } from "./freeze.ts";
 import type { Position, SubscriptionMark, Transaction, TriggerMark } from "./change.ts";
 
 /**
@@ -38,7 +39,7 @@ function readTrigger(content: Buffer, key: Buffer, transaction: Transaction, pos
   const { id, event, key: record, data, xid } = JSON.parse(signed.toString("utf8")) as TriggerContent;
   // The log has the lower 32 bits of the transaction's id.
   if (Number(BigInt(xid) & 0xffff_ffffn) !== transaction.xid) return undefined;
-  return { kind: "trigger", transaction, position, id, event, key: record, data: data ?? undefined };
+  return { kind: "trigger", transaction, position, id, event, key: record, data: freezeValue(data ?? undefined) };
 }
 
 interface TriggerContent {

@@ -1,5 +1,6 @@
 import DataLoader from "dataloader";
 import type { Row } from "../capture/change.ts";
+import { freezeRow } from "../capture/freeze.ts";
 import { AncrageError } from "../errors.ts";
 import { suggestName } from "../event/fault.ts";
 import type { TableInfo } from "../store/tables.ts";
@@ -83,7 +84,7 @@ export function createLoads(options: LoadsOptions): Loads {
       }
       const read = async (keys: readonly string[]): Promise<(Row | undefined)[]> => {
         const rows = await options.readers.byKeys(table, keys);
-        return keys.map((key) => frozen(rows.get(key)));
+        return keys.map((key) => frozenAt(rows, key));
       };
       loader = new DataLoader((keys) => answerEach(keys, read, options.onFault), { batchScheduleFn: options.whenQuiet });
       keyLoaders.set(table.name, loader);
@@ -97,7 +98,7 @@ export function createLoads(options: LoadsOptions): Loads {
     if (loader === undefined) {
       const read = async (conditions: readonly Condition[]): Promise<(readonly Row[])[]> => {
         const answers = await options.readers.where(table, conditions);
-        return conditions.map((_, index) => Object.freeze((answers[index] ?? nothing).map((row) => frozen(row))));
+        return conditions.map((_, index) => Object.freeze((answers[index] ?? nothing).map(freezeRow)));
       };
       loader = new DataLoader((conditions) => answerEach(conditions, read, options.onFault), {
         batchScheduleFn: options.whenQuiet,
@@ -155,7 +156,7 @@ export async function readRecords(
   const asked = [...new Set(keys)];
   const read = async (some: readonly string[]): Promise<(Row | undefined)[]> => {
     const rows = await readers.byKeys(table, some);
-    return some.map((key) => rows.get(key));
+    return some.map((key) => frozenAt(rows, key));
   };
   const answers = await answerEach(asked, read, () => undefined);
   return new Map(asked.map((key, index) => [key, answers[index]]));
@@ -199,7 +200,8 @@ function describe(value: unknown): string {
   return typeof value === "object" ? Object.prototype.toString.call(value) : `${typeof value} ${JSON.stringify(value)}`;
 }
 
-/** One answer goes to every function of the batch that asked for it: what one changed in it, the others would send. */
-function frozen<R extends Row | undefined>(row: R): R {
-  return Object.freeze(row);
+/** One answer goes to every function of the batch that asked for it. */
+function frozenAt(rows: ReadonlyMap<string, Row>, key: string): Row | undefined {
+  const row = rows.get(key);
+  return row === undefined ? undefined : freezeRow(row);
 }

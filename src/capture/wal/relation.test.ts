@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import type { TableInfo } from "../../store/tables.ts";
 import type { ValueTypes } from "../../store/types.ts";
+import type { Row } from "../change.ts";
 import { unchanged, type RelationMessage } from "./pgoutput.ts";
 import { compileRelation } from "./relation.ts";
 
@@ -95,4 +96,23 @@ test("a value that cannot be read is an error of whatever reads it, and no end o
   const row = deal.toRow(["7", "{broken"], undefined);
   expect(row["id"]).toBe(7);
   expect(() => row["doc"]).toThrow(SyntaxError);
+});
+
+test("nothing can be written into a row: every event of its change, and a batch that is built again, has the same one", () => {
+  const deal = compileRelation(relation({ id: 23, doc: 114 }, ["id"]), tableOf(["id", "doc"], ["id"]), types);
+  const write = (row: Row, into: (row: { id: number; doc: { list: { a: number }[] } }) => void) => () => into(row as never);
+  const row = deal.toRow(["7", '{"list":[{"a":1}]}'], undefined);
+  expect(write(row, (one) => (one.id = 8))).toThrow(TypeError);
+  expect(write(row, (one) => one.doc.list.push({ a: 2 }))).toThrow(TypeError);
+  expect(write(row, ({ doc }) => doc.list.forEach((item) => (item.a = 2)))).toThrow(TypeError);
+  expect(write(deal.toKeyRow(["7", null]), (one) => (one.id = 8))).toThrow(TypeError);
+  expect(row).toEqual({ id: 7, doc: { list: [{ a: 1 }] } });
+});
+
+test("a document may be nested deeper than the stack", () => {
+  const deal = compileRelation(relation({ id: 23, doc: 114 }, ["id"]), tableOf(["id", "doc"], ["id"]), types);
+  const depth = 5_000;
+  let inner = deal.toRow(["7", "[".repeat(depth) + "]".repeat(depth)], undefined)["doc"] as unknown[];
+  while (inner.length > 0) inner = inner[0] as unknown[];
+  expect(Object.isFrozen(inner)).toBe(true);
 });

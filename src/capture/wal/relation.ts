@@ -2,13 +2,14 @@ import { AncrageError } from "../../errors.ts";
 import type { TableInfo } from "../../store/tables.ts";
 import type { ValueTypes } from "../../store/types.ts";
 import type { Row, Value } from "../change.ts";
+import { freezeValue } from "../freeze.ts";
 import { unchanged, type RelationMessage, type Tuple } from "./pgoutput.ts";
 
-/** A relation of the log, compiled once: from tuples to the rows and keys that later steps see. */
+/** A relation of the log, compiled once: from tuples to the rows and keys that later steps see. Rows are frozen (`freeze.ts`). */
 export interface Relation {
   /** As users name the table. */
   readonly table: string;
-  /** The row; what an update left unchanged is taken from `old`, what neither has throws when it is read. */
+  /** The row; what an update left unchanged is taken from `old`. What neither has, or what cannot be read, throws when it is read. */
   toRow(tuple: Tuple, old: Tuple | undefined): Row;
   /** The columns that a delete carries without `replica identity full`: those of the identity. All others throw when they are read. */
   toKeyRow(tuple: Tuple): Row;
@@ -34,7 +35,7 @@ export function compileRelation(message: RelationMessage, table: TableInfo | und
     else if (parser === undefined) row[column] = text;
     else {
       try {
-        row[column] = parser(text);
+        row[column] = freezeValue(parser(text));
       } catch (error) {
         // One value that we cannot read must not end capture: what reads it is told, and becomes a rejection.
         defineThrowing(row, column, error);
@@ -53,12 +54,12 @@ export function compileRelation(message: RelationMessage, table: TableInfo | und
     toRow(tuple, old) {
       const row: Record<string, Value> = {};
       for (let i = 0; i < names.length; i++) set(row, i, tuple[i] === unchanged ? old?.[i] : tuple[i]);
-      return row;
+      return Object.freeze(row);
     },
     toKeyRow(tuple) {
       const row: Record<string, Value> = {};
       for (let i = 0; i < names.length; i++) set(row, i, isIdentity[i] === true ? tuple[i] : unchanged);
-      return row;
+      return Object.freeze(row);
     },
     toKey(tuple, old) {
       if (keys.length === 1) return textAt(firstKey, tuple, old);
