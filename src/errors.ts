@@ -1,7 +1,7 @@
 /**
  * Every error that Ancrage throws has one of these codes. `docs/reference/errors.md` explains each; a test holds the two together.
  *
- * A receiver's failure is no error but an `Outcome` (`deliver/send.ts`); a record that cannot become a message is a rejection.
+ * A receiver's failure is no error but an `Outcome` (`deliver/outcome.ts`); a record that cannot become a message is a rejection.
  */
 export const errorCodes = {
   ANCRAGE_OPTION_INVALID: "An option has a value that cannot work.",

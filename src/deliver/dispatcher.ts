@@ -114,7 +114,8 @@ export class Dispatcher {
    * Lets a busy process send before it captures more. [M: reading on fills the lanes, and a delivery that overflows costs a row, a
    * read and an update instead of one row; a COPY of 10,000 rows then went out at a fifth of the speed.]
    *
-   * It never waits for a receiver: only while this process itself is what is slow.
+   * It waits only while this process itself is what is slow, at most a second for each batch. In such a process a lane of a slow
+   * receiver may be the crowded one; that one is then behind before long, and is not waited for.
    */
   async room(): Promise<void> {
     for (let waitedMs = 0; waitedMs < mostRoomMs && this.#isCrowded(); waitedMs += roomSliceMs) {

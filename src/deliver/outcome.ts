@@ -14,8 +14,8 @@ export type Outcome =
 /**
  * - `status`: an answer that is not 2xx; a redirect is one of them.
  * - `timeout`: no whole answer within the deadline.
- * - `connection`: refused, reset, no such name, TLS.
+ * - `connection`: refused, reset, no such name, TLS, an answer that is no HTTP.
  * - `blocked`: the address is not public and nobody allowed it.
- * - `too-large`: the answer's headers, or an invalid answer.
+ * - `too-large`: the answer's headers.
  */
 export type FailureReason = "status" | "timeout" | "connection" | "blocked" | "too-large";

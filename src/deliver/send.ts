@@ -113,7 +113,7 @@ class Exchange implements Undici.DispatchHandler {
   readonly #options: SenderOptions;
   readonly #isWanted: () => boolean;
   readonly #done: (outcome: Outcome) => void;
-  /** Set when a connection was granted: the deadline counts from then. */
+  /** The deadline counts from here: first from the wait for a connection, and anew once there is one. */
   #startedAtMs: number;
   #controller: Undici.DispatchController | undefined;
   #status = 0;
