@@ -2,6 +2,7 @@ import type { Row } from "./capture/change.ts";
 import { AncrageError } from "./errors.ts";
 import type { Catalogue, CatalogueEvent, CompiledRule } from "./event/catalogue.ts";
 import { suggestName } from "./event/fault.ts";
+import { askWhere } from "./match.ts";
 import { buildPayloads, type Payload, type PayloadDeps } from "./payload/build.ts";
 import { describeThrown } from "./payload/describe.ts";
 import { readRecords } from "./payload/load.ts";
@@ -128,11 +129,9 @@ async function recordOf(event: CatalogueEvent, { key, project }: ExplainOptions,
 type Where = NonNullable<Explanation["where"]> | undefined;
 
 function whereOf(event: CatalogueEvent, record: Row | undefined): Where {
-  const { where } = event.definition;
-  if (where === undefined || record === undefined) return undefined;
+  if (event.definition.where === undefined || record === undefined) return undefined;
   try {
-    // As match.ts takes it: whatever is truthy.
-    return { holds: Boolean((where as (record: Row) => unknown)(record)) };
+    return { holds: askWhere(event, record) };
   } catch (error) {
     return { holds: false, error: describeThrown(error, event.file) };
   }

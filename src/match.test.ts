@@ -125,6 +125,28 @@ test("an asynchronous handler is a rejection", () => {
   expect(String(unmatched[0]?.error)).toContain("must be synchronous");
 });
 
+test.each([
+  ["that comes to false", () => Promise.resolve(false)],
+  ["that fails, which would end the process as unhandled", () => Promise.reject(new Error("later"))],
+])("a where that returns a promise %s is a rejection, never true", async (_, promise) => {
+  const catalogue = catalogueOf({ E: event({ on: "insert", where: promise as unknown as () => boolean }) });
+  const { occurrences, unmatched } = matchChange(change("insert", undefined, open), catalogue);
+  expect(occurrences).toEqual([]);
+  expect(unmatched).toMatchObject([{ event: { name: "E" }, cause: "where-threw" }]);
+  expect(String(unmatched[0]?.error)).toContain("where must be synchronous: it returned a promise");
+  // Unhandled rejections are told by then, and fail the test.
+  await new Promise((resolve) => setImmediate(resolve));
+});
+
+test("a project that returns a promise is an error of the definition, and its failure ends nothing", async () => {
+  const project = (() => Promise.reject(new Error("later"))) as unknown as () => string;
+  const catalogue = catalogueOf({ E: event({ on: "insert", project }) });
+  const known = catalogue.events.get("E");
+  expect(known).toBeDefined();
+  expect(() => known && catalogue.projectOf(known, open)).toThrow("project must be synchronous: it returned a promise");
+  await new Promise((resolve) => setImmediate(resolve));
+});
+
 test("an explicit trigger asks neither on nor where; of an unknown event it is a rejection", () => {
   const catalogue = catalogueOf({ E: event({ on: "insert", where: () => false }) });
   const mark = { kind: "trigger", transaction, position, id: "u", event: "E", key: "9", data: 1 } as const;

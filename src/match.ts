@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 import type { Action, Change, Position, Row, Transaction, TriggerMark } from "./capture/change.ts";
 import type { Catalogue, CatalogueEvent, CompiledRule } from "./event/catalogue.ts";
+import { refuseThenable } from "./thenable.ts";
 
 /** An event that happened, before its payload is built. */
 export interface Occurrence {
@@ -69,17 +70,26 @@ export function matchChange(change: Change, catalogue: Catalogue): Matched {
           add(ofTrigger(eventNamed(name, catalogue), keyText(key, name), change, data));
         },
       });
-      if (result instanceof Promise) {
-        // It has run on without us: what it triggers later would come too late, and its failure must not end the process.
-        result.catch(() => undefined);
-        throw new TypeError("a tracking handler must be synchronous: it returned a promise");
-      }
+      refuseThenable(result, "a tracking handler");
     } catch (error) {
       unmatched.push({ ...ofChange({ name: file }, change), cause: "handler-threw", error });
     }
   }
   // A rule of it threw, and a handler made it happen all the same: it is one occurrence, with one id.
   return { occurrences, unmatched: unmatched.filter(({ event, key }) => !seen.has(`${event.name}\0${key}`)) };
+}
+
+/**
+ * Whether the event's `where` holds for the record; as JavaScript takes it, whatever is truthy. True where it has none.
+ *
+ * @throws TypeError where it returned a promise; and whatever `where` throws
+ */
+export function askWhere(event: CatalogueEvent, record: Row): boolean {
+  const { where } = event.definition;
+  if (where === undefined) return true;
+  const answer: unknown = where(record);
+  refuseThenable(answer, "where");
+  return Boolean(answer);
 }
 
 /** `ancrage.trigger(…)`: it asks neither `on` nor `where`. */
@@ -103,8 +113,7 @@ export function matchTrigger(mark: TriggerMark, catalogue: Catalogue): Matched {
 }
 
 function holds(rule: CompiledRule, event: CatalogueEvent, change: Change): boolean {
-  const where = event.definition.where;
-  const isIn = (row: Row | undefined): boolean => row !== undefined && (where === undefined || where(row));
+  const isIn = (row: Row | undefined): boolean => row !== undefined && askWhere(event, row);
   const { action, before, after } = change;
   switch (rule.kind) {
     case "insert":

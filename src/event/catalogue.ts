@@ -1,4 +1,5 @@
 import { AncrageError } from "../errors.ts";
+import { refuseThenable } from "../thenable.ts";
 import type { TableInfo } from "../store/tables.ts";
 import type { EventDefinition, Rule } from "./define.ts";
 import { checkEvent } from "./check-event.ts";
@@ -191,7 +192,8 @@ const projectFunction = (value: unknown): ProjectFunction | undefined =>
 function projectOf(event: CatalogueEvent, record: Readonly<Record<string, unknown>>, projectOfAll: ProjectFunction | undefined): string {
   const project = event.definition.project ?? projectOfAll;
   if (project === undefined) return "default";
-  const value = project(record);
+  const value: unknown = project(record);
+  refuseThenable(value, "project");
   // A tenant's number is as good a name as its text.
   if (typeof value === "number" || typeof value === "bigint") return String(value);
   if (typeof value === "string" && value !== "") return value;

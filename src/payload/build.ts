@@ -10,6 +10,7 @@ import { createLoads, readRecords, type RecordReaders } from "./load.ts";
 import type { RejectionReason } from "./reject.ts";
 import { runAll, type Run, type Schedule } from "./schedule.ts";
 import type { SqlReader } from "./sql.ts";
+import { isThenable } from "../thenable.ts";
 
 /** What a payload is built from: an occurrence, or what a sample or a backfill makes of a row. */
 export interface PayloadInput extends Pick<Occurrence, "event" | "key" | "action" | "before" | "record" | "data" | "actor"> {
@@ -221,10 +222,6 @@ function threw(event: CatalogueEvent, error: unknown, project: string): Rejected
 
 function rejected(reason: RejectionReason, error: string, project?: string): Rejected {
   return { kind: "rejected", reason, error, project };
-}
-
-function isThenable<T>(value: T | PromiseLike<T>): value is PromiseLike<T> {
-  return value instanceof Promise || (typeof value === "object" && value !== null && "then" in value && typeof value.then === "function");
 }
 
 type MissingRecords = ReadonlyMap<string, ReadonlyMap<string, Row | Error | undefined>>;

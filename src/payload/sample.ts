@@ -1,6 +1,7 @@
 import type { Row } from "../capture/change.ts";
 import { AncrageError, sqlStateOf } from "../errors.ts";
 import type { CatalogueEvent } from "../event/catalogue.ts";
+import { askWhere } from "../match.ts";
 import type { KeyedRow } from "../store/read.ts";
 import type { TableInfo } from "../store/tables.ts";
 import { buildPayloads, type PayloadDeps, type PayloadInput } from "./build.ts";
@@ -117,8 +118,7 @@ async function samplesOfRecords(event: CatalogueEvent, limit: number, project: s
     for (const { key } of fresh) seen.add(key);
     const matching = fresh.filter(({ row }) => {
       try {
-        const { where } = event.definition;
-        return (where === undefined || where(row)) && (project === undefined || deps.catalogue.projectOf(event, row) === project);
+        return askWhere(event, row) && (project === undefined || deps.catalogue.projectOf(event, row) === project);
       } catch (error) {
         problem ??= `where or project of ${event.name} threw ${describeThrown(error, event.file)}`;
         return false;
