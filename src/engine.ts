@@ -6,7 +6,7 @@ import { sourceIdOf } from "./capture/wal/slot.ts";
 import { WalSource } from "./capture/wal/source.ts";
 import type { Clock } from "./clock.ts";
 import { Dispatcher, type Refill } from "./deliver/dispatcher.ts";
-import { newDelivery, type Delivery } from "./deliver/delivery.ts";
+import { newDelivery } from "./deliver/delivery.ts";
 import { createSender, type Sender } from "./deliver/send.ts";
 import { AncrageError } from "./errors.ts";
 import type { Catalogue } from "./event/catalogue.ts";
@@ -81,9 +81,7 @@ export class Engine {
   }
 
   get state(): EngineState {
-    return this.#pipeline?.captureFailure instanceof AncrageError && this.#pipeline.captureFailure.code === "ANCRAGE_SUPERSEDED"
-      ? "failed"
-      : this.#state;
+    return this.#state;
   }
 
   get journal(): Journal | undefined {
@@ -151,7 +149,7 @@ export class Engine {
         void this.#close();
       });
     });
-    if (this.#isStopping) throw stoppedMeanwhile();
+    if (this.#isStopping) throw this.#pipeline?.failure ?? stoppedMeanwhile();
   }
 
   /** A subscription was changed by this process's API. Deletions count at once, before they are acknowledged. */
@@ -239,6 +237,10 @@ export class Engine {
       dispatcher,
       readSubscription: (id, startLsn) => this.#readSubscription(id, startLsn),
       onTrigger,
+      onFailure: () => {
+        this.#state = "failed";
+        void this.#close();
+      },
       maxOccurrences: options.batch.maxOccurrences,
       clock,
       log,

@@ -1,6 +1,6 @@
 import { pino } from "pino";
 import { expect, test } from "vitest";
-import type { ChangeSource } from "./capture/change.ts";
+import { startOfLog, type ChangeSource } from "./capture/change.ts";
 import type { Dispatcher } from "./deliver/dispatcher.ts";
 import type { Catalogue } from "./event/catalogue.ts";
 import type { Batch, Journal } from "./journal/journal.ts";
@@ -27,23 +27,40 @@ const update: DeliveryUpdate = {
   batch: undefined,
 };
 
-test("a keepalive that comes during a commit is not confirmed by it", async () => {
-  let idleLsn = 100n;
-  const confirmed: bigint[] = [];
-  const committed: bigint[] = [];
-  const position = { commitLsn: 0n, changeLsn: 0n, ordinal: 0 };
+/** A pipeline whose source has nothing to give. */
+const pipelineOf = (journal: object, over: Partial<ChangeSource> = {}): Pipeline => {
   const source: Partial<ChangeSource> = {
     sourceId: "test",
     hasWork: () => false,
     onWork: () => undefined,
-    idleLsn: () => idleLsn,
-    confirm: (lsn) => confirmed.push(lsn),
+    idleLsn: () => undefined,
+    confirm: () => undefined,
+    stop: () => Promise.resolve(),
+    ...over,
   };
+  const options: Partial<PipelineOptions> = {
+    source: source as ChangeSource,
+    catalogue: { events: new Map(), tables: new Map() } as unknown as Catalogue,
+    payload: {} as PipelineOptions["payload"],
+    journal: journal as Journal,
+    registry: createRegistry(),
+    dispatcher: { journaled: () => undefined, room: () => Promise.resolve() } as unknown as Dispatcher,
+    onFailure: () => undefined,
+    maxOccurrences: 10,
+    clock: { nowMs: () => 0, monotonicMs: () => performance.now() },
+    log: pino({ level: "silent" }),
+  };
+  return new Pipeline(options as PipelineOptions);
+};
+
+test("a keepalive that comes during a commit is not confirmed by it", async () => {
+  let idleLsn = 100n;
+  const confirmed: bigint[] = [];
+  const committed: bigint[] = [];
   let pipeline: Pipeline | undefined;
   const journal = {
-    journaled: position,
+    journaled: startOfLog,
     endLsn: 0n,
-    track: () => undefined,
     async commit(batch: Batch) {
       if (committed.length === 0) {
         // The log goes on meanwhile, and outcomes come: each of them sets the timer that looks at the idle position.
@@ -56,18 +73,7 @@ test("a keepalive that comes during a commit is not confirmed by it", async () =
       return [];
     },
   };
-  const options: Partial<PipelineOptions> = {
-    source: source as ChangeSource,
-    catalogue: { events: new Map(), tables: new Map() } as unknown as Catalogue,
-    payload: {} as PipelineOptions["payload"],
-    journal: journal as unknown as Journal,
-    registry: createRegistry(),
-    dispatcher: { journaled: () => undefined, room: () => Promise.resolve() } as unknown as Dispatcher,
-    maxOccurrences: 10,
-    clock: { nowMs: () => 0, monotonicMs: () => performance.now() },
-    log: pino({ level: "silent" }),
-  };
-  pipeline = new Pipeline(options as PipelineOptions);
+  pipeline = pipelineOf(journal, { idleLsn: () => idleLsn, confirm: (lsn) => confirmed.push(lsn) });
   pipeline.start(0n);
   pipeline.record(update);
   await pipeline.flushed();
@@ -75,4 +81,20 @@ test("a keepalive that comes during a commit is not confirmed by it", async () =
   expect(confirmed[0]).toBe(100n);
   await pipeline.stop();
   expect(confirmed).toEqual(committed);
+});
+
+test("who waits for a batch is told where its commit fails", async () => {
+  const stopped: string[] = [];
+  const journal = {
+    journaled: startOfLog,
+    endLsn: 0n,
+    commit: () => Promise.reject(new Error("superseded")),
+    stop: async () => void stopped.push("journal"),
+  };
+  const pipeline = pipelineOf(journal, { stop: async () => void stopped.push("source") });
+  pipeline.start(0n);
+  pipeline.record(update);
+  await expect(pipeline.flushed()).rejects.toThrow("the pipeline has ended");
+  await pipeline.stop();
+  expect(stopped).toEqual(["source", "journal"]);
 });

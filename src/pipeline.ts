@@ -26,6 +26,8 @@ export interface PipelineOptions {
   readonly readSubscription: (id: string, startLsn: bigint) => Promise<Subscription | undefined>;
   /** What came of an explicit trigger, for whoever waits for it. */
   readonly onTrigger: (id: string, came: TriggerCame) => void;
+  /** Everything ended by a fault, and another process may lead: slot and lock were let go. */
+  readonly onFailure: () => void;
   readonly maxOccurrences: number;
   readonly clock: Clock;
   readonly log: Logger;
@@ -86,6 +88,11 @@ export class Pipeline {
     return this.#captureFailure ?? this.#failure;
   }
 
+  /** Why everything ended; undefined while it has not, or where only capture has. */
+  get failure(): unknown {
+    return this.#failure;
+  }
+
   get hasEnded(): boolean {
     return this.#hasEnded;
   }
@@ -138,8 +145,10 @@ export class Pipeline {
       this.#end();
       if (this.#isStopping) return;
       this.#options.log.fatal({ err: error }, "capture and delivery stopped");
-      // Whoever leads now needs the slot.
+      // Whoever leads next needs the slot, and before it the lock: a standby that has the one must find the other free.
       await this.#options.source.stop();
+      await this.#options.journal.stop();
+      this.#options.onFailure();
     }
   }
 
@@ -180,14 +189,21 @@ export class Pipeline {
     const before = journal.journaled;
     // A keepalive may move `#passed` on during the commit: only what this batch says may be confirmed.
     const { position, endLsn } = this.#passed;
-    const taken = await journal.commit({
-      messages: built.messages,
-      rejections: built.rejections,
-      updates,
-      starts,
-      journaled: position,
-      endLsn,
-    });
+    let taken: readonly Message[];
+    try {
+      taken = await journal.commit({
+        messages: built.messages,
+        rejections: built.rejections,
+        updates,
+        starts,
+        journaled: position,
+        endLsn,
+      });
+    } catch (error) {
+      // They are in no list any more: nobody else would tell them.
+      for (const { reject } of waiting) reject(ended());
+      throw error;
+    }
     this.#isCommitting = false;
     this.#committedAtMs = this.#options.clock.monotonicMs();
     this.#deliver(taken, before);

@@ -192,6 +192,29 @@ test("a leader that was superseded stops capturing and sending, and leaves the s
   ]);
 });
 
+test("a leader that meets a fault of its own lets the lead go: its standby takes over", async () => {
+  let isFaulty = false;
+  const first = system.another({
+    signal(name) {
+      if (isFaulty && name === "captured") throw new Error("a fault of our own");
+    },
+  });
+  await first.start();
+  const second = system.another();
+  await second.start();
+  await subscribe();
+  await insert(1);
+  await system.receiver.until((all) => all.length === 1);
+  isFaulty = true;
+  await insert(10);
+  await untilRole(second, "leading");
+  await system.receiver.until((all) => new Set(idsOf(all)).size === 11);
+  expect(await statusOf(first)).toMatchObject({ isReady: false, problems: [{ code: "capture-stopped" }], details: { role: "failed" } });
+  expect(
+    await system.rows(`select 1 from pg_stat_activity where datname = current_database() and application_name = 'ancrage journal'`),
+  ).toHaveLength(1);
+});
+
 test("a standby that cannot take over says so", async () => {
   const first = system.ancrage();
   await first.start();
