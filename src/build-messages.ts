@@ -33,7 +33,7 @@ export interface Built {
 export interface MessageBuilder {
   /** @returns undefined where it was to stop while the database could not be read */
   build(captured: readonly Captured[]): Promise<Built | undefined>;
-  /** Events whose code is not run for now: it was rejected too often with no success in between. */
+  /** Events, and files of handlers, whose code is not run for now: it was rejected too often with no success in between. */
   parked(): readonly string[];
 }
 
@@ -84,7 +84,7 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
     occurrence: formatOccurrence(occurrence),
   });
 
-  const toUnmatchedRejection = (unmatched: Unmatched): Rejection => ({
+  const toUnmatchedRejection = (unmatched: Unmatched, error: string): Rejection => ({
     id: rejectionIdOf(idOf(unmatched.event.name, unmatched.key, unmatched)),
     project: "default",
     event: unmatched.event.name,
@@ -92,7 +92,7 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
     position: unmatched.position,
     committedAtUs: unmatched.transaction.committedAtUs,
     reason: unmatched.cause,
-    error: describeThrown(unmatched.error, unmatched.event.name),
+    error,
     occurrence: formatOccurrence(unmatched),
   });
 
@@ -107,23 +107,35 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
   const logRejection = ({ event, key, reason, error }: Rejection): void => log.warn({ event, key, reason, error }, "rejected");
 
   return {
-    parked: () => [...catalogue.events.keys()].filter((event) => isParked(counts, event)),
+    parked: () => [...counts.keys()].filter((name) => isParked(counts, name)),
     async build(captured) {
       const occurrences: Occurrence[] = [];
       const unmatched: Unmatched[] = [];
+      /** By event or file: what is parked and was not asked about changes of this stretch. */
+      const unasked = new Map<string, { readonly first: Unmatched; readonly count: number }>();
+      const handled: (readonly [file: string, came: "handler-threw" | "success"])[] = [];
       const subscriptions: SubscriptionMark[] = [];
       const marks = new Map<Occurrence | Unmatched, TriggerMark>();
       let passed: Position | undefined;
       let endLsn = 0n;
       const take = (matched: Matched): void => {
         for (const one of matched.occurrences) occurrences.push(one);
-        for (const one of matched.unmatched) unmatched.push(one);
+        for (const one of matched.unmatched) {
+          if (one.cause !== "event-parked") unmatched.push(one);
+          else
+            unasked.set(one.event.name, {
+              first: unasked.get(one.event.name)?.first ?? one,
+              count: (unasked.get(one.event.name)?.count ?? 0) + 1,
+            });
+          if (one.cause === "handler-threw") handled.push([one.event.name, one.cause]);
+        }
+        for (const file of matched.handledBy) handled.push([file, "success"]);
       };
       for (const item of captured) {
         switch (item.kind) {
           case "change":
             passed = item.position;
-            take(matchChange(item satisfies Change, catalogue));
+            take(matchChange(item satisfies Change, catalogue, (name) => isParked(counts, name)));
             break;
           case "trigger": {
             passed = item.position;
@@ -150,8 +162,16 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
       const messages: Message[] = [];
       const rejections: Rejection[] = [];
       const triggers: { readonly id: string; readonly came: TriggerCame }[] = [];
+      for (const [file, came] of handled) count(file, came);
+      // One for all of a stretch: a bulk update would fill the journal with as many rows, and none of them says more than the first.
+      for (const [name, { first, count: changes }] of unasked) {
+        const error = `${name} is parked: it was not asked about ${changes} changes, of which this is the first.`;
+        const rejection = toUnmatchedRejection(first, error);
+        rejections.push(rejection);
+        logRejection(rejection);
+      }
       for (const one of unmatched) {
-        const rejection = toUnmatchedRejection(one);
+        const rejection = toUnmatchedRejection(one, describeThrown(one.error, one.event.name));
         rejections.push(rejection);
         if (one.cause === "where-threw") count(one.event.name, one.cause);
         const mark = marks.get(one);

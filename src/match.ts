@@ -24,23 +24,30 @@ export interface Occurrence {
 export interface Unmatched extends Omit<Occurrence, "event"> {
   /** The event; or the tracking file whose handler threw, or a name that no file defines. */
   readonly event: { readonly name: string };
-  readonly cause: "where-threw" | "handler-threw" | "event-unknown";
+  readonly cause: "where-threw" | "handler-threw" | "event-unknown" | "event-parked";
+  /** What was thrown. */
   readonly error: unknown;
 }
 
 export interface Matched {
   readonly occurrences: readonly Occurrence[];
   readonly unmatched: readonly Unmatched[];
+  /** The files whose handlers took the change without a fault. */
+  readonly handledBy: readonly string[];
 }
 
-const nothing: Matched = { occurrences: [], unmatched: [] };
+const none: readonly never[] = [];
+const nothing: Matched = { occurrences: none, unmatched: none, handledBy: none };
 
 /**
  * Which events a change makes happen: by their own rules, and by the handlers of its table.
  *
  * At most once for one change, event and key, however many rules and handlers name it.
+ *
+ * A parked handler is not run. A parked event's `where` is: its payload may be what is at fault, and then each occurrence is to be
+ * kept as a rejection. What can no longer be told, `event-parked`, is for the caller to sum up.
  */
-export function matchChange(change: Change, catalogue: Catalogue): Matched {
+export function matchChange(change: Change, catalogue: Catalogue, isParked: (eventOrFile: string) => boolean = () => false): Matched {
   const tracked = catalogue.tables.get(change.table);
   if (tracked === undefined) return nothing;
   const occurrences: Occurrence[] = [];
@@ -56,10 +63,15 @@ export function matchChange(change: Change, catalogue: Catalogue): Matched {
     try {
       if (event.rules.some((rule) => holds(rule, event, change))) add(ofChange(event, change));
     } catch (error) {
-      unmatched.push({ ...ofChange(event, change), cause: "where-threw", error });
+      unmatched.push({ ...ofChange(event, change), cause: isParked(event.name) ? "event-parked" : "where-threw", error });
     }
   }
+  const handledBy: string[] = [];
   for (const { file, handler } of tracked.handlers) {
+    if (isParked(file)) {
+      unmatched.push({ ...ofChange({ name: file }, change), cause: "event-parked", error: undefined });
+      continue;
+    }
     try {
       const result: unknown = (handler.handle as (change: unknown) => unknown)({
         action: change.action,
@@ -71,12 +83,13 @@ export function matchChange(change: Change, catalogue: Catalogue): Matched {
         },
       });
       refuseThenable(result, "a tracking handler");
+      handledBy.push(file);
     } catch (error) {
       unmatched.push({ ...ofChange({ name: file }, change), cause: "handler-threw", error });
     }
   }
   // A rule of it threw, and a handler made it happen all the same: it is one occurrence, with one id.
-  return { occurrences, unmatched: unmatched.filter(({ event, key }) => !seen.has(`${event.name}\0${key}`)) };
+  return { occurrences, unmatched: unmatched.filter(({ event, key }) => !seen.has(`${event.name}\0${key}`)), handledBy };
 }
 
 /**
@@ -107,9 +120,10 @@ export function matchTrigger(mark: TriggerMark, catalogue: Catalogue): Matched {
     actor: undefined,
   } as const;
   const event = catalogue.events.get(mark.event);
-  if (event !== undefined) return { occurrences: [{ ...happened, event }], unmatched: [] };
+  if (event !== undefined) return { occurrences: [{ ...happened, event }], unmatched: none, handledBy: none };
   const error = new Error(`ancrage.trigger named the event ${JSON.stringify(mark.event)}, which no file defines`);
-  return { occurrences: [], unmatched: [{ ...happened, event: { name: mark.event }, cause: "event-unknown", error }] };
+  const unknown: Unmatched = { ...happened, event: { name: mark.event }, cause: "event-unknown", error };
+  return { occurrences: none, unmatched: [unknown], handledBy: none };
 }
 
 function holds(rule: CompiledRule, event: CatalogueEvent, change: Change): boolean {

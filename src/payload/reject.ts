@@ -26,7 +26,7 @@ export type RejectionReason = keyof typeof rejectionFaults;
 /** Rejections in a row after which an event's code is no longer run. */
 export const parkedAfterRejections = 1_000;
 
-/** Events by name → rejections since the last success. An event that works is not in it. */
+/** Events by name, tracking files by path → rejections since the last success. What works is not in it. */
 export type RejectionCounts = ReadonlyMap<string, number>;
 
 /**

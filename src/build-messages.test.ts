@@ -1,0 +1,94 @@
+import { pino } from "pino";
+import { expect, test } from "vitest";
+import { createMessageBuilder, type MessageBuilder } from "./build-messages.ts";
+import type { Change } from "./capture/change.ts";
+import { buildCatalogue } from "./event/catalogue.ts";
+import type { EventDefinition } from "./event/define.ts";
+import type { TrackingHandler } from "./event/track.ts";
+import type { PayloadDeps } from "./payload/build.ts";
+import { parkedAfterRejections } from "./payload/reject.ts";
+import type { TableInfo } from "./store/tables.ts";
+
+const deal: TableInfo = {
+  oid: 1,
+  schema: "public",
+  table: "deal",
+  name: "deal",
+  columns: [{ name: "id", typeOid: 23, typeName: "integer", castType: "integer", isNullable: false, isGenerated: false }],
+  keyColumns: ["id"],
+  replicaIdentity: "f",
+  isPartitioned: false,
+};
+
+function builderOf(definitions: Readonly<Record<string, Partial<EventDefinition>>>, handle?: (key: string) => void): MessageBuilder {
+  const handler = { kind: "tracking", table: "deal", handle: ({ key }: Change) => handle?.(key) } as unknown as TrackingHandler;
+  const catalogue = buildCatalogue({
+    events: Object.entries(definitions).map(([name, over]) => ({
+      name,
+      file: `events/${name}.ts`,
+      definition: { kind: "event", table: "deal", on: "insert", payload: () => ({}), ...over },
+    })),
+    tracking: handle === undefined ? [] : [{ file: "tracking/deal.ts", handler }],
+    tables: [deal],
+  });
+  const unread = (): Promise<never> => Promise.reject(new Error("nothing is read here"));
+  const payload: PayloadDeps = { catalogue, readers: { byKeys: unread, where: unread }, sql: unread };
+  return createMessageBuilder({
+    sourceId: "test",
+    catalogue,
+    payload,
+    log: pino({ enabled: false }),
+    stopping: new AbortController().signal,
+  });
+}
+
+/** Inserts with the keys `from` to `to`, the latter not included. */
+const inserts = (from: number, to: number): Change[] =>
+  Array.from({ length: to - from }, (_, index) => ({
+    kind: "change",
+    transaction: { xid: 7, commitLsn: 100n, committedAtUs: 0n },
+    position: { commitLsn: 100n, changeLsn: 90n, ordinal: from + index },
+    table: "deal",
+    action: "insert",
+    key: String(from + index),
+    before: undefined,
+    after: { id: from + index },
+  }));
+
+const failing = (): never => {
+  throw new Error("no such thing");
+};
+
+test("a handler that always throws is parked like an event: no rejection for each change any more, and the events go on", async () => {
+  let calls = 0;
+  const builder = builderOf({ Fine: {} }, () => {
+    calls++;
+    failing();
+  });
+  const first = await builder.build(inserts(0, parkedAfterRejections));
+  expect(first?.rejections).toHaveLength(parkedAfterRejections);
+  expect(builder.parked()).toEqual(["tracking/deal.ts"]);
+
+  const second = await builder.build(inserts(parkedAfterRejections, parkedAfterRejections + 300));
+  expect(second?.messages).toHaveLength(300);
+  expect(second?.rejections).toMatchObject([{ event: "tracking/deal.ts", key: "1000", reason: "event-parked" }]);
+  expect(second?.rejections[0]?.error).toContain("it was not asked about 300 changes");
+  expect(calls).toBe(parkedAfterRejections);
+});
+
+test("a handler that throws for some records only is not parked", async () => {
+  const builder = builderOf({}, (key) => (Number(key) % 2 === 0 ? failing() : undefined));
+  await builder.build(inserts(0, 3 * parkedAfterRejections));
+  expect(builder.parked()).toEqual([]);
+});
+
+test("a where that always throws is parked; one that works goes on telling which occurrences a parked payload owes", async () => {
+  const builder = builderOf({ Where: { where: failing }, Payload: { where: (row) => row["id"] !== 1001, payload: failing } });
+  await builder.build(inserts(0, parkedAfterRejections));
+  const after = await builder.build(inserts(1000, 1003));
+  expect(after?.rejections.map(({ event, key, reason }) => [event, key, reason])).toEqual([
+    ["Where", "1000", "event-parked"],
+    ["Payload", "1000", "event-parked"],
+    ["Payload", "1002", "event-parked"],
+  ]);
+});
