@@ -17,14 +17,14 @@ import { formatLsn, parseLsn } from "./lsn.ts";
 import type { CheckedOptions } from "./options.ts";
 import type { PayloadDeps } from "./payload/build.ts";
 import { Pipeline } from "./pipeline.ts";
+import { computeResumePosition } from "./resume-position.ts";
 import type { BatchRow } from "./store/batches.ts";
 import { cancelDeliveries, readDueDeliveries, readDueSubscriptions } from "./store/resume.ts";
-import { placeUnplacedSubscriptions } from "./store/subscription-starts.ts";
 import { readGapFrom } from "./store/gaps.ts";
 import { readLiveSubscriptions, readSubscription, type SubscriptionRow } from "./store/subscriptions.ts";
 import type { ValueTypes } from "./store/types.ts";
-import { openSubscription } from "./subscription/open.ts";
-import { createRegistry, type Registry } from "./subscription/registry.ts";
+import { holdSubscription, openSubscription } from "./subscription/open.ts";
+import { createRegistry, type Registry, type Subscription } from "./subscription/registry.ts";
 import type { SecretKey } from "./subscription/secret.ts";
 import type { TestSignal } from "./test-signal.ts";
 import { version } from "./version.ts";
@@ -58,6 +58,8 @@ const connectionsPerOrigin = 256;
 export class Engine {
   readonly #options: EngineOptions;
   readonly #registry: Registry = createRegistry();
+  /** Written by `#open`. */
+  readonly #unopened = new Map<string, unknown>();
   #state: EngineState = "starting";
   #journal: Journal | undefined;
   #source: WalSource | undefined;
@@ -99,6 +101,11 @@ export class Engine {
   /** Why capture ended; undefined while it has not. */
   get failure(): unknown {
     return this.#pipeline?.captureFailure ?? this.#failure;
+  }
+
+  /** Why subscriptions do not open here, by id: their deliveries wait until a start with the key that sealed them. */
+  get unopened(): ReadonlyMap<string, unknown> {
+    return this.#unopened;
   }
 
   /** Logical messages with our prefix that were not ours: unsigned, forged, or not transactional. */
@@ -156,6 +163,7 @@ export class Engine {
   subscriptionChanged(row: SubscriptionRow): void {
     if (row.state !== "deleted") return;
     this.#registry.remove(row.id, row.revision);
+    this.#unopened.delete(row.id);
     this.#dispatcher?.changed(row.id);
     // Not waited for: nothing of it is sent any more, and a journal that refuses must not hold the answer up. The loop itself may
     // be the caller, when it comes to a deletion in the log.
@@ -269,38 +277,24 @@ export class Engine {
     log.info({ from: formatLsn(endLsn), subscriptions: this.#registry.size, events: catalogue.events.size }, "capture streams");
   }
 
-  /** Where to read from. Positions that contradict each other mean that changes were not seen: never gone on from in silence. */
   async #resumeAt(last: BatchRow | undefined, checked: CheckedDatabase): Promise<bigint> {
-    const confirmed = parseLsn(checked.confirmedLsn);
-    if (last === undefined) {
-      await placeUnplacedSubscriptions(this.#options.db, confirmed);
-      return confirmed;
-    }
-    const gap = confirmed > last.endLsn ? await readGapFrom(this.#options.db, last.source, last.endLsn) : undefined;
-    if (gap !== undefined && confirmed >= gap.toLsn) {
+    const confirmedLsn = parseLsn(checked.confirmedLsn);
+    const gap =
+      last !== undefined && confirmedLsn > last.endLsn ? await readGapFrom(this.#options.db, last.source, last.endLsn) : undefined;
+    const { endLsn, isAfterGap } = computeResumePosition({
+      slot: checked.names.slot,
+      journalEndLsn: last?.endLsn,
+      confirmedLsn,
+      flushLsn: parseLsn(checked.flushLsn),
+      gapEndLsn: gap?.toLsn,
+    });
+    if (isAfterGap) {
       this.#options.log.warn(
-        { from: formatLsn(last.endLsn), to: checked.confirmedLsn, since: gap.fromAt },
+        { from: formatLsn(last?.endLsn ?? 0n), to: formatLsn(endLsn), since: gap?.fromAt },
         "a gap: changes between the journal's end and the new slot were not seen",
       );
-      return confirmed;
     }
-    if (confirmed > last.endLsn) {
-      throw new AncrageError(
-        "ANCRAGE_SLOT_LOST",
-        `replication slot "${checked.names.slot}" was moved to ${checked.confirmedLsn} by somebody else; the journal ends at ${formatLsn(last.endLsn)}. Changes between the two were not seen.`,
-        {
-          hint: `Find what else reads this slot. To go on without those changes: drop it (select pg_drop_replication_slot('${checked.names.slot}')) and run "ancrage migrate", which notes the gap.`,
-        },
-      );
-    }
-    if (last.endLsn > parseLsn(checked.flushLsn)) {
-      throw new AncrageError(
-        "ANCRAGE_SLOT_LOST",
-        `the journal ends at ${formatLsn(last.endLsn)}, but the server's log only at ${checked.flushLsn}: the database went back in time (a restored backup?).`,
-        { hint: "Changes may have been lost or will repeat. Check which server DATABASE_URL names." },
-      );
-    }
-    return last.endLsn;
+    return endLsn;
   }
 
   #createSource(sourceId: string, checked: CheckedDatabase): WalSource {
@@ -319,24 +313,40 @@ export class Engine {
     });
   }
 
+  /** @throws AncrageError `ANCRAGE_SECRET_KEY_INVALID` where no subscription opens at all: then it is the key that is wrong */
   async #loadSubscriptions(): Promise<void> {
-    for (const row of await readLiveSubscriptions(this.#options.db)) {
+    const rows = await readLiveSubscriptions(this.#options.db);
+    for (const row of rows) {
+      const subscription = this.#open(row, row.startLsn ?? 0n);
       // One that the stream has not come to yet is put in when it does.
-      if (row.startLsn !== null) this.#put(row, row.startLsn);
+      if (row.startLsn !== null) this.#registry.put(subscription);
+    }
+    const [failure] = this.#unopened.values();
+    if (failure !== undefined && this.#unopened.size === rows.length) throw failure;
+  }
+
+  /** One that does not open must not end capture and delivery for all others: it is kept, with nothing sent, and named. */
+  #open(row: SubscriptionRow, startLsn: bigint): Subscription {
+    try {
+      const subscription = openSubscription(this.#options.secretKey, row, startLsn, new Date(this.#options.clock.nowMs()));
+      this.#unopened.delete(row.id);
+      return subscription;
+    } catch (error) {
+      if (!this.#unopened.has(row.id)) {
+        this.#options.log.error({ err: error, subscription: row.id }, "a subscription does not open; its deliveries wait in the journal");
+      }
+      this.#unopened.set(row.id, error);
+      return holdSubscription(row, startLsn);
     }
   }
 
-  #put(row: SubscriptionRow, startLsn: bigint): void {
-    this.#registry.put(openSubscription(this.#options.secretKey, row, startLsn, new Date(this.#options.clock.nowMs())));
-  }
-
-  async #readSubscription(id: string, startLsn: bigint): Promise<ReturnType<typeof openSubscription> | undefined> {
+  async #readSubscription(id: string, startLsn: bigint): Promise<Subscription | undefined> {
     const row = await readSubscription(this.#options.db, id);
     if (row === undefined || row.state === "deleted") {
       if (row !== undefined) this.subscriptionChanged(row);
       return undefined;
     }
-    return openSubscription(this.#options.secretKey, row, row.startLsn ?? startLsn, new Date(this.#options.clock.nowMs()));
+    return this.#open(row, row.startLsn ?? startLsn);
   }
 
   async #refill(subscriptionId: string, limit: number, isInMemory: (messageId: string) => boolean): Promise<Refill> {

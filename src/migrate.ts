@@ -10,6 +10,7 @@ import { readServerIdentity, readSlot } from "./store/capture-state.ts";
 import { connectClient } from "./store/database.ts";
 import { insertGap } from "./store/gaps.ts";
 import { migrateSchema } from "./store/migrate.ts";
+import { markUnplacedSubscriptions } from "./store/subscription-starts.ts";
 import { readTables } from "./store/tables.ts";
 
 export interface Migrated {
@@ -42,24 +43,32 @@ export async function migrate(given: AncrageOptions, onStep: (step: string) => v
     const { databaseOid, systemIdentifier } = await readServerIdentity(client);
     const plan = await readCapturePlan(client, catalogue, captureNames(databaseOid));
     for (const statement of plan) {
-      // A slot takes the replication privilege, which the owner of the tables may not have.
-      if (statement.includes("pg_create_logical_replication_slot") && options.replicationUrl !== undefined) {
-        const replication = await connectClient({ connectionString: options.replicationUrl, applicationName: "ancrage migrate" });
-        try {
-          await replication.query(statement);
-        } finally {
-          await replication.end();
-        }
-      } else await client.query(statement);
+      const makesSlot = statement.includes("pg_create_logical_replication_slot");
+      await (makesSlot ? runAsReplication(client, statement, options.replicationUrl) : client.query(statement));
       note(statement);
-      if (statement.includes("pg_create_logical_replication_slot")) {
-        const gap = await noteGap(client, sourceIdOf(systemIdentifier, databaseOid), captureNames(databaseOid).slot);
-        if (gap !== undefined) note(gap);
-      }
+      if (!makesSlot) continue;
+      const gap = await noteGap(client, sourceIdOf(systemIdentifier, databaseOid), captureNames(databaseOid).slot);
+      if (gap !== undefined) note(gap);
     }
+    // Each time: a migration that ended between the slot and this would leave them without a place for ever.
+    await markUnplacedSubscriptions(client);
     return { ran };
   } finally {
     await client.end();
+  }
+}
+
+/** A slot takes the replication privilege, which the owner of the tables may not have. */
+async function runAsReplication(owner: pg.Client, statement: string, replicationUrl: string | undefined): Promise<void> {
+  if (replicationUrl === undefined) {
+    await owner.query(statement);
+    return;
+  }
+  const replication = await connectClient({ connectionString: replicationUrl, applicationName: "ancrage migrate" });
+  try {
+    await replication.query(statement);
+  } finally {
+    await replication.end();
   }
 }
 

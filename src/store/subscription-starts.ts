@@ -13,7 +13,11 @@ export async function placeSubscription(
   ]);
 }
 
-/** Subscriptions that were made before there was a slot begin where it does. */
-export async function placeUnplacedSubscriptions(client: Pick<pg.ClientBase, "query">, lsn: bigint): Promise<void> {
-  await client.query(`update ancrage.subscriptions set start_lsn = $1 where start_lsn is null`, [formatLsn(lsn)]);
+/**
+ * Places subscriptions whose own mark is in no log that is read any more: they were made before there was a slot, or in a gap. They
+ * begin here. One whose mark is still to come has two then, and the first of them counts.
+ */
+export async function markUnplacedSubscriptions(client: Pick<pg.ClientBase, "query">): Promise<void> {
+  await client.query(`select pg_logical_emit_message(true, 'ancrage.subscription', id || ' ' || revision) from ancrage.subscriptions
+    where start_lsn is null and state <> 'deleted'`);
 }

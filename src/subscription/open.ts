@@ -26,3 +26,12 @@ export function openSubscription(secretKey: SecretKey, row: SubscriptionRow, sta
     state: row.state === "deleted" ? "disabled" : row.state,
   };
 }
+
+/**
+ * A row that does not open, as if it were paused: its messages are journaled and wait, for a start with the right key sends them.
+ * Nothing of it may be used to send.
+ */
+export function holdSubscription(row: SubscriptionRow, startLsn: bigint): Subscription {
+  const { id, project, events, format, revision } = row;
+  return { id, project, events, format, revision, startLsn, origin: "", path: "", keys: [], state: "paused" };
+}

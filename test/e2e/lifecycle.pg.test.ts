@@ -1,10 +1,11 @@
+import { randomBytes } from "node:crypto";
 import type { ServerResponse } from "node:http";
+import { pino } from "pino";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import type { Ancrage } from "../../src/create-ancrage.ts";
+import { createAncrage, migrate, type Ancrage } from "../../src/create-ancrage.ts";
 import { defineEvent } from "../../src/event/define.ts";
 import type { SignalName } from "../../src/test-signal.ts";
 import type { ReceivedRequest } from "../receiver.ts";
-import { migrate } from "../../src/create-ancrage.ts";
 import { startSystem, type System } from "./system.ts";
 
 const ItemCreated = defineEvent({ table: "item", on: "insert", payload: (item) => ({ id: item["id"] }) });
@@ -124,6 +125,61 @@ test("a slot that was made anew is a gap: noted by migrate, shown by the status,
   };
   expect(status.problems).toMatchObject([{ code: "gap", message: expect.stringContaining("were not seen: slot-recreated") }]);
   await next.stop();
+});
+
+test("a subscription that is made in a gap begins with the new slot", async () => {
+  await system.ancrage().start();
+  await subscribe("/first");
+  await insert(1);
+  await system.receiver.until((all) => all.length === 1);
+  await system.ancrage().stop();
+  await system.rows("select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = current_database()");
+  const api = system.another();
+  await api.subscriptions.create({ event: "ItemCreated", url: `${system.receiver.url}/in-gap` });
+  await insert(1);
+  await migrate(system.options);
+  const next = system.another();
+  await next.start();
+  await insert(1);
+  await system.receiver.until((all) => all.length >= 3);
+  expect(system.receiver.requests.map(({ path }) => path).toSorted()).toEqual(["/first", "/first", "/in-gap"]);
+  expect(await system.rows("select 1 from ancrage.subscriptions where start_lsn is null")).toEqual([]);
+});
+
+test("a subscription that is made before the first start gets what was committed after it", async () => {
+  await insert(2);
+  await subscribe();
+  await insert(1);
+  await system.ancrage().start();
+  await system.until("select count(*) from ancrage.messages", 3);
+  await system.receiver.until((all) => all.length > 0);
+  await system.ancrage().stop();
+  expect(system.receiver.requests).toHaveLength(1);
+});
+
+test("a subscription that another key sealed holds up nobody, and gets what waited once the key is right", async () => {
+  await system.ancrage().start();
+  await subscribe("/good");
+  const other = createAncrage({ ...system.options, secretKey: randomBytes(32).toString("base64") }, { log: pino({ level: "silent" }) });
+  await other.subscriptions.create({ event: "ItemCreated", url: `${system.receiver.url}/sealed` });
+  await insert(1);
+  await system.receiver.until((all) => all.length === 1);
+  await system.until("select count(*) from ancrage.subscriptions where start_lsn is not null", 2);
+  // The next start has both in the registry, and its log as well.
+  await system.restart();
+  await insert(1);
+  await system.receiver.until((all) => all.length === 2);
+  expect(system.receiver.requests.map(({ path }) => path)).toEqual(["/good", "/good"]);
+  await system.until("select count(*) from ancrage.deliveries where state = 'pending'", 2);
+  await system.ancrage().stop();
+
+  await other.start();
+  await system.receiver.until((all) => all.filter(({ path }) => path === "/sealed").length === 2);
+  await other.stop();
+  // Here none opens: it is the key of the process that is wrong.
+  const wrong = createAncrage({ ...system.options, secretKey: randomBytes(32).toString("base64") }, { log: pino({ level: "silent" }) });
+  await expect(wrong.start()).rejects.toMatchObject({ code: "ANCRAGE_SECRET_KEY_INVALID" });
+  await wrong.stop();
 });
 
 test("after a stop in order nothing repeats, and nothing is missed", async () => {
