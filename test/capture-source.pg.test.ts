@@ -7,6 +7,7 @@ import { ReplicationStream } from "../src/capture/wal/stream.ts";
 import { systemClock } from "../src/clock.ts";
 import { parseLsn } from "../src/lsn.ts";
 import { readSlot } from "../src/store/capture-state.ts";
+import { readTypes, type ValueTypes } from "../src/store/types.ts";
 import { cloneDatabase, type TestDatabase } from "./database.ts";
 import { commits, migrateCapture, startSource, type TestSource } from "./wal-source.ts";
 
@@ -241,6 +242,35 @@ test("a slot that is dropped while it is read is lost: take says so, and reading
   }
   while (!one.source.hasWork()) await new Promise<void>((resolve) => one.source.onWork(resolve));
   await expect(one.source.take(10)).rejects.toThrow(expect.objectContaining({ code: "ANCRAGE_SLOT_LOST" }));
+});
+
+test("what was committed before a change that cannot be read is taken; only then the failure is told", async () => {
+  await database.client.query("create table poison (id integer primary key, place point)");
+  await migrateCapture(database, { deal: "inserts", poison: "inserts" });
+  const types = await readTypes(database.client);
+  const pointOid = 600;
+  const parser: ValueTypes["parser"] = (oid) => {
+    if (oid === pointOid) throw new RangeError("a point that nobody can read");
+    return types.parser(oid);
+  };
+  const one = await start({ types: { ...types, parser } });
+  await insert(1, 1);
+  await insert(2, 2);
+  await database.client.query("begin; insert into deal values (3, 'x'); insert into poison values (1, '(1,2)'); commit");
+  await insert(4, 4);
+  // A source that has failed lets its slot go.
+  while ((await readSlot(database.client, one.names.slot))?.activePid !== null);
+
+  const taken: Captured[] = [];
+  const takeAll = async (): Promise<never> => {
+    for (;;) {
+      if (one.source.hasWork()) taken.push(...(await one.source.take(2)));
+      else await new Promise<void>((resolve) => one.source.onWork(resolve));
+    }
+  };
+  await expect(takeAll()).rejects.toThrow("a point that nobody can read");
+  expect(taken.filter((item) => item.kind === "commit")).toHaveLength(2);
+  expect(keysOf(taken)).toEqual(["1", "2", "3"]);
 });
 
 test("the session that asks for visibility may end at any time: nothing but a moment is lost", async () => {

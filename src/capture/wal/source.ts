@@ -77,7 +77,7 @@ export class WalSource implements ChangeSource {
   #vainConnections = 0;
   /** Ends with `stop`, or with a connection. */
   #reconnecting: Promise<void> | undefined;
-  /** What cannot be mended by connecting again; thrown by the next `take`. */
+  /** What cannot be mended by connecting again; thrown by `take` once all that came before was taken. */
   #failure: unknown;
   #listener: (() => void) | undefined;
   readonly #stopping = new AbortController();
@@ -112,7 +112,8 @@ export class WalSource implements ChangeSource {
   }
 
   hasWork(): boolean {
-    return this.#failure !== undefined || (this.#gateTimer === undefined && this.#queue.hasItems);
+    if (this.#queue.hasItems) return this.#gateTimer === undefined;
+    return this.#failure !== undefined;
   }
 
   onWork(listener: () => void): void {
@@ -120,7 +121,8 @@ export class WalSource implements ChangeSource {
   }
 
   async take(limit: number): Promise<readonly Captured[]> {
-    if (this.#failure !== undefined) throw this.#failure;
+    // What was committed before is sent first: the same change stands in the way again after each restart, and would hold it back.
+    if (this.#failure !== undefined && !this.#queue.hasItems) throw this.#failure;
     if (this.#queue.hasItems && !this.#queue.isVisible) await this.#openGate();
     const taken = this.#queue.take(limit);
     if (this.#queue.bytes < maxQueuedBytes / 2) this.#stream?.resume();
