@@ -51,6 +51,7 @@ export async function readStatus(engine: Engine, catalogue: Catalogue, openGaps:
       subscriptions: engine.registry.size,
       deliveriesInMemory: engine.dispatcher?.heldCount ?? 0,
       lanesBehind: engine.dispatcher?.behindCount ?? 0,
+      exhaustedSinceStart: engine.dispatcher?.exhaustedCount ?? 0,
       ignoredTriggers: engine.ignoredMarks,
     },
   };

@@ -62,6 +62,7 @@ export class Dispatcher {
   #sweep: NodeJS.Timeout | undefined;
   #isStopped = false;
   #inFlight = 0;
+  #exhaustedCount = 0;
   /** Bodies of all that is held; one that several lanes hold counts for each. Written by `#hold`, `#settle` and `#drop`. */
   #heldBytes = 0;
   /** Something could not be sent since `maySend` said no. */
@@ -89,6 +90,11 @@ export class Dispatcher {
     let count = 0;
     for (const lane of this.#lanes.values()) if (lane.isBehind) count++;
     return count;
+  }
+
+  /** Deliveries that were given up since the start. */
+  get exhaustedCount(): number {
+    return this.#exhaustedCount;
   }
 
   /** Deliveries of one lane that may have a row although nobody is to take them from the journal. */
@@ -241,6 +247,7 @@ export class Dispatcher {
           random: (this.#options.random ?? Math.random)(),
         });
         this.#record(step);
+        if (step.delivery.state === "exhausted") this.#noteExhausted(subscription, step);
         if (current.hasRow) lane.stale.add(message.id);
         this.#settle(lane, step.delivery);
       }
@@ -248,6 +255,22 @@ export class Dispatcher {
       this.#pump(lane);
       if (this.#inFlight === 0) this.#whenIdle?.();
     });
+  }
+
+  /** A receiver that took nothing in all attempts: no silence about it. */
+  #noteExhausted({ id, origin }: Subscription, { update: { row } }: Step): void {
+    this.#exhaustedCount++;
+    this.#options.log.warn(
+      {
+        subscription: id,
+        receiver: origin,
+        message: row.messageId,
+        attempts: row.attempts,
+        status: row.lastStatus,
+        reason: row.lastReason,
+      },
+      "a delivery is exhausted: no attempt is left",
+    );
   }
 
   /** Keeps a delivery that will be tried again soon; all others leave memory. */
