@@ -1,3 +1,4 @@
+import { parseLsn } from "../lsn.ts";
 import type { Queryable } from "./subscriptions.ts";
 
 /** An occurrence with its payload and its id, journaled. */
@@ -65,23 +66,51 @@ export interface FeedFilter {
   readonly limit: number;
 }
 
-/**
- * Oldest first, for those who pull. The two youngest seconds are held back: commit times, which ids begin with, go backwards by
- * moments, and a message that came in behind the reader would never be read.
- */
-export async function readFeed(db: Queryable, filter: FeedFilter): Promise<readonly MessageRow[]> {
+/** Oldest first, for those who pull: those that were committed before `beforeMs` (ms since the epoch). */
+export async function readFeed(db: Queryable, filter: FeedFilter & { readonly beforeMs: number }): Promise<readonly MessageRow[]> {
+  const toMs = Math.max(0, Math.min(filter.range.toMs, filter.beforeMs));
   const { rows } = await db.query<StoredMessage>(
     `select id, project, event, key, committed_at, body from ancrage.messages
      where id > coalesce($6, 'msg_' || ancrage.base32($1, 10))
-       and id < 'msg_' || ancrage.base32(least($2, floor(extract(epoch from now()) * 1000)::bigint - 2000), 10)
+       and id < 'msg_' || ancrage.base32($2, 10)
        and ($3::text is null or project = $3)
        and ($4::text is null or event = $4)
        and ($5::text is null or key = $5)
      order by id
      limit $7`,
-    [filter.range.fromMs, filter.range.toMs, filter.project, filter.event, filter.key, filter.after, filter.limit],
+    [filter.range.fromMs, Math.floor(toMs), filter.project, filter.event, filter.key, filter.after, filter.limit],
   );
   return rows.map(fromStored);
+}
+
+/** How far the journal has come, and the log itself. */
+export interface Reach {
+  /** Where the journal's last batch ends; 0 before the first. */
+  readonly journaledLsn: bigint;
+  /** The end of the log now: whatever was committed before `nowMs` stands before it. */
+  readonly logLsn: bigint;
+  /** The server's clock, as commit times are. */
+  readonly nowMs: number;
+  /** The commit time of the newest message; 0 where there is none. */
+  readonly newestCommitMs: number;
+}
+
+export async function readReach(db: Queryable): Promise<Reach> {
+  const { rows } = await db.query<{ journaled: string | null; log: string; now_ms: string; newest: Date | null }>(
+    `select pg_current_wal_insert_lsn()::text as log,
+       floor(extract(epoch from clock_timestamp()) * 1000)::bigint::text as now_ms,
+       (select committed_at from ancrage.messages order by id desc limit 1) as newest,
+       (select last.end_lsn::text from ancrage.leaders l
+          cross join lateral (select end_lsn, at from ancrage.batches b where b.source = l.source order by b.number desc limit 1) last
+        order by last.at desc limit 1) as journaled`,
+  );
+  const [row] = rows;
+  return {
+    journaledLsn: parseLsn(row?.journaled ?? "0/0"),
+    logLsn: parseLsn(row?.log ?? "0/0"),
+    nowMs: Number(row?.now_ms ?? 0),
+    newestCommitMs: row?.newest?.getTime() ?? 0,
+  };
 }
 
 export async function readMessage(db: Queryable, id: string, project: string | undefined): Promise<MessageRow | undefined> {

@@ -1,6 +1,7 @@
 import { createRoute, z } from "@hono/zod-openapi";
-import { listMessages, readFeed, readMessage, type MessageRow } from "../../store/messages.ts";
+import { listMessages, readMessage, type MessageRow } from "../../store/messages.ts";
 import { projectOf } from "../auth.ts";
+import { createFeed } from "../feed.ts";
 import { notFound, refusal } from "../problem.ts";
 import { bearer, json, listQuery, page, pageOf, problems, rangeOf, rangeQuery, text, type Api } from "../route.ts";
 import { messageSchema } from "../schemas.ts";
@@ -15,7 +16,7 @@ const list = createRoute({
   security: bearer,
   summary: "List messages, newest first; or pull them, oldest first",
   description:
-    "With order=oldest it is a feed for receivers that cannot be reached: next is what to ask after the next time, also where nothing new is there (null only before the first message). The two youngest seconds are held back.",
+    "With order=oldest it is a feed for receivers that cannot be reached: next is what to ask after the next time, also where nothing new is there (null only before the first message). What was committed within two seconds before the newest message is held back until the journal has read past it.",
   request: {
     query: z.strictObject({
       ...listQuery,
@@ -39,11 +40,12 @@ const get = createRoute({
 });
 
 export function addMessageRoutes(api: Api, services: Services): void {
+  const feed = createFeed(services.db);
   api.openapi(list, async (c) => {
     const { project, after, limit, event, key, order, from, to } = c.req.valid("query");
     const filter = { project: projectOf(c.get("principal"), project), event, key, range: rangeOf({ from, to }, Date.now()), after };
     if (order === "oldest") {
-      const rows = await readFeed(services.db, { ...filter, limit });
+      const rows = await feed.read({ ...filter, limit });
       return c.json({ data: rows.map(viewMessage), next: rows.at(-1)?.id ?? after ?? null }, 200);
     }
     const rows = await listMessages(services.db, { ...filter, limit: limit + 1 });
