@@ -44,9 +44,10 @@ export interface Internals {
   readonly signal?: TestSignal;
 }
 
-/** Sessions for the API, apart from those of delivery and payloads: a slow listing holds up nobody else. */
+/** Sessions for the API, for what capture and payloads read, and for what delivery does: none of the three holds up another one. */
 const apiSessions = 5;
 const readSessions = 6;
+const deliverySessions = 4;
 
 /**
  * Makes the system; nothing connects before `start` or the first request.
@@ -93,6 +94,8 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
   async function makeParts(): Promise<Parts> {
     const api = pool("ancrage api", apiSessions, { statement_timeout: "15000" });
     const reads = pool("ancrage reads", readSessions, { statement_timeout: "30000" });
+    const deliveries = pool("ancrage deliveries", deliverySessions, { statement_timeout: "30000" });
+    const pools = [api, reads, deliveries];
     try {
       const found = await discover(options.events ?? ".");
       const session = await reads.connect();
@@ -118,6 +121,7 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
         types,
         payload,
         db: reads,
+        deliveryDb: deliveries,
         onTrigger(id, came) {
           waiting.get(id)?.(came);
           waiting.delete(id);
@@ -134,9 +138,9 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
         onChanged: (row) => engine.subscriptionChanged(row),
       });
       const services = createServices({ options, token, log, clock, waiting, api, catalogue, types, payload, engine, subscriptions });
-      return { api, reads, engine, subscriptions, fetch: createApp(services).fetch };
+      return { pools, engine, subscriptions, fetch: createApp(services).fetch };
     } catch (error) {
-      await Promise.all([api.end(), reads.end()]);
+      await Promise.all(pools.map((one) => one.end()));
       throw error;
     }
   }
@@ -175,15 +179,14 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
   };
 }
 
-async function close({ engine, api, reads }: Parts): Promise<void> {
+async function close({ engine, pools }: Parts): Promise<void> {
   await engine.stop();
   // Two that stop at once, a failed start and `stop`, end each pool once.
-  await Promise.all([api, reads].filter((pool) => !pool.ending).map((pool) => pool.end()));
+  await Promise.all(pools.filter((pool) => !pool.ending).map((pool) => pool.end()));
 }
 
 interface Parts {
-  readonly api: pg.Pool;
-  readonly reads: pg.Pool;
+  readonly pools: readonly pg.Pool[];
   readonly engine: Engine;
   readonly subscriptions: SubscriptionService;
   readonly fetch: (request: Request) => Promise<Response>;

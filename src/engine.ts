@@ -1,11 +1,12 @@
 import { hostname } from "node:os";
 import type pg from "pg";
+import { Backlog } from "./backlog.ts";
 import type { TriggerCame } from "./build-messages.ts";
 import { checkDatabase, type CheckedDatabase } from "./capture/check.ts";
 import { sourceIdOf } from "./capture/wal/slot.ts";
 import { WalSource } from "./capture/wal/source.ts";
 import type { Clock } from "./clock.ts";
-import { Dispatcher, type Refill } from "./deliver/dispatcher.ts";
+import { Dispatcher } from "./deliver/dispatcher.ts";
 import { newDelivery } from "./deliver/delivery.ts";
 import { createSender, type Sender } from "./deliver/send.ts";
 import { AncrageError } from "./errors.ts";
@@ -19,7 +20,6 @@ import type { PayloadDeps } from "./payload/build.ts";
 import { Pipeline } from "./pipeline.ts";
 import { computeResumePosition } from "./resume-position.ts";
 import type { BatchRow } from "./store/batches.ts";
-import { cancelDeliveries, readDueDeliveries, readDueSubscriptions } from "./store/resume.ts";
 import { readGapFrom } from "./store/gaps.ts";
 import { readLiveSubscriptions, readSubscription, type SubscriptionRow } from "./store/subscriptions.ts";
 import type { ValueTypes } from "./store/types.ts";
@@ -36,8 +36,10 @@ export interface EngineOptions {
   readonly catalogue: Catalogue;
   readonly types: ValueTypes;
   readonly payload: PayloadDeps;
-  /** For what delivery reads of the journal. */
+  /** What capture reads with: subscriptions, and what must hold before a start. */
   readonly db: pg.Pool;
+  /** What delivery reads the journal with, and nobody else. */
+  readonly deliveryDb: pg.Pool;
   readonly onTrigger: (id: string, came: TriggerCame) => void;
   readonly clock: Clock;
   readonly log: Logger;
@@ -50,7 +52,6 @@ export interface EngineOptions {
  */
 export type EngineState = "starting" | "standby" | "leading" | "stopped" | "failed";
 
-const dueSweepMs = 5_000;
 const graceMs = 10_000;
 const connectionsPerOrigin = 256;
 
@@ -66,7 +67,7 @@ export class Engine {
   #sender: Sender | undefined;
   #dispatcher: Dispatcher | undefined;
   #pipeline: Pipeline | undefined;
-  #dueSweep: NodeJS.Timeout | undefined;
+  #backlog: Backlog | undefined;
   #leading: Promise<void> | undefined;
   /** Why a standby could not take over. */
   #failure: unknown;
@@ -165,9 +166,9 @@ export class Engine {
     this.#registry.remove(row.id, row.revision);
     this.#unopened.delete(row.id);
     this.#dispatcher?.changed(row.id);
-    // Not waited for: nothing of it is sent any more, and a journal that refuses must not hold the answer up. The loop itself may
-    // be the caller, when it comes to a deletion in the log.
-    void this.#cancelWaiting(row.id);
+    // Not waited for: a journal that refuses must not hold the answer up, and the loop itself may be the caller, when it comes to a
+    // deletion in the log.
+    this.#backlog?.cancel(row.id);
   }
 
   /** Reads no more, finishes what is in flight, journals it, confirms it. Idempotent, and safe before `start`. */
@@ -184,7 +185,6 @@ export class Engine {
 
   async #closeAll(): Promise<void> {
     this.#isStopping = true;
-    clearInterval(this.#dueSweep);
     if (!this.#isRunning) {
       // A standby is waiting in `lead`, or a start for the slot; that ends with the sessions.
       await this.#journal?.stop();
@@ -192,19 +192,19 @@ export class Engine {
     }
     await this.#started?.catch(() => undefined);
     await this.#leading?.catch(() => undefined);
-    clearInterval(this.#dueSweep);
     await this.#dispatcher?.stop(graceMs);
     const ended = this.#pipeline?.stop();
     // A journal that refuses would hold the end up for as long as it does. What it did not take is sent again after a restart.
     await atMost(graceMs, ended);
     await this.#journal?.stop();
     await ended;
+    await this.#backlog?.stop();
     await this.#source?.stop();
     await this.#sender?.close();
   }
 
   async #lead(journal: Journal, sourceId: string, onStandby: () => void): Promise<void> {
-    const { clock, log, catalogue, payload, options, signal, onTrigger, db } = this.#options;
+    const { clock, log, catalogue, payload, options, signal, onTrigger, db, deliveryDb } = this.#options;
     const last = await journal.lead(onStandby);
     if (last === "stopped" || this.#isStopping) return;
     // Asked once more: while this process waited, the one before it went on.
@@ -228,7 +228,7 @@ export class Engine {
       subscription: (id) => this.#registry.get(id),
       retry: { scheduleS: options.retry.schedule, jitter: options.retry.jitter },
       record: (update) => pipeline.record(update),
-      refill: (subscriptionId, limit, isInMemory) => this.#refill(subscriptionId, limit, isInMemory),
+      refill: (subscriptionId, limit, isInMemory) => backlog.refill(subscriptionId, limit, isInMemory),
       // What could not be journaled any more is for whoever leads now.
       maySend: () => journal.state.kind === "ok" && !pipeline.hasEnded,
       clock,
@@ -255,12 +255,14 @@ export class Engine {
       signal,
     });
     this.#pipeline = pipeline;
+    const backlog = new Backlog({ db: deliveryDb, registry: this.#registry, dispatcher, flushed: () => pipeline.flushed(), log });
+    this.#backlog = backlog;
 
     await source.start({ endLsn, journaled: journal.journaled });
     dispatcher.start();
     if (last !== undefined) {
       const batch = await fanOutUnsettled({
-        db,
+        db: deliveryDb,
         last,
         registry: this.#registry,
         deliver: (message, subscription, waiting) => dispatcher.add(newDelivery(message, subscription, waiting)),
@@ -269,9 +271,7 @@ export class Engine {
     }
     pipeline.start(endLsn);
     this.#isRunning = true;
-    for (const id of await readDueSubscriptions(db)) dispatcher.wake(id);
-    this.#dueSweep = setInterval(() => void this.#sweepDue(), dueSweepMs);
-    this.#dueSweep.unref();
+    backlog.start();
     if (this.#isStopping) return;
     this.#state = "leading";
     log.info({ from: formatLsn(endLsn), subscriptions: this.#registry.size, events: catalogue.events.size }, "capture streams");
@@ -347,36 +347,6 @@ export class Engine {
       return undefined;
     }
     return this.#open(row, row.startLsn ?? startLsn);
-  }
-
-  async #refill(subscriptionId: string, limit: number, isInMemory: (messageId: string) => boolean): Promise<Refill> {
-    // What overflowed before is read only once it is in the journal.
-    await this.#pipeline?.flushed();
-    const held = this.#dispatcher?.heldBy(subscriptionId) ?? 0;
-    const due = await readDueDeliveries(this.#options.db, subscriptionId, limit + held);
-    const deliveries = due
-      .filter(({ message }) => !isInMemory(message.id))
-      .map((one) => ({ ...one, hasRow: true, nextAttemptAtMs: undefined, batch: undefined }));
-    return { deliveries, isAll: due.length < limit + held };
-  }
-
-  /** Deliveries of a deleted subscription that wait in the journal only; those in memory are canceled by the dispatcher. */
-  async #cancelWaiting(id: string): Promise<void> {
-    try {
-      await this.#pipeline?.flushed();
-      await cancelDeliveries(this.#options.db, id);
-    } catch (error) {
-      // They are canceled when they are due: their subscription is in no registry any more.
-      if (!this.#isStopping) this.#options.log.warn({ subscription: id, error: String(error) }, "could not cancel what waits");
-    }
-  }
-
-  async #sweepDue(): Promise<void> {
-    try {
-      for (const id of await readDueSubscriptions(this.#options.db)) this.#dispatcher?.wake(id);
-    } catch (error) {
-      this.#options.log.warn({ err: error }, "could not read which deliveries are due");
-    }
   }
 }
 

@@ -2,6 +2,7 @@ import type pg from "pg";
 import type { Position } from "../capture/change.ts";
 import { formatLsn, parseLsn } from "../lsn.ts";
 import type { DeliveryState, Message } from "../message.ts";
+import { inTransaction } from "./database.ts";
 
 type Queryable = Pick<pg.ClientBase, "query">;
 
@@ -62,40 +63,105 @@ export async function readUnsettled(
   return rows.map((row) => ({ message: toMessage(row), delivered: new Set(row.delivered) }));
 }
 
-/** Subscriptions with deliveries that are pending, or whose next attempt is due. */
+const isUnfinished = `state in ('pending', 'retrying')`;
+const isDue = `(next_attempt_at is null or next_attempt_at <= now())`;
+
+/**
+ * Subscriptions with deliveries that are pending, or whose next attempt is due.
+ *
+ * It steps from one subscription to the next by the index `deliveries_unfinished`: a `distinct` would read all of a backlog. The
+ * limit keeps the planner from joining instead, which reads it too.
+ */
 export async function readDueSubscriptions(db: Queryable): Promise<readonly string[]> {
   const { rows } = await db.query<{ subscription_id: string }>(
-    `select distinct subscription_id from ancrage.deliveries
-     where state in ('pending', 'retrying') and (next_attempt_at is null or next_attempt_at <= now())`,
+    `with recursive unfinished (subscription_id) as (
+       (select subscription_id from ancrage.deliveries where ${isUnfinished} order by subscription_id limit 1)
+       union all
+       select (select d.subscription_id from ancrage.deliveries d
+               where ${isUnfinished} and d.subscription_id > u.subscription_id order by d.subscription_id limit 1)
+       from unfinished u where u.subscription_id is not null
+     )
+     select u.subscription_id from unfinished u
+     cross join lateral (
+       select from ancrage.deliveries d where d.subscription_id = u.subscription_id and ${isUnfinished} and ${isDue} limit 1
+     ) as due`,
   );
   return rows.map((row) => row.subscription_id);
 }
 
+/** How many of one subscription are due, counted no further than `limit`. */
+export async function countDueDeliveries(db: Queryable, subscriptionId: string, limit: number): Promise<number> {
+  const { rows } = await db.query<{ count: number }>(
+    `select count(*)::integer as count
+     from (select from ancrage.deliveries where subscription_id = $1 and ${isUnfinished} and ${isDue} limit $2) as due`,
+    [subscriptionId, limit],
+  );
+  return rows[0]?.count ?? 0;
+}
+
+/** A delivery that is due, without its message. */
 export interface DueDelivery {
-  readonly message: Message;
-  readonly subscriptionId: string;
+  readonly messageId: string;
   readonly state: DeliveryState;
   readonly round: number;
   readonly attempts: number;
+  /** Of its message's body. */
+  readonly bytes: number;
 }
 
 /** Deliveries of one subscription that are due, oldest first. */
 export async function readDueDeliveries(db: Queryable, subscriptionId: string, limit: number): Promise<readonly DueDelivery[]> {
-  const { rows } = await db.query<MessageRow & { state: DeliveryState; round: number; attempts: number }>(
-    `select ${messageColumns}, d.state, d.round, d.attempts
+  const { rows } = await db.query<{ message_id: string; state: DeliveryState; round: number; attempts: number; bytes: number }>(
+    // The length of a body is known without reading it.
+    `select d.message_id, d.state, d.round, d.attempts, length(m.body) as bytes
      from ancrage.deliveries d join ancrage.messages m on m.id = d.message_id
-     where d.subscription_id = $1 and d.state in ('pending', 'retrying') and (d.next_attempt_at is null or d.next_attempt_at <= now())
+     where d.subscription_id = $1 and ${isUnfinished} and ${isDue}
      order by d.message_id limit $2`,
     [subscriptionId, limit],
   );
-  return rows.map((row) => ({ message: toMessage(row), subscriptionId, state: row.state, round: row.round, attempts: row.attempts }));
+  return rows.map(({ message_id: messageId, ...row }) => ({ messageId, ...row }));
 }
 
-/** A deleted subscription's deliveries end; those in memory are canceled by the dispatcher. */
-export async function cancelDeliveries(db: Queryable, subscriptionId: string): Promise<void> {
-  await db.query(
-    `update ancrage.deliveries set state = 'canceled', next_attempt_at = null, updated_at = now()
-     where subscription_id = $1 and state in ('pending', 'retrying')`,
-    [subscriptionId],
-  );
+/** Messages by their ids, oldest first. */
+export async function readMessages(db: Queryable, ids: readonly string[]): Promise<readonly Message[]> {
+  const { rows } = await db.query<MessageRow>(`select ${messageColumns} from ancrage.messages m where m.id = any($1) order by m.id`, [ids]);
+  return rows.map(toMessage);
+}
+
+/**
+ * Ends at most `limit` unfinished deliveries of a subscription, whose messages come after one.
+ *
+ * Rows that somebody else has are passed over: a page that waited for the journal would hold what the journal then waits for.
+ *
+ * @returns the last message that was come to; undefined where there was none
+ */
+export async function cancelDeliveries(
+  pool: pg.Pool,
+  page: { readonly subscriptionId: string; readonly after: string; readonly limit: number },
+): Promise<string | undefined> {
+  const client = await pool.connect();
+  try {
+    const last = await inTransaction(client, async () => {
+      const { rows } = await client.query<{ message_id: string }>(
+        `select message_id from ancrage.deliveries where subscription_id = $1 and ${isUnfinished} and message_id > $2
+         order by message_id limit $3 for update skip locked`,
+        [page.subscriptionId, page.after, page.limit],
+      );
+      const ids = rows.map((row) => row.message_id);
+      if (ids.length === 0) return undefined;
+      // By the ids themselves: joined to the page, it might scan every partition.
+      await client.query(
+        `update ancrage.deliveries set state = 'canceled', next_attempt_at = null, updated_at = now()
+         where subscription_id = $1 and message_id = any($2)`,
+        [page.subscriptionId, ids],
+      );
+      return ids.at(-1);
+    });
+    client.release();
+    return last;
+  } catch (error) {
+    // Its transaction may still be open on the server: never hand this session to somebody else.
+    client.release(true);
+    throw error;
+  }
 }

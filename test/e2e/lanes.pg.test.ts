@@ -68,3 +68,50 @@ test("twenty thousand rows at once overflow a receiver's lane, and arrive once e
   expect(new Set(idsOf(system.receiver.requests)).size).toBe(20_000);
   expect(system.receiver.requests.length).toBe(20_000);
 });
+
+/** Makes deliveries of a subscription as a process of before left them: `pending`, and in no memory. */
+async function leaveBehind(subscriptionId: string, count: number, bytes = 2): Promise<void> {
+  // Their day may not be today: what the server has to make it.
+  await system.rows("select ancrage.ensure_partitions(day) from unnest(array[current_date, current_date - 1]) as day");
+  await system.rows(
+    `with made as (
+       insert into ancrage.messages (id, project, event, key, commit_lsn, change_lsn, ordinal, committed_at, body)
+       select 'msg_' || ancrage.base32((extract(epoch from now()) * 1000)::bigint - 10000, 10) || lpad(i::text, 46, '0'), 'default',
+         'ItemCreated', i::text, '0/1', '0/1', i, now(), convert_to(rpad('{"n":"', $3::integer - 2, 'x') || '"}', 'UTF8')
+       from generate_series(1, $2::integer) as i returning id
+     )
+     insert into ancrage.deliveries (message_id, subscription_id, project, state, round, attempts, updated_at)
+     select id, $1, 'default', 'pending', 1, 0, now() from made`,
+    [subscriptionId, count, bytes],
+  );
+}
+
+test("a deletion ends a large backlog in pages: a row that somebody has holds up neither the others nor the journal", async () => {
+  system = await start();
+  const id = await subscribe(`${system.receiver.url}/deleted`);
+  await system.until("select count(*) from ancrage.subscriptions where start_lsn is not null", 1);
+  await system.ancrage().stop();
+  await leaveBehind(id, 3_000);
+  // Another session has one of them for as long as the test wants.
+  const holder = await system.database.connect();
+  await holder.query("begin");
+  await holder.query("select from ancrage.deliveries where subscription_id = $1 order by message_id limit 1 for update", [id]);
+  // Deleted while nobody led: an earlier process had begun, and never came to their end.
+  await system.rows("update ancrage.subscriptions set state = 'deleted', revision = nextval('ancrage.revision')");
+  await system.restart();
+  await system.until("select count(*) from ancrage.deliveries where state = 'canceled'", 2_999);
+  await holder.query("commit");
+  await system.until("select count(*) from ancrage.deliveries where state = 'canceled'", 3_000);
+  expect(system.receiver.requests).toEqual([]);
+});
+
+test("a backlog of large messages is read a few MiB at a time, and arrives whole", async () => {
+  system = await start();
+  const id = await subscribe(system.receiver.url);
+  await system.until("select count(*) from ancrage.subscriptions where start_lsn is not null", 1);
+  await system.ancrage().stop();
+  await leaveBehind(id, 40, 500_000);
+  await system.restart();
+  await system.until("select count(*) from ancrage.deliveries where state = 'delivered'", 40);
+  expect(new Set(idsOf(system.receiver.requests)).size).toBe(40);
+});

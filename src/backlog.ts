@@ -1,0 +1,135 @@
+import type pg from "pg";
+import type { Dispatcher, Refill } from "./deliver/dispatcher.ts";
+import type { Logger } from "./log.ts";
+import { pause } from "./pause.ts";
+import { cancelDeliveries, countDueDeliveries, readDueDeliveries, readDueSubscriptions, readMessages } from "./store/resume.ts";
+import { readSubscription } from "./store/subscriptions.ts";
+import type { Registry } from "./subscription/registry.ts";
+
+export interface BacklogOptions {
+  /** Of delivery's own: a backlog must not take the sessions that capture reads with. */
+  readonly db: pg.Pool;
+  readonly registry: Pick<Registry, "get">;
+  readonly dispatcher: Pick<Dispatcher, "heldBy" | "wake">;
+  /** Resolves when all outcomes so far are in the journal. */
+  readonly flushed: () => Promise<void>;
+  readonly log: Logger;
+}
+
+const sweepMs = 5_000;
+/** Every so many sweeps wake lanes that seem to hold all that is due, too. */
+const thoroughEvery = 6;
+/** Bodies that one refill reads, at most: 1,000 of 1 MiB would be a gibibyte for each lane. */
+const refillBytes = 4 * 1024 * 1024;
+/** Small enough that nobody waits for its rows for long; the pause leaves the disk to others. */
+const cancelCount = 1_000;
+const cancelPauseMs = 50;
+
+/** Deliveries that wait in the journal only: reads them when there is room or their time has come, and ends those of the deleted. */
+export class Backlog {
+  readonly #options: BacklogOptions;
+  readonly #stopping = new AbortController();
+  /** Subscriptions whose deliveries are being canceled, or are to be. */
+  readonly #canceling = new Set<string>();
+  /** One after another. */
+  #cancellations: Promise<void> = Promise.resolve();
+  #sweeping: Promise<void> | undefined;
+
+  constructor(options: BacklogOptions) {
+    this.#options = options;
+  }
+
+  /** Wakes the lanes that have something due, now and from time to time. */
+  start(): void {
+    this.#sweeping = this.#sweepAll();
+  }
+
+  /** Idempotent, and safe before `start`. */
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    await this.#sweeping;
+    await this.#cancellations;
+  }
+
+  /** What `Dispatcher` refills a lane with. */
+  async refill(subscriptionId: string, limit: number, isInMemory: (messageId: string) => boolean): Promise<Refill> {
+    const { db, dispatcher, flushed } = this.#options;
+    // What overflowed before is read only once it is in the journal.
+    await flushed();
+    const count = limit + dispatcher.heldBy(subscriptionId);
+    const due = await readDueDeliveries(db, subscriptionId, count);
+    const waiting = due.filter(({ messageId }) => !isInMemory(messageId));
+    const taken = new Map(takeWithin(waiting, refillBytes).map((delivery) => [delivery.messageId, delivery]));
+    const messages = await readMessages(db, [...taken.keys()]);
+    const deliveries = messages.flatMap((message) => {
+      const delivery = taken.get(message.id);
+      if (delivery === undefined) return [];
+      const { state, round, attempts } = delivery;
+      return [{ message, subscriptionId, state, round, attempts, hasRow: true, nextAttemptAtMs: undefined, batch: undefined }];
+    });
+    return { deliveries, isAll: due.length < count && taken.size === waiting.length };
+  }
+
+  /** Ends what waits of a deleted subscription, in its own time: nothing of it is sent any more. */
+  cancel(subscriptionId: string): void {
+    if (this.#canceling.has(subscriptionId)) return;
+    this.#canceling.add(subscriptionId);
+    this.#cancellations = this.#cancellations.then(() => this.#cancelAll(subscriptionId));
+  }
+
+  async #cancelAll(subscriptionId: string): Promise<void> {
+    const { db, flushed, log } = this.#options;
+    try {
+      await flushed();
+      for (let after: string | undefined = ""; after !== undefined && !this.#isStopping;) {
+        after = await cancelDeliveries(db, { subscriptionId, after, limit: cancelCount });
+        if (after !== undefined) await pause(cancelPauseMs, this.#stopping.signal);
+      }
+    } catch (error) {
+      // The sweep comes to them again when they are due.
+      if (!this.#isStopping) log.warn({ subscription: subscriptionId, error: String(error) }, "could not cancel what waits");
+    } finally {
+      this.#canceling.delete(subscriptionId);
+    }
+  }
+
+  async #sweepAll(): Promise<void> {
+    for (let sweep = 0; !this.#isStopping; sweep++) {
+      try {
+        await this.#sweep(sweep % thoroughEvery === 0);
+      } catch (error) {
+        if (!this.#isStopping) this.#options.log.warn({ err: error }, "could not read which deliveries are due");
+      }
+      await pause(sweepMs, this.#stopping.signal);
+    }
+  }
+
+  async #sweep(isThorough: boolean): Promise<void> {
+    const { db, registry, dispatcher } = this.#options;
+    for (const id of await readDueSubscriptions(db)) {
+      if (this.#isStopping) return;
+      const subscription = registry.get(id);
+      if (subscription === undefined) {
+        // An earlier process had not come to the end of them.
+        if ((await readSubscription(db, id))?.state === "deleted") this.cancel(id);
+      } else if (subscription.state === "enabled" && (isThorough || !(await this.#seemsHeld(id)))) dispatcher.wake(id);
+    }
+  }
+
+  /** A lane that is woken for what it holds already goes behind for nothing. What it holds need not be what is due: it only seems so. */
+  async #seemsHeld(id: string): Promise<boolean> {
+    const held = this.#options.dispatcher.heldBy(id);
+    return held > 0 && (await countDueDeliveries(this.#options.db, id, held + 1)) <= held;
+  }
+
+  get #isStopping(): boolean {
+    return this.#stopping.signal.aborted;
+  }
+}
+
+/** The first of them whose bytes together are within `maxBytes`; the first one whatever it has. */
+export function takeWithin<Item extends { readonly bytes: number }>(items: readonly Item[], maxBytes: number): readonly Item[] {
+  let total = 0;
+  const end = items.findIndex(({ bytes }, index) => (total += bytes) > maxBytes && index > 0);
+  return end === -1 ? items : items.slice(0, end);
+}
