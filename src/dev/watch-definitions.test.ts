@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
+import { appendFile, mkdir, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -69,6 +69,44 @@ test("events/ that is removed and made again is watched on, by the same watch", 
   let seen: readonly string[] | undefined;
   while (seen === undefined) seen = await Promise.race([changed, writeOnce()]);
   expect(seen).toContain("events/B.ts");
+});
+
+test("a file that is replaced by a rename is seen each time, and what is done to it after", async () => {
+  await mkdir(join(folder, "events", "deal"), { recursive: true });
+  for (const file of ["events/Won.ts", "events/deal/lost.ts"]) {
+    const path = join(folder, ...file.split("/"));
+    await writeFile(path, "0");
+    const reports: (() => void)[] = [];
+    watching?.close();
+    watching = watchDefinitions({ folder, debounceMs: 10, onChange: (files) => files.includes(file) && reports.shift()?.() });
+    const seenAfter = async (work: () => Promise<void>): Promise<void> => {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      reports.push(resolve);
+      await work();
+      await promise;
+    };
+    const replace = async (): Promise<void> => {
+      await writeFile(`${path}.swp`, "1");
+      await rename(`${path}.swp`, path);
+    };
+    await seenAfter(replace);
+    await seenAfter(replace);
+    await seenAfter(() => appendFile(path, "2"));
+    await seenAfter(replace);
+    await seenAfter(() => rm(path));
+  }
+});
+
+test("a folder below that comes, with files in it, and goes", async () => {
+  await mkdir(join(folder, "events"));
+  await mkdir(join(folder, "made", "inner"), { recursive: true });
+  await writeFile(join(folder, "made", "inner", "A.ts"), "");
+  const came = changesOf("events/deal/inner/A.ts");
+  await rename(join(folder, "made"), join(folder, "events", "deal"));
+  expect(await came).toContain("events/deal");
+  const went = changesOf("events/deal");
+  await rename(join(folder, "events", "deal"), join(folder, "made"));
+  await went;
 });
 
 test("what was saved together is reported once", async () => {

@@ -1,4 +1,4 @@
-import { type FSWatcher, watch } from "node:fs";
+import { type FSWatcher, readdirSync, watch } from "node:fs";
 import { join } from "node:path";
 
 export interface WatchOptions {
@@ -14,14 +14,18 @@ export interface DefinitionWatch {
   close(): void;
 }
 
-const parts = ["events", "tracking"] as const;
+const parts = ["events", "tracking"];
 
 /**
- * Watches what defines events. The folder itself is watched flat, and only the two below it in depth: it may be the root of a
+ * Watches what defines events. The folder itself is watched flat, and in depth only the two below it: it may be the root of a
  * repository, and `node_modules` has more folders than a user may watch.
+ *
+ * Each folder has a flat watch of its own. Node's recursive watch on Linux follows the files that it found at first: of one that is
+ * replaced by a rename, as many editors save, it saw the first replacement and nothing after it.
  */
 export function watchDefinitions(options: WatchOptions): DefinitionWatch {
   const changed = new Set<string>();
+  /** By path below the folder, with slashes. */
   const watchers = new Map<string, FSWatcher>();
   let timer: NodeJS.Timeout | undefined;
 
@@ -36,35 +40,57 @@ export function watchDefinitions(options: WatchOptions): DefinitionWatch {
     clearTimeout(timer);
     timer = setTimeout(report, options.debounceMs ?? 80);
   };
-  const attach = (part: (typeof parts)[number]): void => {
-    if (watchers.has(part)) return;
+  /** Watches a folder and those in it; answers with the definition files that it found there. */
+  const attach = (path: string): readonly string[] => {
+    if (watchers.has(path)) return [];
+    let watcher: FSWatcher;
+    let entries: readonly string[];
     try {
-      const watcher = watch(join(options.folder, part), { recursive: true });
-      watchers.set(part, watcher);
-      watcher.on("change", (_kind, name) => {
-        const file = `${part}/${String(name).replaceAll("\\", "/")}`;
-        if (isDefinitionFile(file)) note(file);
-      });
-      // The folder went; the flat watch above sees when it comes back.
-      watcher.on("error", () => detach(part));
+      // Fails on what is a file, which `watch` would take.
+      readdirSync(join(options.folder, path));
+      watcher = watch(join(options.folder, path));
+      watchers.set(path, watcher);
+      // Now that nothing that comes is missed.
+      entries = readdirSync(join(options.folder, path));
     } catch {
-      // Not there (yet).
+      // Not there (yet), gone again, or no folder.
+      detach(path);
+      return [];
     }
+    watcher.on("change", (_kind, name) => {
+      const entry = `${path}/${String(name)}`;
+      if (isDefinitionFile(entry)) note(entry);
+      else if (!isIgnoredFolder(String(name))) renew(entry);
+    });
+    // The folder went; the watch of the one above sees when it comes back.
+    watcher.on("error", () => detach(path));
+    return entries.flatMap((name) => {
+      const entry = `${path}/${name}`;
+      if (isDefinitionFile(entry)) return [entry];
+      return isIgnoredFolder(name) ? [] : attach(entry);
+    });
   };
-  const detach = (part: string): void => {
-    watchers.get(part)?.close();
-    watchers.delete(part);
+  const detach = (path: string): boolean => {
+    const gone = [...watchers.keys()].filter((watched) => watched === path || watched.startsWith(`${path}/`));
+    for (const watched of gone) {
+      watchers.get(watched)?.close();
+      watchers.delete(watched);
+    }
+    return gone.length > 0;
+  };
+  /** Something came, went or was replaced by another of its name: the old watch would look at what is gone. */
+  const renew = (path: string): void => {
+    const wasWatched = detach(path);
+    const files = attach(path);
+    if (wasWatched || watchers.has(path)) note(path);
+    // Written before the watch began, so that nobody will tell of them.
+    for (const file of files) note(file);
   };
 
   const root = watch(options.folder);
   root.on("change", (_kind, name) => {
-    const part = parts.find((candidate) => candidate === name);
-    if (part !== undefined) {
-      // Made, removed, or replaced by another of its name: the old watch would look at what is gone.
-      detach(part);
-      attach(part);
-      note(part);
-    } else if (isDefinitionFile(String(name))) note(String(name));
+    if (parts.includes(String(name))) renew(String(name));
+    else if (isDefinitionFile(String(name))) note(String(name));
   });
   root.on("error", () => root.close());
   for (const part of parts) attach(part);
@@ -76,6 +102,10 @@ export function watchDefinitions(options: WatchOptions): DefinitionWatch {
       for (const part of parts) detach(part);
     },
   };
+}
+
+function isIgnoredFolder(name: string): boolean {
+  return name === "node_modules" || name.startsWith(".");
 }
 
 /**
