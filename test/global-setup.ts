@@ -17,7 +17,7 @@ declare module "vitest" {
 
 /** One server for the whole run: the one of `TEST_DATABASE_URL`, else an embedded PostgreSQL in a temporary folder. */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
-  const given = process.env["TEST_DATABASE_URL"];
+  const given = process.env["TEST_DATABASE_URL"] || undefined;
   let embedded: EmbeddedPostgres | undefined;
   if (given === undefined) {
     embedded = new EmbeddedPostgres({ directory: await mkdtemp(join(tmpdir(), "ancrage-test-")), isThrowaway: true });

@@ -190,7 +190,13 @@ describe("reading and deleting", () => {
     await database.client.query(`grant usage on schema ancrage to ${role}`);
     await database.client.query(`grant all on all tables in schema ancrage to ${role}`);
     await database.client.query(`grant all on all sequences in schema ancrage to ${role}`);
-    await database.client.query(`revoke execute on function pg_logical_emit_message(boolean, text, text, boolean) from public`);
+    // Its arguments are others before PostgreSQL 17.
+    await database.client.query(
+      `do $$ declare one regprocedure; begin
+         for one in select oid from pg_proc where proname = 'pg_logical_emit_message' loop
+           execute format('revoke execute on function %s from public', one);
+         end loop; end $$`,
+    );
     const asMarkless = new URL(database.url);
     asMarkless.username = role;
     asMarkless.password = "markless";
