@@ -1,5 +1,6 @@
 import { Command } from "commander";
 import { requireOptions } from "../options.ts";
+import { redactPassword } from "../store/database.ts";
 import { type CommandContext } from "./command.ts";
 import { addOptionFlags, flagsOf, loadOptions } from "./flags.ts";
 import { resolveFolder } from "./folder.ts";
@@ -22,15 +23,24 @@ export function startCommand(context: CommandContext): Command {
     const server = await listen({ fetch: ancrage.fetch, host: options.host, port: options.port });
     try {
       await ancrage.start();
-      context.print(
-        flags.json === true ? JSON.stringify({ ready: true, url: server.url, token, database }) : `Ancrage listens on ${server.url}.`,
-      );
+      if (flags.json === true) {
+        const role = await roleOf(ancrage.fetch, server.url, token);
+        // What a container prints is kept and read by many: whoever starts it has the token and the password already.
+        context.print(JSON.stringify({ ready: true, url: server.url, role, token: null, database: redactPassword(database) }));
+      } else context.print(`Ancrage listens on ${server.url}.`);
       await aborted(context.stopping);
     } finally {
       await server.close(5000);
       await ancrage.stop();
     }
   });
+}
+
+/** `leading`, or `standby` while another process leads. */
+async function roleOf(fetch: (request: Request) => Promise<Response>, url: string, token: string): Promise<string> {
+  const answer = await fetch(new Request(`${url}/v1/status`, { headers: { authorization: `Bearer ${token}` } }));
+  const { details } = (await answer.json()) as { readonly details?: { readonly role?: string } };
+  return details?.role ?? "unknown";
 }
 
 function aborted(signal: AbortSignal): Promise<void> {
@@ -42,7 +52,8 @@ function aborted(signal: AbortSignal): Promise<void> {
 
 const help = `
 Needs DATABASE_URL, ANCRAGE_TOKEN (the operator's bearer token) and ANCRAGE_SECRET_KEY (32 bytes in base64; seals secrets).
-Logs are lines of JSON on standard error. SIGTERM and SIGINT finish what is in flight.
+Logs are lines of JSON on standard error. With --json one line says that it is ready: {"ready":true,"url":…,"role":"leading"|"standby",
+"token":null,"database":…}, the database without its password and no token, since a container's output is kept. SIGTERM and SIGINT finish what is in flight.
 
 Examples:
   $ ancrage migrate hooks && ancrage start hooks
