@@ -351,17 +351,27 @@ test("what a deleted record sends is not shown by one that is there", async () =
   expect(await readSamples(event, {}, deps)).toMatchObject({ source: "example", samples: [{ json: '"gone"' }] });
 });
 
-test("a payload that throws for every sample is told when nothing else can be shown", async () => {
-  const event = eventOf({
-    table: "deal",
-    payload: () => {
-      throw new Error("no label");
-    },
-  });
+const throws = (): never => {
+  throw new Error("no label");
+};
+
+test.each<[string, Parameters<typeof eventOf>[0], string]>([
+  ["a payload that throws", { payload: throws }, "Error: no label"],
+  ["a payload that its schema refuses", { schema: z.object({ label: z.string() }), payload: () => ({}) as never }, "label: "],
+  ["a where that throws", { where: throws, payload: () => 1 }, "where of Test threw Error: no label"],
+])("%s for every record is told: no example, schema or old message hides it", async (_what, definition, told) => {
+  const event = eventOf({ name: "Failing", table: "deal", schema: z.unknown(), example: "example", ...definition });
+  await insertMessage("Failing", "default", "1", "old");
   await expect(readSamples(event, {}, deps)).rejects.toMatchObject({
     code: "ANCRAGE_SAMPLE_NONE",
-    message: expect.stringContaining("Error: no label"),
+    message: expect.stringContaining(told.replace("Test", "Failing")),
   });
+});
+
+test("what another project's record makes the code throw is not told", async () => {
+  const event = eventOf({ table: "deal", where: throws, example: "example", payload: () => 1 });
+  const ofProject = { ...deps, catalogue: { ...deps.catalogue, projectOf: () => "other" } };
+  expect(await readSamples(event, { project: "acme" }, ofProject)).toMatchObject({ source: "example", problem: undefined });
 });
 
 function poolOf(settings: Readonly<Record<string, string>> = {}, size = 3): pg.Pool {

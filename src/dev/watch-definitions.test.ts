@@ -76,24 +76,24 @@ test("a file that is replaced by a rename is seen each time, and what is done to
   for (const file of ["events/Won.ts", "events/deal/lost.ts"]) {
     const path = join(folder, ...file.split("/"));
     await writeFile(path, "0");
-    const reports: (() => void)[] = [];
+    const reports: ((files: readonly string[]) => void)[] = [];
     watching?.close();
-    watching = watchDefinitions({ folder, debounceMs: 10, onChange: (files) => files.includes(file) && reports.shift()?.() });
-    const seenAfter = async (work: () => Promise<void>): Promise<void> => {
-      const { promise, resolve } = Promise.withResolvers<void>();
+    watching = watchDefinitions({ folder, debounceMs: 10, onChange: (files) => files.includes(file) && reports.shift()?.(files) });
+    const seenAfter = async (work: () => Promise<void>): Promise<readonly string[]> => {
+      const { promise, resolve } = Promise.withResolvers<readonly string[]>();
       reports.push(resolve);
       await work();
-      await promise;
+      return promise;
     };
     const replace = async (): Promise<void> => {
       await writeFile(`${path}.swp`, "1");
       await rename(`${path}.swp`, path);
     };
-    await seenAfter(replace);
-    await seenAfter(replace);
-    await seenAfter(() => appendFile(path, "2"));
-    await seenAfter(replace);
-    await seenAfter(() => rm(path));
+    expect(await seenAfter(replace)).toEqual([file]);
+    expect(await seenAfter(replace)).toEqual([file]);
+    expect(await seenAfter(() => appendFile(path, "2"))).toEqual([file]);
+    expect(await seenAfter(replace)).toEqual([file]);
+    expect(await seenAfter(() => rm(path))).toEqual([file]);
   }
 });
 

@@ -12,6 +12,7 @@ export const problemCodes = {
   "not-found": { status: 404, title: "There is no such thing" },
   "unknown-entry-point": { status: 404, title: "There is no such entry point" },
   "method-not-allowed": { status: 405, title: "The path does not take this method" },
+  "sample-none": { status: 409, title: "The event has nothing to show" },
   "body-too-large": { status: 413, title: "The body is too large" },
   "unsupported-media-type": { status: 415, title: "The body must be JSON" },
   invalid: { status: 422, title: "The request holds something that cannot be taken" },

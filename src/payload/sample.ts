@@ -48,7 +48,7 @@ export interface Samples {
   readonly source: "records" | "messages" | "example" | "schema";
   /** Newest first, never empty. */
   readonly samples: readonly Sample[];
-  /** Why it is not the better source, where something went wrong there. */
+  /** Why the records could not be read, where they are the better source. */
   readonly problem: string | undefined;
 }
 
@@ -65,14 +65,22 @@ const pages = [
  * What the event would send, put through the very function that sends it: from the newest records for which `where` holds, else the
  * newest messages, else `example`, else what the JSON Schema says.
  *
+ * Where there are such records and the event's code fails for all of them, nothing else is shown in their place: it would hide that
+ * nothing is sent.
+ *
  * @example (await readSamples(event, { limit: 3, project: "acme" }, deps)).samples.map(({ json }) => json)
  * @throws AncrageError `ANCRAGE_SAMPLE_NONE` where there is nothing to show, with what went wrong
  * @throws BatchFault PostgreSQL could not be read just now
  */
 export async function readSamples(event: CatalogueEvent, options: SampleOptions, deps: SampleDeps): Promise<Samples> {
   const limit = Math.max(1, options.limit ?? 3);
-  const { samples, problem } = await samplesOfRecords(event, limit, options.project, deps);
+  const { samples, fault, problem } = await samplesOfRecords(event, limit, options.project, deps);
   if (samples.length > 0) return { source: "records", samples, problem: undefined };
+  if (fault !== undefined) {
+    throw new AncrageError("ANCRAGE_SAMPLE_NONE", `${event.name} has no sample to show: ${fault}.`, {
+      hint: `Correct ${event.file}: no record was found that it works for.`,
+    });
+  }
 
   const messages = await deps.newestMessages(event.name, options.project, limit);
   if (messages.length > 0) {
@@ -92,18 +100,22 @@ export async function readSamples(event: CatalogueEvent, options: SampleOptions,
 
 interface Found {
   readonly samples: readonly Sample[];
-  readonly problem: string | undefined;
+  /** What the event's own code did wrong first. */
+  readonly fault?: string | undefined;
+  /** Why PostgreSQL could not be asked for records. */
+  readonly problem?: string | undefined;
 }
 
 async function samplesOfRecords(event: CatalogueEvent, limit: number, project: string | undefined, deps: SampleDeps): Promise<Found> {
   const { table } = event;
-  if (table === undefined) return { samples: [], problem: undefined };
+  if (table === undefined) return { samples: [] };
   // A record that is there shows nothing of what is sent when one is gone.
-  if (event.rules.length > 0 && event.rules.every(({ kind }) => kind === "delete")) return { samples: [], problem: undefined };
+  if (event.rules.length > 0 && event.rules.every(({ kind }) => kind === "delete")) return { samples: [] };
 
   const endAt = performance.now() + mostMs;
   const samples: Sample[] = [];
   const seen = new Set<string>();
+  let fault: string | undefined;
   let problem: string | undefined;
   for (const page of pages) {
     let records: readonly KeyedRow[];
@@ -117,10 +129,12 @@ async function samplesOfRecords(event: CatalogueEvent, limit: number, project: s
     const fresh = records.filter(({ key }) => !seen.has(key));
     for (const { key } of fresh) seen.add(key);
     const matching = fresh.filter(({ row }) => {
+      // The project first: what another project's record makes the code throw may tell of it.
+      if (project !== undefined && projectOf(event, row, deps) !== project) return false;
       try {
-        return askWhere(event, row) && (project === undefined || deps.catalogue.projectOf(event, row) === project);
+        return askWhere(event, row);
       } catch (error) {
-        problem ??= `where or project of ${event.name} threw ${describeThrown(error, event.file)}`;
+        fault ??= `where of ${event.name} threw ${describeThrown(error, event.file)}`;
         return false;
       }
     });
@@ -133,12 +147,21 @@ async function samplesOfRecords(event: CatalogueEvent, limit: number, project: s
       );
       for (const [index, payload] of payloads.entries()) {
         if (payload.kind === "built") samples.push({ json: payload.json, project: payload.project, key: group[index]?.key });
-        else if (payload.kind === "rejected") problem ??= payload.error;
+        else if (payload.kind === "rejected") fault ??= payload.error;
       }
     }
     if (samples.length >= limit || records.length < page.limit || performance.now() >= endAt) break;
   }
-  return { samples: samples.slice(0, limit), problem };
+  return { samples: samples.slice(0, limit), fault, problem };
+}
+
+/** Undefined where it cannot be told; where no project is asked for, the payload's rejection says why. */
+function projectOf(event: CatalogueEvent, row: Row, deps: SampleDeps): string | undefined {
+  try {
+    return deps.catalogue.projectOf(event, row);
+  } catch {
+    return undefined;
+  }
 }
 
 function problemOfRead(error: unknown, table: TableInfo): string {

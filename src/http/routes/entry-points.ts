@@ -6,6 +6,7 @@ import { projectOf } from "../auth.ts";
 import { notFound, refusal } from "../problem.ts";
 import { bearer, invalid, json, problems, text, type Api } from "../route.ts";
 import type { Services } from "../services.ts";
+import { readSamples } from "./events.ts";
 
 /**
  * weavy's three endpoints, so that what is written for weavy works unchanged: same paths, bodies and answers.
@@ -38,7 +39,7 @@ const handlers = {
     const { events } = services.catalogue();
     if (!events.has(event)) throw invalid([{ pointer: "/event", detail: describeUnknownEvent(event, events.keys()) }]);
     // The payload alone: what a delivery of format `result` has inside `result`.
-    return [...(await services.samples(event, { project, limit: 3, format: "bare" }))];
+    return [...(await readSamples(services, event, { project, limit: 3, format: "bare" }))];
   },
 } satisfies Readonly<Record<string, (services: Services, project: string, body: unknown) => Promise<unknown>>>;
 

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { createTestApi, type TestApi } from "../../../test/api.ts";
 import { cloneDatabase, type TestDatabase } from "../../../test/database.ts";
+import { AncrageError } from "../../errors.ts";
 import { hashToken } from "../auth.ts";
 import type { Explanation, Services, Triggered, TriggerOptions } from "../services.ts";
 import { parseWait } from "./events.ts";
@@ -9,6 +10,7 @@ let database: TestDatabase;
 let api: TestApi;
 let asked: unknown[] = [];
 let triggered: Triggered | undefined;
+let samplesFault: Error | undefined;
 const explanation: Explanation = {
   event: "deal.won",
   key: "42",
@@ -21,6 +23,7 @@ const explanation: Explanation = {
 const given: Partial<Services> = {
   async samples(event, options) {
     asked.push({ event, ...options });
+    if (samplesFault !== undefined) throw samplesFault;
     return [{ type: event }];
   },
   async explain(event, options) {
@@ -50,6 +53,7 @@ beforeAll(async () => {
 });
 beforeEach(() => {
   asked = [];
+  samplesFault = undefined;
   triggered = { id: uuid, outcome: { kind: "pending" } };
 });
 afterAll(async () => {
@@ -107,6 +111,19 @@ describe("samples", () => {
       { pointer: "?format", detail: `expected one of standard, result, bare, cloudevents, got "xml"` },
     ]);
   });
+});
+
+test("an event whose code fails for all records is its author's fault, and the reason is named", async () => {
+  samplesFault = new AncrageError("ANCRAGE_SAMPLE_NONE", "deal.won has no sample to show: it threw.", {
+    hint: "Correct events/deal/won.ts.",
+  });
+  const problem = { status: 409, body: { code: "sample-none", detail: samplesFault.message, hint: "Correct events/deal/won.ts." } };
+  expect(await api.call("GET", "/v1/events/deal.won/samples")).toMatchObject(problem);
+  const entryPoint = "/v1/EntryPoints/acme/process/?c=EPT_WebhookPerformList";
+  expect(await api.call("POST", entryPoint, { body: { event: "deal.won" } })).toMatchObject(problem);
+  expect(api.logged).toEqual([]);
+  samplesFault = new Error("a bug");
+  expect(await api.call("GET", "/v1/events/deal.won/samples")).toMatchObject({ status: 500 });
 });
 
 describe("explain", () => {

@@ -1,4 +1,5 @@
 import { createRoute, z } from "@hono/zod-openapi";
+import { AncrageError } from "../../errors.ts";
 import type { CatalogueEvent } from "../../event/catalogue.ts";
 import { readMessage } from "../../store/messages.ts";
 import { describeUnknownEvent } from "../../subscription/check-subscription.ts";
@@ -6,7 +7,7 @@ import { projectOf } from "../auth.ts";
 import { refusal } from "../problem.ts";
 import { bearer, json, limit, listQuery, page, pageOf, problems, text, type Api } from "../route.ts";
 import { eventSchema, explanationSchema, formatSchema, messageSchema, newTriggerSchema, triggerSchema } from "../schemas.ts";
-import type { Services, Triggered } from "../services.ts";
+import type { SampleOptions, Services, Triggered } from "../services.ts";
 import { viewMessage } from "./messages.ts";
 
 const tags = ["events"];
@@ -42,7 +43,8 @@ const samples = createRoute({
   tags,
   security: bearer,
   summary: "Samples: recent records, as a delivery sends them",
-  description: "A bare array, newest first; the event's example where there is no record.",
+  description:
+    "A bare array, newest first. Where there is no record: the newest messages, else the event's example, else what its JSON Schema describes. Where its code fails for all records: a problem, sample-none.",
   request: {
     params,
     query: z.strictObject({ project, limit: limit(3, 100), format: formatSchema.optional().openapi({ default: "standard" }) }),
@@ -104,7 +106,7 @@ export function addEventRoutes(api: Api, services: Services): void {
   api.openapi(samples, async (c) => {
     const { name } = eventOf(c.req.valid("param").name);
     const { project, limit, format = "standard" } = c.req.valid("query");
-    return c.json([...(await services.samples(name, { project: projectOf(c.get("principal"), project), limit, format }))], 200);
+    return c.json([...(await readSamples(services, name, { project: projectOf(c.get("principal"), project), limit, format }))], 200);
   });
 
   api.openapi(explain, async (c) => {
@@ -139,6 +141,20 @@ export function addEventRoutes(api: Api, services: Services): void {
     if (message === undefined) throw new Error(`expected message ${outcome.messageId} in the journal, since it was reported as journaled`);
     return c.json(viewMessage(message), 200);
   });
+}
+
+/**
+ * The samples, or a problem that says what the event's code did wrong: that is its author's to mend, not a fault of ours.
+ *
+ * @throws a problem `sample-none`
+ */
+export async function readSamples(services: Services, event: string, options: SampleOptions): Promise<readonly unknown[]> {
+  try {
+    return await services.samples(event, options);
+  } catch (error) {
+    if (!(error instanceof AncrageError) || error.code !== "ANCRAGE_SAMPLE_NONE") throw error;
+    throw refusal({ code: "sample-none", detail: error.message, ...(error.hint === undefined ? {} : { hint: error.hint }) });
+  }
 }
 
 function viewEvent({ name, definition, table, rules, jsonSchema }: CatalogueEvent) {
