@@ -6,6 +6,7 @@ import { checkDatabase, type CheckedDatabase } from "./capture/check.ts";
 import { sourceIdOf } from "./capture/wal/slot.ts";
 import { WalSource } from "./capture/wal/source.ts";
 import type { Clock } from "./clock.ts";
+import { DeletionWatch, deletionsAcknowledged } from "./deletion-watch.ts";
 import { Dispatcher } from "./deliver/dispatcher.ts";
 import { newDelivery } from "./deliver/delivery.ts";
 import { createSender, type Sender } from "./deliver/send.ts";
@@ -19,8 +20,9 @@ import type { CheckedOptions } from "./options.ts";
 import type { PayloadDeps } from "./payload/build.ts";
 import { Pipeline } from "./pipeline.ts";
 import { computeResumePosition } from "./resume-position.ts";
-import type { BatchRow } from "./store/batches.ts";
+import { readEpoch, type BatchRow } from "./store/batches.ts";
 import { readGapFrom } from "./store/gaps.ts";
+import { readLastRevision } from "./store/revisions.ts";
 import { readLiveSubscriptions, readSubscription, type SubscriptionRow } from "./store/subscriptions.ts";
 import type { ValueTypes } from "./store/types.ts";
 import { holdSubscription, openSubscription } from "./subscription/open.ts";
@@ -68,6 +70,7 @@ export class Engine {
   #dispatcher: Dispatcher | undefined;
   #pipeline: Pipeline | undefined;
   #backlog: Backlog | undefined;
+  #deletions: DeletionWatch | undefined;
   #leading: Promise<void> | undefined;
   /** Why a standby could not take over. */
   #failure: unknown;
@@ -77,7 +80,7 @@ export class Engine {
   #closing: Promise<void> | undefined;
   /** The loop has begun. */
   #isRunning = false;
-  #isStopping = false;
+  readonly #stopping = new AbortController();
 
   constructor(options: EngineOptions) {
     this.#options = options;
@@ -160,22 +163,41 @@ export class Engine {
     if (this.#isStopping) throw this.#pipeline?.failure ?? stoppedMeanwhile();
   }
 
-  /** A subscription was changed by this process's API. Deletions count at once, before they are acknowledged. */
-  subscriptionChanged(row: SubscriptionRow): void {
+  /**
+   * A subscription was changed by this process's API. A deletion counts at once here; where another process leads, this waits until
+   * that one heeds it, at most 5 s.
+   */
+  async subscriptionChanged(row: SubscriptionRow): Promise<void> {
     if (row.state !== "deleted") return;
-    this.#registry.remove(row.id, row.revision);
-    this.#unopened.delete(row.id);
-    this.#dispatcher?.changed(row.id);
+    this.#remove(row);
+    if (this.#state === "leading") return;
+    try {
+      await deletionsAcknowledged(this.#options.deliveryDb, this.#stopping.signal);
+    } catch (error) {
+      this.#options.log.warn({ err: error, subscription: row.id }, "could not ask whether the process that leads heeds a deletion");
+    }
+  }
+
+  #remove({ id, revision }: Pick<SubscriptionRow, "id" | "revision">): void {
+    const wasThere = this.#registry.get(id) !== undefined;
+    this.#registry.remove(id, revision);
+    this.#unopened.delete(id);
+    if (!wasThere) return;
+    this.#dispatcher?.changed(id);
     // Not waited for: a journal that refuses must not hold the answer up, and the loop itself may be the caller, when it comes to a
     // deletion in the log.
-    this.#backlog?.cancel(row.id);
+    this.#backlog?.cancel(id);
   }
 
   /** Reads no more, finishes what is in flight, journals it, confirms it. Idempotent, and safe before `start`. */
   async stop(): Promise<void> {
-    this.#isStopping = true;
+    this.#stopping.abort();
     await this.#close();
     if (this.#state !== "failed") this.#state = "stopped";
+  }
+
+  get #isStopping(): boolean {
+    return this.#stopping.signal.aborted;
   }
 
   #close(): Promise<void> {
@@ -184,7 +206,7 @@ export class Engine {
   }
 
   async #closeAll(): Promise<void> {
-    this.#isStopping = true;
+    this.#stopping.abort();
     if (!this.#isRunning) {
       // A standby is waiting in `lead`, or a start for the slot; that ends with the sessions.
       await this.#journal?.stop();
@@ -199,6 +221,7 @@ export class Engine {
     await this.#journal?.stop();
     await ended;
     await this.#backlog?.stop();
+    await this.#deletions?.stop();
     await this.#source?.stop();
     await this.#sender?.close();
   }
@@ -207,10 +230,12 @@ export class Engine {
     const { clock, log, catalogue, payload, options, signal, onTrigger, db, deliveryDb } = this.#options;
     const last = await journal.lead(onStandby);
     if (last === "stopped" || this.#isStopping) return;
+    const epoch = await readEpoch(db, sourceId);
     // Asked once more: while this process waited, the one before it went on.
     const checked = await checkDatabase(db, catalogue);
     const endLsn = await this.#resumeAt(last, checked);
     journal.begin(endLsn);
+    const revision = await readLastRevision(db);
     await this.#loadSubscriptions();
 
     const source = this.#createSource(sourceId, checked);
@@ -272,6 +297,15 @@ export class Engine {
     pipeline.start(endLsn);
     this.#isRunning = true;
     backlog.start();
+    this.#deletions = new DeletionWatch({
+      db: deliveryDb,
+      source: sourceId,
+      epoch,
+      from: revision,
+      onDeleted: (deleted) => this.#remove(deleted),
+      log,
+    });
+    this.#deletions.start();
     if (this.#isStopping) return;
     this.#state = "leading";
     log.info({ from: formatLsn(endLsn), subscriptions: this.#registry.size, events: catalogue.events.size }, "capture streams");
@@ -343,7 +377,9 @@ export class Engine {
   async #readSubscription(id: string, startLsn: bigint): Promise<Subscription | undefined> {
     const row = await readSubscription(this.#options.db, id);
     if (row === undefined || row.state === "deleted") {
-      if (row !== undefined) this.subscriptionChanged(row);
+      if (row !== undefined) this.#remove(row);
+      // Also one that this process never knew: it may have been deleted while nobody led.
+      this.#backlog?.cancel(id);
       return undefined;
     }
     return this.#open(row, row.startLsn ?? startLsn);

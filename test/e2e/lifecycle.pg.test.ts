@@ -271,6 +271,40 @@ test("a leader that meets a fault of its own lets the lead go: its standby takes
   ).toHaveLength(1);
 });
 
+test("a deletion that a standby answered is heeded by the leader, also once its capture has ended", async () => {
+  system.receiver.answer(500);
+  const first = createAncrage(
+    { ...system.options, retry: { schedule: [0, ...Array<number>(2_000).fill(0.02)], jitter: 0 } },
+    { log: pino({ level: "silent" }), signal: (name) => onSignal(name) },
+  );
+  await first.start();
+  const standby = system.another();
+  await standby.start();
+  const id = await subscribe();
+  await insert(1);
+  await system.receiver.until((all) => all.length > 2);
+  // The slot goes from under the leader: it captures no more, and goes on to deliver.
+  while ((await statusOf(first)).isReady) {
+    await system.rows(
+      "select pg_terminate_backend(active_pid) from pg_replication_slots where database = current_database() and active_pid is not null",
+    );
+    await system
+      .rows(
+        "select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = current_database() and active_pid is null",
+      )
+      .catch(() => undefined);
+  }
+  expect(await statusOf(first)).toMatchObject({ problems: [{ code: "ANCRAGE_SLOT_LOST" }], details: { role: "leading" } });
+  await system.receiver.until((all) => all.length > 20);
+
+  await standby.subscriptions.delete(id);
+  const answered = system.receiver.requests.length;
+  await system.until("select state from ancrage.deliveries", "canceled");
+  // One that was begun before may still have been on its way.
+  expect(system.receiver.requests.length).toBeLessThanOrEqual(answered + 1);
+  await first.stop();
+});
+
 test("a standby that cannot take over says so", async () => {
   const first = system.ancrage();
   await first.start();
