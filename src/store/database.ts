@@ -96,3 +96,17 @@ export async function inTransaction<Result>(client: pg.ClientBase, work: () => P
     throw error;
   }
 }
+
+/** Runs `work` in a transaction on a session of the pool. */
+export async function inPoolTransaction<Result>(pool: pg.Pool, work: (client: pg.ClientBase) => Promise<Result>): Promise<Result> {
+  const client = await pool.connect();
+  try {
+    const result = await inTransaction(client, () => work(client));
+    client.release();
+    return result;
+  } catch (error) {
+    // Its transaction may still be open on the server: never hand this session to somebody else.
+    client.release(true);
+    throw error;
+  }
+}

@@ -1,5 +1,5 @@
 import type pg from "pg";
-import { inTransaction } from "./database.ts";
+import { inPoolTransaction } from "./database.ts";
 
 /**
  * `ancrage.trigger(event, key, data)` in a transaction of its own.
@@ -11,20 +11,15 @@ export async function emitTrigger(
   trigger: { readonly event: string; readonly key: string; readonly data: unknown },
   onId: (id: string) => void,
 ): Promise<string> {
-  const client = await pool.connect();
-  try {
-    return await inTransaction(client, async () => {
-      const data = trigger.data === undefined ? null : JSON.stringify(trigger.data);
-      const { rows } = await client.query<{ id: string }>(`select ancrage.trigger($1, $2, $3::jsonb) as id`, [
-        trigger.event,
-        trigger.key,
-        data,
-      ]);
-      const id = rows[0]?.id ?? "";
-      onId(id);
-      return id;
-    });
-  } finally {
-    client.release();
-  }
+  return await inPoolTransaction(pool, async (client) => {
+    const data = trigger.data === undefined ? null : JSON.stringify(trigger.data);
+    const { rows } = await client.query<{ id: string }>(`select ancrage.trigger($1, $2, $3::jsonb) as id`, [
+      trigger.event,
+      trigger.key,
+      data,
+    ]);
+    const id = rows[0]?.id ?? "";
+    onId(id);
+    return id;
+  });
 }

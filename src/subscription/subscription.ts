@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import type pg from "pg";
 import { AncrageError } from "../errors.ts";
 import type { Format } from "../format.ts";
-import { inTransaction } from "../store/database.ts";
+import { inPoolTransaction } from "../store/database.ts";
 import {
   deleteSubscription,
   emitSubscriptionMark,
@@ -135,19 +135,10 @@ export function createSubscriptionService(options: SubscriptionServiceOptions): 
 
 /** Runs `work` in one transaction that is on disk once this resolves, whatever the database's default is. */
 async function writeSubscription<Result>(db: pg.Pool, work: (client: pg.ClientBase) => Promise<Result>): Promise<Result> {
-  const client = await db.connect();
-  try {
-    const result = await inTransaction(client, async () => {
-      await client.query("set local synchronous_commit = on");
-      return work(client);
-    });
-    client.release();
-    return result;
-  } catch (error) {
-    // Its transaction may still be open on the server: never hand this session to somebody else.
-    client.release(true);
-    throw error;
-  }
+  return await inPoolTransaction(db, async (client) => {
+    await client.query("set local synchronous_commit = on");
+    return work(client);
+  });
 }
 
 function refusedSubscription(faults: readonly Fault[]): AncrageError {
