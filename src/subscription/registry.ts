@@ -35,18 +35,29 @@ export interface Registry {
 
 export function createRegistry(): Registry {
   const byId = new Map<string, Subscription>();
-  const byEvent = new Map<string, Subscription[]>();
+  const byEvent = new Map<string, Place>();
   const removed = new Map<string, bigint>();
   const none: readonly Subscription[] = [];
-  const placeOf = (project: string, event: string): string => `${project}\0${event}`;
+  const nameOf = (project: string, event: string): string => `${project}\0${event}`;
 
   const takeOut = (subscription: Subscription): void => {
     byId.delete(subscription.id);
     for (const event of subscription.events) {
-      const place = placeOf(subscription.project, event);
-      const left = (byEvent.get(place) ?? []).filter((one) => one.id !== subscription.id);
-      if (left.length === 0) byEvent.delete(place);
-      else byEvent.set(place, left);
+      const name = nameOf(subscription.project, event);
+      const place = byEvent.get(name);
+      if (place?.members.delete(subscription.id) !== true) continue;
+      place.list = undefined;
+      if (place.members.size === 0) byEvent.delete(name);
+    }
+  };
+  const putIn = (subscription: Subscription): void => {
+    byId.set(subscription.id, subscription);
+    for (const event of subscription.events) {
+      const name = nameOf(subscription.project, event);
+      const place = byEvent.get(name) ?? { members: new Map<string, Subscription>(), list: undefined };
+      place.members.set(subscription.id, subscription);
+      place.list = undefined;
+      byEvent.set(name, place);
     }
   };
 
@@ -55,17 +66,18 @@ export function createRegistry(): Registry {
       return byId.size;
     },
     get: (id) => byId.get(id),
-    of: (project, event) => byEvent.get(placeOf(project, event)) ?? none,
+    of(project, event) {
+      const place = byEvent.get(nameOf(project, event));
+      if (place === undefined) return none;
+      place.list ??= [...place.members.values()];
+      return place.list;
+    },
     put(subscription) {
       const known = byId.get(subscription.id);
       if (known !== undefined && known.revision >= subscription.revision) return false;
       if ((removed.get(subscription.id) ?? -1n) >= subscription.revision) return false;
       if (known !== undefined) takeOut(known);
-      byId.set(subscription.id, subscription);
-      for (const event of new Set(subscription.events)) {
-        const place = placeOf(subscription.project, event);
-        byEvent.set(place, [...(byEvent.get(place) ?? []), subscription]);
-      }
+      putIn(subscription);
       return true;
     },
     remove(id, revision) {
@@ -77,4 +89,11 @@ export function createRegistry(): Registry {
       return true;
     },
   };
+}
+
+/** The subscriptions to one event in one project. */
+interface Place {
+  readonly members: Map<string, Subscription>;
+  /** What `of` answers; made anew after a change, when it is asked for. Kept up to date at each change, a hundred thousand would cost their square. */
+  list: readonly Subscription[] | undefined;
 }
