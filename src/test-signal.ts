@@ -12,7 +12,7 @@ export type SignalName =
   | "journaling"
   /** The batch is in, and its messages are handed to delivery. */
   | "journaled"
-  /** An attempt has ended. */
+  /** An attempt has ended; `{ message, outcome, subscription, after }`, with the delivery as it is from now on. */
   | "attempted";
 
 export type TestSignal = (name: SignalName, detail?: unknown) => void | Promise<void>;

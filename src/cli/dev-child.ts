@@ -1,15 +1,13 @@
 import { rm } from "node:fs/promises";
 import { type Ancrage, createAncrage } from "../create-ancrage.ts";
-import { describeAttempt, describeCaptured } from "../dev/describe-activity.ts";
+import { type Attempted, describeAttempt, describeCaptured } from "../dev/describe-activity.ts";
 import type { Captured } from "../capture/change.ts";
-import type { Outcome } from "../deliver/outcome.ts";
 import type { TestSignal } from "../test-signal.ts";
 import type { FromChild, Handover, ToChild } from "../dev/protocol.ts";
 import { createDevReceiver, type DevReceiver } from "../dev/receiver.ts";
 import { AncrageError } from "../errors.ts";
 import type { Catalogue } from "../event/catalogue.ts";
 import { createLogger, type Logger } from "../log.ts";
-import type { Message } from "../message.ts";
 import { migrate } from "../migrate.ts";
 import { type CheckedOptions, requireOptions } from "../options.ts";
 import { formatError } from "./command.ts";
@@ -68,10 +66,7 @@ async function prepare(message: Extract<ToChild, { kind: "prepare" }>): Promise<
 function tellActivity(catalogue: Catalogue, log: Logger): TestSignal {
   return (name, detail) => {
     if (name === "captured") for (const line of describeCaptured(detail as readonly Captured[], catalogue)) log.info(line);
-    if (name === "attempted") {
-      const { message, outcome } = detail as { readonly message: Message; readonly outcome: Outcome };
-      log.info(describeAttempt(message, outcome));
-    }
+    if (name === "attempted") log.info(describeAttempt(detail as Attempted, Date.now()));
   };
 }
 

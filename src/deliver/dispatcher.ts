@@ -241,6 +241,7 @@ export class Dispatcher {
       lane.window = nextWindow(lane.window, outcome.kind === "delivered");
       // It may have got a row while it was under way; gone from `held`, it was canceled meanwhile, and that stands.
       const current = lane.held.get(message.id);
+      let after: Delivery | undefined;
       if (current !== undefined) {
         const step = applyOutcome(current, outcome, this.#options.retry, {
           ms: this.#options.clock.nowMs(),
@@ -250,8 +251,9 @@ export class Dispatcher {
         if (step.delivery.state === "exhausted") this.#noteExhausted(subscription, step);
         if (current.hasRow) lane.stale.add(message.id);
         this.#settle(lane, step.delivery);
+        after = step.delivery;
       }
-      void this.#options.signal?.("attempted", { message, outcome });
+      void this.#options.signal?.("attempted", { message, outcome, subscription, after });
       this.#pump(lane);
       if (this.#inFlight === 0) this.#whenIdle?.();
     });

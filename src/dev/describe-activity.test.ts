@@ -4,7 +4,7 @@ import { buildCatalogue, type Catalogue } from "../event/catalogue.ts";
 import type { Rule } from "../event/define.ts";
 import { track } from "../event/track.ts";
 import type { TableInfo } from "../store/tables.ts";
-import { describeAttempt, describeCaptured } from "./describe-activity.ts";
+import { type Attempted, describeAttempt, describeCaptured } from "./describe-activity.ts";
 
 const column = (name: string): TableInfo["columns"][number] => ({
   name,
@@ -92,10 +92,36 @@ test("many changes are counted", () => {
   expect(describe(catalogueOf({ New: { on: "insert" } }), ...many)).toEqual(["30 × deal insert → New"]);
 });
 
-test("an attempt says what came of it", () => {
-  const message = { event: "New", key: "42", id: "msg_1" };
-  expect(describeAttempt(message, { kind: "delivered", status: 200, durationMs: 3.4 })).toBe("New 42 delivered: 200 in 3 ms (msg_1)");
-  const failed = { kind: "failed", response: undefined, durationMs: 15_000 } as const;
-  expect(describeAttempt(message, { ...failed, reason: "status", status: 503 })).toBe("New 42 failed: status 503 in 15000 ms (msg_1)");
-  expect(describeAttempt(message, { ...failed, reason: "timeout", status: undefined })).toBe("New 42 failed: timeout in 15000 ms (msg_1)");
+const attempt = {
+  message: { event: "New", key: "42", id: "msg_1" },
+  subscription: { id: "sub_1", origin: "http://127.0.0.1:9", path: "/hook" },
+};
+const failed = { kind: "failed", status: undefined, response: undefined, durationMs: 7.4 } as const;
+
+test.each<[string, Omit<Attempted, "message" | "subscription">, string]>([
+  ["taken", { outcome: { kind: "delivered", status: 200, durationMs: 3.4 }, after: undefined }, "New 42 delivered: 200 in 3 ms (msg_1)"],
+  [
+    "refused by the receiver",
+    { outcome: { ...failed, reason: "status", status: 503, response: Buffer.from("<html>") }, after: retrying(5_000) },
+    "New 42 failed: status 503 in 7 ms (msg_1); http://127.0.0.1:9/hook of sub_1; next attempt in 5 s",
+  ],
+  [
+    "not connected",
+    { outcome: { ...failed, reason: "connection", response: Buffer.from("connect ECONNREFUSED 127.0.0.1:9") }, after: retrying(600_000) },
+    "New 42 failed: connection (connect ECONNREFUSED 127.0.0.1:9) in 7 ms (msg_1); http://127.0.0.1:9/hook of sub_1; next attempt in 10 min",
+  ],
+  [
+    "blocked, for the last time",
+    {
+      outcome: { ...failed, reason: "blocked", response: Buffer.from("10.0.0.1 is private") },
+      after: { state: "exhausted", nextAttemptAtMs: undefined },
+    },
+    "New 42 failed: blocked (10.0.0.1 is private) in 7 ms (msg_1); http://127.0.0.1:9/hook of sub_1; no attempt is left; --allow-network opens a network",
+  ],
+])("an attempt that was %s says what came of it, where, and what comes next", (_what, came, line) => {
+  expect(describeAttempt({ ...attempt, ...came }, 1_000)).toBe(line);
 });
+
+function retrying(inMs: number): Attempted["after"] {
+  return { state: "retrying", nextAttemptAtMs: 1_000 + inMs };
+}

@@ -1,8 +1,10 @@
 import type { Captured, Change } from "../capture/change.ts";
+import type { Delivery } from "../deliver/delivery.ts";
 import type { Outcome } from "../deliver/outcome.ts";
 import type { Catalogue, CatalogueEvent, CompiledRule } from "../event/catalogue.ts";
 import { matchChange, matchTrigger } from "../match.ts";
 import type { Message } from "../message.ts";
+import type { Subscription } from "../subscription/registry.ts";
 
 /**
  * What `dev` says of changes: a line each, with the events that they made happen, or why they made none.
@@ -79,11 +81,36 @@ function nameRule(rule: CompiledRule): string {
   return rule.kind === "update-columns" ? `update of ${rule.columns.join(" or ")}` : rule.kind;
 }
 
-/** What `dev` says of one attempt. */
-export function describeAttempt(message: Pick<Message, "event" | "key" | "id">, outcome: Outcome): string {
-  const what =
-    outcome.kind === "delivered"
-      ? `delivered: ${outcome.status}`
-      : `failed: ${outcome.reason}${outcome.status === undefined ? "" : ` ${outcome.status}`}`;
-  return `${message.event} ${message.key} ${what} in ${Math.round(outcome.durationMs)} ms (${message.id})`;
+/** An attempt that has ended, as the signal tells of it. */
+export interface Attempted {
+  readonly message: Pick<Message, "event" | "key" | "id">;
+  readonly outcome: Outcome;
+  readonly subscription: Pick<Subscription, "id" | "origin" | "path">;
+  /** As the delivery is from now on; undefined where it was canceled meanwhile. */
+  readonly after: Pick<Delivery, "state" | "nextAttemptAtMs"> | undefined;
+}
+
+/**
+ * What `dev` says of one attempt: where it failed, all that is needed to find out why.
+ *
+ * @example "NewOpportunity 42 delivered: 200 in 3 ms (msg_…)"
+ */
+export function describeAttempt({ message, outcome, subscription, after }: Attempted, nowMs: number): string {
+  const head = `${message.event} ${message.key}`;
+  const tail = `in ${Math.round(outcome.durationMs)} ms (${message.id})`;
+  if (outcome.kind === "delivered") return `${head} delivered: ${outcome.status} ${tail}`;
+  const status = outcome.status === undefined ? "" : ` ${outcome.status}`;
+  // With a status it is the answer's first bytes, which may be a page of HTML; else what the socket said.
+  const words = outcome.reason === "status" || outcome.response === undefined ? "" : ` (${outcome.response.toString()})`;
+  const cure = outcome.reason === "blocked" ? "; --allow-network opens a network" : "";
+  const to = `${subscription.origin}${subscription.path} of ${subscription.id}`;
+  return `${head} failed: ${outcome.reason}${status}${words} ${tail}; ${to}; ${describeNext(after, nowMs)}${cure}`;
+}
+
+function describeNext(after: Attempted["after"], nowMs: number): string {
+  if (after?.state === "exhausted") return "no attempt is left";
+  if (after?.nextAttemptAtMs === undefined) return "no other attempt";
+  const seconds = Math.max(0, Math.round((after.nextAttemptAtMs - nowMs) / 1000));
+  if (seconds < 120) return `next attempt in ${seconds} s`;
+  return seconds < 7200 ? `next attempt in ${Math.round(seconds / 60)} min` : `next attempt in ${Math.round(seconds / 3600)} h`;
 }
