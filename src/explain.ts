@@ -1,7 +1,7 @@
 import type { Row } from "./capture/change.ts";
 import { AncrageError } from "./errors.ts";
 import type { Catalogue, CatalogueEvent, CompiledRule } from "./event/catalogue.ts";
-import { suggestName } from "./event/fault.ts";
+import { suggestName } from "./nearest-name.ts";
 import { askWhere } from "./match.ts";
 import { buildPayloads, type Payload, type PayloadDeps } from "./payload/build.ts";
 import { describeThrown } from "./payload/describe.ts";

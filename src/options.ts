@@ -2,7 +2,7 @@ import ipaddr from "ipaddr.js";
 import type { Row } from "./capture/change.ts";
 import { AncrageError } from "./errors.ts";
 import type { EventDefinition } from "./event/define.ts";
-import { nearestName } from "./event/fault.ts";
+import { nearestName } from "./nearest-name.ts";
 import type { TrackingHandler } from "./event/track.ts";
 
 type EventModules = Readonly<Record<string, EventDefinition | TrackingHandler>>;

@@ -1,10 +1,11 @@
 import { AncrageError } from "../errors.ts";
 import { refuseThenable } from "../thenable.ts";
+import { suggestName } from "../nearest-name.ts";
 import type { TableInfo } from "../store/tables.ts";
 import type { EventDefinition, Rule } from "./define.ts";
 import { checkEvent } from "./check-event.ts";
 import type { FoundEvent, FoundHandler } from "./discover.ts";
-import { definitionError, describeValue, type Fault, faultOfMissingKey, isAsync, suggestName } from "./fault.ts";
+import { definitionError, describeValue, type Fault, faultOfMissingKey, isAsync } from "./fault.ts";
 import { jsonSchemaOf } from "./json-schema.ts";
 import type { TrackingHandler } from "./track.ts";
 

@@ -1,7 +1,8 @@
+import { suggestName } from "../nearest-name.ts";
 import type { StandardSchemaV1 } from "@standard-schema/spec";
 import type { ColumnInfo, TableInfo } from "../store/tables.ts";
 import type { FoundEvent } from "./discover.ts";
-import { describeValue, type Fault, type FaultHere, faultOfMissingKey, isAsync, suggestName } from "./fault.ts";
+import { describeValue, type Fault, type FaultHere, faultOfMissingKey, isAsync } from "./fault.ts";
 
 /**
  * Checks one definition as far as can be done without running it.

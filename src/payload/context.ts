@@ -4,7 +4,7 @@ import { AncrageError } from "../errors.ts";
 import type { Load, PayloadContext, Reason } from "../event/define.ts";
 import type { TableInfo } from "../store/tables.ts";
 import type { Loads } from "./load.ts";
-import { suggestName } from "../event/fault.ts";
+import { suggestName } from "../nearest-name.ts";
 import type { Run, Schedule } from "./schedule.ts";
 import { runSql, type SqlReader } from "./sql.ts";
 import type { BatchFault } from "./fault.ts";

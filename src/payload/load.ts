@@ -2,7 +2,7 @@ import DataLoader from "dataloader";
 import type { Row } from "../capture/change.ts";
 import { freezeRow } from "../capture/freeze.ts";
 import { AncrageError } from "../errors.ts";
-import { suggestName } from "../event/fault.ts";
+import { suggestName } from "../nearest-name.ts";
 import type { TableInfo } from "../store/tables.ts";
 import { BatchFault, isPassingFault } from "./fault.ts";
 

@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from "node:util";
-import { nearestName } from "../event/fault.ts";
+import { nearestName } from "../nearest-name.ts";
 import type { Format } from "../format.ts";
 import { subscriptionFormats } from "../store/subscriptions.ts";
 import { parseSecret } from "./secret.ts";

@@ -1,5 +1,5 @@
 import { createRoute, z } from "@hono/zod-openapi";
-import { nearestName } from "../../event/fault.ts";
+import { nearestName } from "../../nearest-name.ts";
 import { describeUnknownEvent, isStorable, type Fault } from "../../subscription/check-subscription.ts";
 import { subscriptionFaults } from "../../subscription/subscription.ts";
 import { projectOf } from "../auth.ts";

@@ -1,0 +1,26 @@
+import { expect, test } from "vitest";
+import { nearestName, suggestName } from "./nearest-name.ts";
+
+test.each([
+  ["deel", "deal"],
+  ["Deal", "deal"],
+  ["custmer", "customer"],
+  ["cusotmer", "customer"],
+  ["wehre", "where"],
+  ["dea", "deal"],
+])("%s is near to %s", (name, nearest) => {
+  expect(nearestName(name, ["order", "where", "customer", "deal"])).toBe(nearest);
+});
+
+test.each(["invoice", "x", ""])("%o is near to nothing", (name) => {
+  expect(nearestName(name, ["order", "customer", "deal"])).toBeUndefined();
+});
+
+test("where no name is near it says what there is, but not hundreds", () => {
+  const names = Array.from({ length: 300 }, (_, index) => `table_${index}`);
+
+  expect(suggestName("invoice", ["deal", "order"])).toBe("There are deal, order.");
+  expect(suggestName("invoice", names)).toMatch(/^There are table_0, .*, table_11 and 288 more\.$/);
+  expect(suggestName("invoice", [])).toBe("There are none.");
+  expect(suggestName(42, ["deal"])).toBe("There are deal.");
+});
