@@ -6,6 +6,7 @@ import { checkDatabase, type CheckedDatabase } from "./capture/check.ts";
 import { sourceIdOf } from "./capture/wal/slot.ts";
 import { WalSource } from "./capture/wal/source.ts";
 import type { Clock } from "./clock.ts";
+import { delayOf, faultDelaysMs } from "./delay-of.ts";
 import { DeletionWatch, deletionsAcknowledged } from "./deletion-watch.ts";
 import { Dispatcher } from "./deliver/dispatcher.ts";
 import { newDelivery } from "./deliver/delivery.ts";
@@ -18,10 +19,13 @@ import type { Logger } from "./log.ts";
 import { formatLsn, parseLsn } from "./lsn.ts";
 import type { CheckedOptions } from "./options.ts";
 import type { PayloadDeps } from "./payload/build.ts";
+import { isPassingFault } from "./payload/fault.ts";
 import { Pipeline } from "./pipeline.ts";
+import { pause } from "./pause.ts";
 import { computeResumePosition } from "./resume-position.ts";
 import { readEpoch, type BatchRow } from "./store/batches.ts";
 import { readGapFrom } from "./store/gaps.ts";
+import { readUnsettled } from "./store/resume.ts";
 import { readLastRevision } from "./store/revisions.ts";
 import { readLiveSubscriptions, readSubscription, type SubscriptionRow } from "./store/subscriptions.ts";
 import type { ValueTypes } from "./store/types.ts";
@@ -139,8 +143,8 @@ export class Engine {
   }
 
   async #start(): Promise<void> {
-    const { database, log, signal, db, catalogue } = this.#options;
-    const { systemIdentifier, databaseOid } = await checkDatabase(db, catalogue);
+    const { database, log, signal, db, catalogue, options } = this.#options;
+    const { systemIdentifier, databaseOid } = await checkDatabase(db, { catalogue, environment: options.environment });
     if (this.#isStopping) throw stoppedMeanwhile();
     const sourceId = sourceIdOf(systemIdentifier, databaseOid);
     const journal = new Journal({ connectionString: database, sourceId, processName: `${hostname()}:${process.pid}`, log, signal });
@@ -230,13 +234,19 @@ export class Engine {
     const { clock, log, catalogue, payload, options, signal, onTrigger, db, deliveryDb } = this.#options;
     const last = await journal.lead(onStandby);
     if (last === "stopped" || this.#isStopping) return;
-    const epoch = await readEpoch(db, sourceId);
     // Asked once more: while this process waited, the one before it went on.
-    const checked = await checkDatabase(db, catalogue);
-    const endLsn = await this.#resumeAt(last, checked);
+    const { checked, epoch, endLsn, revision } = await this.#patiently(async () => {
+      const found = await checkDatabase(db, { catalogue, environment: options.environment });
+      const begun = {
+        checked: found,
+        epoch: await readEpoch(db, sourceId),
+        endLsn: await this.#resumeAt(last, found),
+        revision: await readLastRevision(db),
+      };
+      await this.#loadSubscriptions();
+      return begun;
+    });
     journal.begin(endLsn);
-    const revision = await readLastRevision(db);
-    await this.#loadSubscriptions();
 
     const source = this.#createSource(sourceId, checked);
     this.#source = source;
@@ -283,11 +293,11 @@ export class Engine {
     const backlog = new Backlog({ db: deliveryDb, registry: this.#registry, dispatcher, flushed: () => pipeline.flushed(), log });
     this.#backlog = backlog;
 
-    await source.start({ endLsn, journaled: journal.journaled });
+    await this.#patiently(() => source.start({ endLsn, journaled: journal.journaled }));
     dispatcher.start();
     if (last !== undefined) {
       const batch = await fanOutUnsettled({
-        db: deliveryDb,
+        readPage: (page) => this.#patiently(() => readUnsettled(deliveryDb, page)),
         last,
         registry: this.#registry,
         deliver: (message, subscription, waiting) => dispatcher.add(newDelivery(message, subscription, waiting)),
@@ -309,6 +319,19 @@ export class Engine {
     if (this.#isStopping) return;
     this.#state = "leading";
     log.info({ from: formatLsn(endLsn), subscriptions: this.#registry.size, events: catalogue.events.size }, "capture streams");
+  }
+
+  /** A standby takes over at the very moment that the database fails over: it waits out what passes by itself. A first start says it. */
+  async #patiently<Result>(work: () => Promise<Result>): Promise<Result> {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return await work();
+      } catch (error) {
+        if (this.#state !== "standby" || this.#isStopping || !isPassingFault(error)) throw error;
+        this.#options.log.warn({ err: error }, "this standby could not take over yet; trying again");
+        await pause(delayOf(faultDelaysMs, attempt), this.#stopping.signal);
+      }
+    }
   }
 
   async #resumeAt(last: BatchRow | undefined, checked: CheckedDatabase): Promise<bigint> {

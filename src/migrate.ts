@@ -10,6 +10,7 @@ import { readServerIdentity, readSlot } from "./store/capture-state.ts";
 import { connectClient } from "./store/database.ts";
 import { insertGap } from "./store/gaps.ts";
 import { migrateSchema } from "./store/migrate.ts";
+import { writeEnvironment } from "./store/settings.ts";
 import { markUnplacedSubscriptions } from "./store/subscription-starts.ts";
 import { readTables } from "./store/tables.ts";
 
@@ -39,7 +40,10 @@ export async function migrate(given: AncrageOptions, onStep: (step: string) => v
       ran.push(step);
       onStep(step);
     };
-    for (const name of await migrateSchema(client)) note(name);
+    const migrations = await migrateSchema(client);
+    // Only where the schema was made just now: a copy that is migrated under another name must be told from its first one.
+    if (migrations.includes("journal")) await writeEnvironment(client, options.environment);
+    for (const name of migrations) note(name);
     const { databaseOid, systemIdentifier } = await readServerIdentity(client);
     const plan = await readCapturePlan(client, catalogue, captureNames(databaseOid));
     for (const statement of plan) {

@@ -1,10 +1,12 @@
 import { startOfLog, type Captured, type ChangeSource, type Position } from "./capture/change.ts";
 import type { Clock } from "./clock.ts";
+import { delayOf, faultDelaysMs } from "./delay-of.ts";
 import { newDelivery } from "./deliver/delivery.ts";
 import type { Dispatcher } from "./deliver/dispatcher.ts";
 import { AncrageError } from "./errors.ts";
 import type { Catalogue } from "./event/catalogue.ts";
 import { fanOut } from "./fan-out.ts";
+import { rejectionIdOf } from "./journal/id.ts";
 import type { Journal, SubscriptionStart } from "./journal/journal.ts";
 import type { Logger } from "./log.ts";
 import type { BatchInFlight, DeliveryUpdate, Message } from "./message.ts";
@@ -40,7 +42,6 @@ const lingerCount = 500;
 /** A position that carries no message is journaled at most so often (while changes come, and while the log is idle). */
 const positionMs = 1_000;
 const idleMs = 10_000;
-const faultDelaysMs = [50, 250, 1_000, 2_000];
 
 /**
  * THE FLOW: capture → match → payload → fan-out → journal → deliver.
@@ -173,8 +174,7 @@ export class Pipeline {
     if (built.passed !== undefined) {
       this.#passed = { position: built.passed, endLsn: built.endLsn > this.#passed.endLsn ? built.endLsn : this.#passed.endLsn };
     }
-    const idleLsn = source.idleLsn();
-    if (idleLsn !== undefined && idleLsn > this.#passed.endLsn) this.#passed = { ...this.#passed, endLsn: idleLsn };
+    this.#noteIdle();
     const updates = this.#updates;
     const waiting = this.#waitingForFlush;
     this.#updates = [];
@@ -251,7 +251,7 @@ export class Pipeline {
         if (!isPassingFault(error)) throw error;
         if (this.#isStopping) return undefined;
         this.#options.log.warn({ err: error }, "a subscription could not be read; trying again");
-        await pause(faultDelaysMs[Math.min(attempt, faultDelaysMs.length - 1)] ?? 0, this.#stopping.signal);
+        await pause(delayOf(faultDelaysMs, attempt), this.#stopping.signal);
       }
     }
   }
@@ -261,7 +261,7 @@ export class Pipeline {
     const ids = new Set(taken.map((message) => message.id));
     for (const { id, came } of built.triggers) {
       const isRefused = came.kind === "message" && !ids.has(came.messageId);
-      this.#options.onTrigger(id, isRefused ? { kind: "rejected", rejectionId: `rej_${came.messageId.slice(4)}` } : came);
+      this.#options.onTrigger(id, isRefused ? { kind: "rejected", rejectionId: rejectionIdOf(came.messageId) } : came);
     }
   }
 

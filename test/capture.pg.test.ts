@@ -52,7 +52,10 @@ async function start(events: Events, internals: Internals = {}): Promise<Ancrage
 }
 
 async function check(reads: Readonly<Record<string, Reads>>): Promise<unknown> {
-  return await checkDatabase(database.client, catalogueOfTables(await readTables(database.client), reads));
+  return await checkDatabase(database.client, {
+    catalogue: catalogueOfTables(await readTables(database.client), reads),
+    environment: "production",
+  });
 }
 
 describe("migrate", () => {
@@ -67,6 +70,23 @@ describe("migrate", () => {
       `select pg_create_logical_replication_slot('ancrage_oid', 'pgoutput')`,
     ]);
     expect((await migrate(optionsOf({ DealCreated, DealChanged, VisitMade }))).ran).toEqual([]);
+  });
+
+  test("says the first time which environment the database belongs to; a process of another one does not send from it", async () => {
+    await database.client.query("drop schema ancrage cascade");
+    const options = optionsOf({ DealCreated });
+    await migrate({ ...options, environment: "staging" });
+    // A copy of production keeps its name, whoever migrates it.
+    await migrate({ ...options, environment: "production" });
+    const tried = createAncrage(options, { log });
+    await expect(tried.start()).rejects.toMatchObject({
+      code: "ANCRAGE_DATABASE_COPIED",
+      message: expect.stringContaining('belongs to the environment "staging", and this process runs as "production"'),
+      hint: expect.stringContaining("update ancrage.settings set environment = 'production'"),
+    });
+    const staging = createAncrage({ ...options, environment: "staging" }, { log });
+    started.push(tried, staging);
+    await staging.start();
   });
 
   test("a table of which only inserts are read is published so that the application's own updates go on", async () => {

@@ -51,7 +51,10 @@ export interface CheckedDatabase {
  *
  * @throws AncrageError `ANCRAGE_NOT_MIGRATED` with the SQL that is missing, `ANCRAGE_SLOT_LOST`, `ANCRAGE_DATABASE_COPIED`
  */
-export async function checkDatabase(db: Queryable, catalogue: Catalogue): Promise<CheckedDatabase> {
+export async function checkDatabase(
+  db: Queryable,
+  { catalogue, environment }: { readonly catalogue: Catalogue; readonly environment: string },
+): Promise<CheckedDatabase> {
   const { databaseOid, systemIdentifier, flushLsn, version } = await readServerIdentity(db);
   if (version < leastVersion) {
     throw new AncrageError("ANCRAGE_NOT_MIGRATED", `PostgreSQL ${Math.floor(version / 10_000)} is too old: expected 15 or later.`);
@@ -69,6 +72,15 @@ export async function checkDatabase(db: Queryable, catalogue: Catalogue): Promis
       `this database is a copy: it was migrated on the server ${settings.systemIdentifier}, and this is ${systemIdentifier}. Nothing is captured or sent from it.`,
       {
         hint: `If this copy is to send from now on (and the first one is not), run: update ancrage.settings set system_identifier = '${systemIdentifier}'`,
+      },
+    );
+  }
+  if (settings.environment !== environment) {
+    throw new AncrageError(
+      "ANCRAGE_DATABASE_COPIED",
+      `this database belongs to the environment "${settings.environment}", and this process runs as "${environment}". Nothing is captured or sent from it.`,
+      {
+        hint: `Start it with --environment ${settings.environment}. If this is a copy that is to send under its own name, run: update ancrage.settings set environment = '${environment}'`,
       },
     );
   }

@@ -1,10 +1,8 @@
 import { fanOut } from "../fan-out.ts";
 import type { BatchInFlight, Message } from "../message.ts";
 import type { BatchRow } from "../store/batches.ts";
-import { readUnsettled } from "../store/resume.ts";
+import type { UnsettledMessage, UnsettledPage } from "../store/resume.ts";
 import type { Registry, Subscription } from "../subscription/registry.ts";
-
-type Queryable = Parameters<typeof readUnsettled>[0];
 
 const pageSize = 1_000;
 
@@ -16,17 +14,17 @@ const pageSize = 1_000;
  * @returns the batch that waits for the rows of all of them
  */
 export async function fanOutUnsettled(options: {
-  readonly db: Queryable;
+  readonly readPage: (page: UnsettledPage) => Promise<readonly UnsettledMessage[]>;
   readonly last: BatchRow;
   readonly registry: Pick<Registry, "of">;
   readonly deliver: (message: Message, subscription: Subscription, batch: BatchInFlight) => void;
 }): Promise<BatchInFlight | undefined> {
-  const { db, last, registry, deliver } = options;
+  const { readPage, last, registry, deliver } = options;
   const fromId = last.unsettledFrom;
   if (fromId === undefined) return undefined;
   const batch: BatchInFlight = { before: last.settled, leastId: fromId, open: 0 };
   for (let after = ""; ;) {
-    const page = await readUnsettled(db, { fromId, after, settled: last.settled, limit: pageSize });
+    const page = await readPage({ fromId, after, settled: last.settled, limit: pageSize });
     for (const { message, delivered } of page) {
       const owed = fanOut(message, registry).filter((subscription) => !delivered.has(subscription.id));
       batch.open += owed.length;

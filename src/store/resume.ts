@@ -40,11 +40,17 @@ export interface UnsettledMessage {
   readonly delivered: ReadonlySet<string>;
 }
 
+export interface UnsettledPage {
+  /** The least id of all of them. */
+  readonly fromId: string;
+  /** The last id of the page before; empty for the first. */
+  readonly after: string;
+  readonly settled: Position;
+  readonly limit: number;
+}
+
 /** Messages whose deliveries an earlier process had not all written, by id, a page at a time. */
-export async function readUnsettled(
-  db: Queryable,
-  page: { readonly fromId: string; readonly after: string; readonly settled: Position; readonly limit: number },
-): Promise<readonly UnsettledMessage[]> {
+export async function readUnsettled(db: Queryable, page: UnsettledPage): Promise<readonly UnsettledMessage[]> {
   const { rows } = await db.query<MessageRow & { delivered: string[] }>({
     text: `select ${messageColumns},
        array(select d.subscription_id from ancrage.deliveries d where d.message_id = m.id) as delivered

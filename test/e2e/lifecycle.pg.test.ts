@@ -305,6 +305,32 @@ test("a deletion that a standby answered is heeded by the leader, also once its 
   await first.stop();
 });
 
+test("a standby waits out what the database cannot answer just now, and takes over then", async () => {
+  const first = system.ancrage();
+  await first.start();
+  await subscribe();
+  const waited = Promise.withResolvers<void>();
+  const stream = {
+    write(line: string) {
+      if (line.includes("could not take over yet")) waited.resolve();
+    },
+  };
+  const second = system.another({ log: pino({ level: "warn" }, stream) });
+  await second.start();
+  // As a server that is about to shut down answers.
+  await system.rows(`
+    alter table ancrage.settings rename to kept;
+    create function answer() returns boolean language plpgsql as $$ begin raise exception 'going away' using errcode = '57P01'; end $$;
+    create view ancrage.settings as select * from ancrage.kept where answer()`);
+  await first.stop();
+  await insert(3);
+  await waited.promise;
+  expect((await statusOf(second)).details.role).toBe("standby");
+  await system.rows("create or replace function answer() returns boolean language plpgsql as $$ begin return true; end $$");
+  await untilRole(second, "leading");
+  await system.receiver.until((all) => all.length === 3);
+});
+
 test("a standby that cannot take over says so", async () => {
   const first = system.ancrage();
   await first.start();

@@ -1,0 +1,5 @@
+/** How long to wait before the next attempt, the first being number 0: the last delay stays. */
+export const delayOf = (delaysMs: readonly number[], attempt: number): number => delaysMs[Math.min(attempt, delaysMs.length - 1)] ?? 0;
+
+/** For what passes by itself while a batch waits. */
+export const faultDelaysMs: readonly number[] = [50, 250, 1_000, 2_000];
