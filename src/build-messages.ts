@@ -1,6 +1,6 @@
 import { comparePositions, type Captured, type Change, type Position, type SubscriptionMark, type TriggerMark } from "./capture/change.ts";
 import type { Catalogue } from "./event/catalogue.ts";
-import { computeMessageId, rejectionIdOf } from "./journal/id.ts";
+import { computeMessageId, rejectionIdOf } from "./message-id.ts";
 import { matchChange, matchTrigger, type Matched, type Occurrence, type Unmatched } from "./match.ts";
 import type { Message, Rejection } from "./message.ts";
 import { buildPayloads, type Payload, type PayloadDeps } from "./payload/build.ts";
@@ -75,8 +75,7 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
     id: rejectionIdOf(idOf(occurrence.event.name, occurrence.key, occurrence)),
     project: rejected.project ?? "default",
     event: occurrence.event.name,
-    // A handler may name any text as a key, and PostgreSQL stores none with this character.
-    key: occurrence.key.replaceAll("\0", "\uFFFD"),
+    key: occurrence.key,
     position: occurrence.position,
     committedAtUs: occurrence.transaction.committedAtUs,
     reason: rejected.reason,

@@ -8,7 +8,7 @@ import type { Catalogue } from "./event/catalogue.ts";
 import { explain } from "./explain.ts";
 import { formatMessage } from "./format.ts";
 import type { Services, Triggered, TriggerOptions } from "./http/services.ts";
-import { computeMessageId } from "./journal/id.ts";
+import { computeMessageId } from "./message-id.ts";
 import type { Logger } from "./log.ts";
 import type { CheckedOptions } from "./options.ts";
 import type { PayloadDeps } from "./payload/build.ts";

@@ -2,7 +2,7 @@ import type pg from "pg";
 import { pino } from "pino";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { startOfLog, type Position } from "../src/capture/change.ts";
-import { computeMessageId, dayOfMessage, formatDay } from "../src/journal/id.ts";
+import { computeMessageId, dayOfMessage, formatDay } from "../src/message-id.ts";
 import { Journal, type Batch, type JournalOptions } from "../src/journal/journal.ts";
 import { updateDeliveriesStatement } from "../src/store/journal-rows.ts";
 import { readLastBatch } from "../src/store/batches.ts";

@@ -16,7 +16,7 @@ import {
 import { connectClient } from "../store/database.ts";
 import { insertMessages, insertRejections } from "../store/journal-rows.ts";
 import type { TestSignal } from "../test-signal.ts";
-import { dayOfMessage, formatDay, rejectionIdOf } from "./id.ts";
+import { dayOfMessage, formatDay, rejectionIdOf } from "../message-id.ts";
 import { BatchRefused, classifyRefusal } from "./refusal.ts";
 import { computeSettled } from "./settled.ts";
 import { splitBatch } from "./split.ts";

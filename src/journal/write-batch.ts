@@ -12,7 +12,7 @@ import {
 import { isSmall, writeSmallBatch, type SmallBatch } from "../store/small-batch.ts";
 import { placeSubscription } from "../store/subscription-starts.ts";
 import { coalesceUpdates, type Chain } from "./coalesce.ts";
-import { dayOfMessage, formatDay } from "./id.ts";
+import { dayOfMessage, formatDay } from "../message-id.ts";
 import type { Batch } from "./journal.ts";
 
 /** One batch, in one transaction. Throws what PostgreSQL answered; the session is then in a failed transaction. */

@@ -51,15 +51,7 @@ export function countRejection(counts: RejectionCounts, event: string, outcome: 
   return new Map(counts).set(event, before + 1);
 }
 
-/** Whether the event's code is no longer run, until a restart or `unpark`. */
+/** Whether the event's code is no longer run, until a restart. */
 export function isParked(counts: RejectionCounts, event: string): boolean {
   return (counts.get(event) ?? 0) >= parkedAfterRejections;
-}
-
-/** The event's code is run again; its earlier occurrences stay rejections that can be retried. */
-export function unpark(counts: RejectionCounts, event: string): RejectionCounts {
-  if (!counts.has(event)) return counts;
-  const after = new Map(counts);
-  after.delete(event);
-  return after;
 }

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import type { Position } from "../capture/change.ts";
-import { computeMessageId, dayOfMessage, formatDay, messageIdOf, rejectionIdOf } from "./id.ts";
+import type { Position } from "./capture/change.ts";
+import { computeMessageId, dayOfMessage, formatDay, rejectionIdOf } from "./message-id.ts";
 
 const lsn = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n });
 const anyInput = fc.record({
@@ -21,7 +21,7 @@ test("an id has at most 64 characters, no dot, and names its day", () => {
       const id = idOf(input);
       expect(id).toMatch(/^msg_[0-9A-HJKMNP-TV-Z]{56}$/);
       expect(dayOfMessage(id)).toBe(Math.floor(Number(input.committedAtUs / 1000n) / 86_400_000));
-      expect(messageIdOf(rejectionIdOf(id))).toBe(id);
+      expect(rejectionIdOf(id)).toBe(`rej_${id.slice(4)}`);
     }),
   );
 });

@@ -1,4 +1,4 @@
-import type { Position, Transaction } from "../capture/change.ts";
+import type { Position, Transaction } from "./capture/change.ts";
 
 /**
  * Message ids: `msg_` and 56 digits of Crockford's base 32: commit time in ms (10), commit LSN (13), change LSN (13), ordinal (7),
@@ -48,7 +48,6 @@ export function formatDay(day: number): string {
 
 /** Rejections share the digits of the message that they would have been, so that a retry journals it under its first id. */
 export const rejectionIdOf = (messageId: string): string => `rej_${messageId.slice(4)}`;
-export const messageIdOf = (rejectionId: string): string => `msg_${rejectionId.slice(4)}`;
 
 function digits(value: number, count: number): string {
   let text = "";
