@@ -6,7 +6,7 @@ import type { Dispatcher } from "./deliver/dispatcher.ts";
 import { AncrageError } from "./errors.ts";
 import type { Catalogue } from "./event/catalogue.ts";
 import { fanOut } from "./fan-out.ts";
-import { rejectionIdOf } from "./journal/id.ts";
+import { rejectionIdOf } from "./message-id.ts";
 import type { Journal, SubscriptionStart } from "./journal/journal.ts";
 import type { Logger } from "./log.ts";
 import type { BatchInFlight, DeliveryUpdate, Message } from "./message.ts";
