@@ -32,8 +32,6 @@ export interface SubscriptionRules {
 export interface UrlRules {
   /** Takes `http:` too. Default: `https:` only. */
   readonly allowHttp?: boolean;
-  /** Why this URL may not be subscribed, as an operator or the address guard has it; undefined where it may. */
-  readonly refuse?: (url: URL) => string | undefined;
 }
 
 const mostEvents = 100;
@@ -55,7 +53,10 @@ export function checkSubscription(
   for (const name of Object.keys(input)) {
     if (fields.has(name)) continue;
     const meant = nearestName(name, [...fields]);
-    refuse(pointerTo(name), `unknown field${meant === undefined ? "" : `; did you mean "${meant}"?`} Expected: ${[...fields].join(", ")}`);
+    refuse(
+      pointerTo(name),
+      `unknown field; ${meant === undefined ? "" : `did you mean "${meant}"? `}expected one of ${[...fields].join(", ")}`,
+    );
   }
   const events = checkEvents(input, new Set(rules.events), refuse);
   const url = checkUrlFields(input, rules.url, refuse);
@@ -94,18 +95,23 @@ function checkEvents(input: Input, known: ReadonlySet<string>, refuse: Refuse): 
   return [...new Set(names.filter((name): name is string => typeof name === "string"))];
 }
 
+/** As many names as a person reads. */
+const shownEvents = 12;
+
 /** Says that no event has this name, and which one comes nearest. */
 export function describeUnknownEvent(name: string, known: Iterable<string>): string {
   const names = [...known];
   const meant = nearestName(name, names);
   if (meant !== undefined) return `no event is called ${show(name)}; did you mean "${meant}"?`;
-  return `no event is called ${show(name)}; ${names.length === 0 ? "none is defined" : "GET /v1/events lists those there are"}`;
+  if (names.length === 0) return `no event is called ${show(name)}; none is defined`;
+  const more = names.length > shownEvents ? ` and ${names.length - shownEvents} more` : "";
+  return `no event is called ${show(name)}; there are ${names.slice(0, shownEvents).join(", ")}${more}`;
 }
 
 function checkUrlFields(input: Input, rules: UrlRules, refuse: Refuse): string | undefined {
   const given = urlFields.filter((name) => input[name] !== undefined);
   const [first, ...others] = given;
-  if (first === undefined) return refuse("/url", "expected the URL to send to (as url or target_url), got none");
+  if (first === undefined) return refuse("/url", `expected the URL to send to (as ${urlFields.join(" or ")}), got none`);
   const different = others.find((name) => input[name] !== input[first]);
   if (different !== undefined) {
     return refuse(`/${different}`, `expected one URL, got ${show(input[first])} in ${first} and ${show(input[different])}`);
@@ -132,8 +138,7 @@ export function checkUrl(value: unknown, rules: UrlRules): { readonly href: stri
   if (url.href.length > mostCharacters.url) {
     return { fault: `expected at most ${mostCharacters.url} characters once encoded, got ${url.href.length}` };
   }
-  const refused = rules.refuse?.(url);
-  return refused === undefined ? { href: url.href } : { fault: refused };
+  return { href: url.href };
 }
 
 function checkText(input: Input, name: "description" | "project", most: number, refuse: Refuse): string | undefined {
