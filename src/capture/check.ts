@@ -12,8 +12,7 @@ import {
 } from "../store/capture-state.ts";
 import { pendingMigrations } from "../store/migrate.ts";
 import { captureNames, planCapture, type CaptureNames } from "./wal/slot.ts";
-
-type Queryable = Pick<pg.ClientBase, "query">;
+import type { Queryable } from "../store/database.ts";
 
 /** The least version whose logical decoding skips empty transactions and publishes messages as we read them. */
 const leastVersion = 150_000;

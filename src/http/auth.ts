@@ -1,6 +1,6 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { MiddlewareHandler } from "hono";
-import type { Queryable } from "../store/subscriptions.ts";
+import type { Queryable } from "../store/database.ts";
 import { findToken } from "../store/tokens.ts";
 import { refusal } from "./problem.ts";
 

@@ -1,5 +1,5 @@
 import { readFeed, readReach, type FeedFilter, type MessageRow, type Reach } from "../store/messages.ts";
-import type { Queryable } from "../store/subscriptions.ts";
+import type { Queryable } from "../store/database.ts";
 
 /**
  * The messages oldest first, for those who pull, in the order of their ids: of their commit times.

@@ -1,7 +1,7 @@
 import type { Clock } from "../clock.ts";
 import { listMessages } from "../store/messages.ts";
 import { type Reader, readByKeys, readNewest, readWhere } from "../store/read.ts";
-import type { Queryable } from "../store/subscriptions.ts";
+import type { Queryable } from "../store/database.ts";
 import type { ValueTypes } from "../store/types.ts";
 import type { RecordReaders } from "./load.ts";
 import type { SampleDeps } from "./sample.ts";

@@ -1,8 +1,7 @@
 import pg from "pg";
 import { formatLsn, parseLsn } from "../lsn.ts";
 import type { Position } from "../capture/change.ts";
-
-type Queryable = Pick<pg.ClientBase, "query">;
+import type { Queryable } from "./database.ts";
 
 /** One row of `ancrage.batches`: where capture and delivery stand after it. */
 export interface BatchRow {

@@ -1,6 +1,4 @@
-import type pg from "pg";
-
-type Queryable = Pick<pg.ClientBase, "query">;
+import type { Queryable } from "./database.ts";
 
 /** The database's oid, by which slot and publications are named, and the identity of its server. */
 export async function readServerIdentity(

@@ -21,6 +21,9 @@ const asStartupOptions = (settings: Readonly<Record<string, string>>): string =>
     .map(([name, value]) => `-c ${name}=${value.replaceAll(/([\\ ])/g, "\\$1")}`)
     .join(" ");
 
+/** Whatever takes a statement: a pool, or a session of one's own. */
+export type Queryable = Pick<pg.ClientBase, "query">;
+
 export interface SessionOptions {
   readonly connectionString: string;
   /** Shown in `pg_stat_activity`; what it is for. */

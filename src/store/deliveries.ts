@@ -1,6 +1,6 @@
 import type { DeliveryState } from "../message.ts";
 import type { DayRange } from "./messages.ts";
-import type { Queryable } from "./subscriptions.ts";
+import type { Queryable } from "./database.ts";
 
 /** One message for one subscription, with the message's event and key. */
 export interface FoundDelivery {

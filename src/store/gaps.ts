@@ -1,7 +1,5 @@
-import type pg from "pg";
 import { formatLsn, parseLsn } from "../lsn.ts";
-
-type Queryable = Pick<pg.ClientBase, "query">;
+import type { Queryable } from "./database.ts";
 
 /** A stretch of the log that was lost before it was read. */
 export interface Gap {

@@ -1,5 +1,5 @@
 import { parseLsn } from "../lsn.ts";
-import type { Queryable } from "./subscriptions.ts";
+import type { Queryable } from "./database.ts";
 
 /** An occurrence with its payload and its id, journaled. */
 export interface MessageRow {

@@ -1,5 +1,5 @@
 import type { DayRange } from "./messages.ts";
-import type { Queryable } from "./subscriptions.ts";
+import type { Queryable } from "./database.ts";
 
 /** An occurrence that could not become a message, with the reason. */
 export interface RejectionRow {

@@ -2,9 +2,7 @@ import type pg from "pg";
 import type { Position } from "../capture/change.ts";
 import { formatLsn, parseLsn } from "../lsn.ts";
 import type { DeliveryState, Message } from "../message.ts";
-import { inTransaction } from "./database.ts";
-
-type Queryable = Pick<pg.ClientBase, "query">;
+import { inTransaction, type Queryable } from "./database.ts";
 
 const messageColumns = `m.id, m.project, m.event, m.key, m.commit_lsn::text, m.change_lsn::text, m.ordinal,
   (extract(epoch from m.committed_at) * 1000000)::bigint::text as committed_at_us, m.body`;

@@ -1,6 +1,4 @@
-import type pg from "pg";
-
-type Queryable = Pick<pg.ClientBase, "query">;
+import type { Queryable } from "./database.ts";
 
 /** The last revision that was given out, committed or not. */
 export async function readLastRevision(db: Queryable): Promise<bigint> {

@@ -1,9 +1,7 @@
-import type pg from "pg";
 import type { Format } from "../format.ts";
+import type { Queryable } from "./database.ts";
 
 /** A session or a pool: whatever answers a statement. */
-export type Queryable = Pick<pg.ClientBase, "query">;
-
 export const subscriptionFormats = ["standard", "result", "bare", "cloudevents"] as const satisfies readonly Format[];
 
 type SubscriptionState = "enabled" | "paused" | "disabled" | "deleted";

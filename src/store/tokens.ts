@@ -1,4 +1,4 @@
-import type { Queryable } from "./subscriptions.ts";
+import type { Queryable } from "./database.ts";
 
 export interface TokenRow {
   readonly id: string;
