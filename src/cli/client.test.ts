@@ -112,10 +112,6 @@ test("sample, explain and trigger ask for what the words say", async () => {
 });
 
 test("trigger --no-wait does not ask to wait; a wait without a message says what to look at", async () => {
-  answerJson(202, { trigger: "0198", outcome: "rejected", rejectionId: "rej_1" });
-  const rejected = await run(["trigger", "A", "1"]);
-  expect(rejected).toMatchObject({ code: 1, out: "trigger: 0198\noutcome: rejected\nrejectionId: rej_1" });
-  expect(rejected.err).toBe("It could not become a message. `ancrage explain A 1` tells more.");
   answerJson(202, { trigger: "0198" });
   const waited = await run(["trigger", "A", "1"]);
   expect(waited).toMatchObject({ code: 0, out: "trigger: 0198" });
@@ -123,6 +119,41 @@ test("trigger --no-wait does not ask to wait; a wait without a message says what
   const unwaited = await run(["trigger", "A", "1", "--no-wait"]);
   expect(unwaited).toEqual({ code: 0, out: "trigger: 0198", err: "" });
   expect(heard.at(-1)?.headers).not.toHaveProperty("prefer");
+  answerJson(202, { trigger: "0198", outcome: "nothing" });
+  expect(await run(["trigger", "A", "1"])).toMatchObject({ code: 0, err: "Nothing is sent: the payload function returned undefined." });
+});
+
+test.each([
+  ["payload-threw", 1],
+  ["record-missing", 2],
+  ["data-invalid", 2],
+])("trigger prints why it was rejected; %s: %i", async (reason, code) => {
+  const rejections = [
+    { id: "rej_2", reason: "payload-threw", error: "another one" },
+    { id: "rej_1", reason, error: "this is why" },
+  ];
+  answer = (response, { method }) =>
+    response
+      .writeHead(method === "POST" ? 202 : 200)
+      .end(JSON.stringify(method === "POST" ? { trigger: "0198", outcome: "rejected", rejectionId: "rej_1" } : { data: rejections }));
+  expect(await run(["trigger", "A", "1"])).toEqual({
+    code,
+    out: "trigger: 0198\noutcome: rejected\nrejectionId: rej_1",
+    err: `It was rejected (${reason}): this is why.`,
+  });
+  expect(heard.at(-1)?.path).toBe("/v1/rejections?event=A&limit=50");
+});
+
+test("an unknown event and an event without samples have their own codes", async () => {
+  answerJson(404, { code: "unknown-event", detail: 'no event is called "A"; there are B.' });
+  expect(await run(["sample", "A"])).toMatchObject({
+    code: 2,
+    err: expect.stringMatching(/^ANCRAGE_TRIGGER_UNKNOWN_EVENT: .*there are B\.$/),
+  });
+  answerJson(404, { code: "not-found", detail: "there is no record." });
+  expect(await run(["trigger", "A", "1"])).toMatchObject({ code: 2, err: expect.stringContaining("ANCRAGE_OPTION_INVALID") });
+  answerJson(409, { code: "sample-none", detail: "A has no sample to show: it threw." });
+  expect(await run(["sample", "A"])).toMatchObject({ code: 1, err: expect.stringContaining("ANCRAGE_SAMPLE_NONE") });
 });
 
 test("a problem is shown with its hint and each fault; what was asked was wrong: 2", async () => {
@@ -135,7 +166,7 @@ test("a problem is shown with its hint and each fault; what was asked was wrong:
   expect(await run(["trigger", "A", "x"])).toEqual({
     code: 2,
     out: "",
-    err: 'ANCRAGE_OPTION_INVALID: /v1/events/A/trigger answered 422: the key is no bigint.\n  /key: got "x"\nGive a number.',
+    err: 'ANCRAGE_OPTION_INVALID: /v1/events/A/trigger answered 422:\n  /key: got "x"\nGive a number.',
   });
 });
 
@@ -147,9 +178,20 @@ test("with --json an error is JSON too", async () => {
     error: {
       code: "ANCRAGE_OPTION_INVALID",
       message: "/v1/status answered 401: the bearer token is unknown.",
-      hint: "Give the server's token with --token or ANCRAGE_TOKEN.",
+      hint: "Give the operator's token (ANCRAGE_TOKEN of the server), or one of all projects, with --token or ANCRAGE_TOKEN.",
     },
   });
+  const wrong = await run(["sample", "--json"]);
+  expect(wrong.code).toBe(2);
+  expect(JSON.parse(wrong.err)).toEqual({ error: { code: "ANCRAGE_OPTION_INVALID", message: "missing required argument 'event'" } });
+});
+
+test("each token that is refused is answered with the one that is wanted", async () => {
+  answerJson(403, { code: "project-refused", detail: "the token is for one project.", hint: "Send the token of this project." });
+  expect((await run(["status"])).err).toContain("or one of all projects");
+  expect((await run(["sample", "A"])).err).toContain("Send the token of this project.");
+  answerJson(401, { detail: "the bearer token is unknown." });
+  expect((await run(["sample", "A"])).err).toContain("Give the server's token with --token");
 });
 
 test("503 and no answer: 3; 500 and what is not JSON: 1", async () => {
@@ -212,6 +254,7 @@ test("wrong words: 2, with what was meant", async () => {
     err: expect.stringContaining('--data: expected JSON, got "{"'),
   });
   expect(await run(["trigger", "A", "1", "--wait", "long"])).toMatchObject({ code: 2, err: expect.stringContaining("--wait: expected") });
+  expect(await run(["trigger", "A", "1", "--wait", "26"])).toMatchObject({ code: 2, err: expect.stringContaining("from 0 to 25") });
   expect(heard).toEqual([]);
 });
 

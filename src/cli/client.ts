@@ -1,6 +1,6 @@
 import type { Command } from "commander";
 import { readNearestDev } from "../dev/dev-file.ts";
-import { AncrageError } from "../errors.ts";
+import { AncrageError, type ErrorCode } from "../errors.ts";
 import type { CommandContext } from "./command.ts";
 
 /** A running Ancrage, and how to be let in. */
@@ -64,6 +64,8 @@ export interface ApiRequest {
   readonly body?: unknown;
   readonly headers?: Readonly<Record<string, string>>;
   readonly timeoutMs?: number;
+  /** Which token it wants, where that is not any one of the server; shown where the token was refused. */
+  readonly tokenHint?: string;
 }
 
 export interface ApiAnswer {
@@ -75,7 +77,8 @@ export interface ApiAnswer {
  * One request to the API.
  *
  * @throws AncrageError `ANCRAGE_SERVER_UNREACHABLE` where nothing answers or it says 503, `ANCRAGE_OPTION_INVALID` where what was
- * asked is refused (4xx), `ANCRAGE_COMMAND_FAILED` for all else
+ * asked is refused (4xx), `ANCRAGE_TRIGGER_UNKNOWN_EVENT` where there is no such event, `ANCRAGE_SAMPLE_NONE` where it has none,
+ * `ANCRAGE_COMMAND_FAILED` for all else
  */
 export async function requestApi(server: Server, request: ApiRequest): Promise<ApiAnswer> {
   const url = new URL(server.url.replace(/\/+$/, "") + request.path);
@@ -84,7 +87,7 @@ export async function requestApi(server: Server, request: ApiRequest): Promise<A
   const text = await response.text();
   const body = parseJson(text);
   if (response.ok && body !== undefined) return { status: response.status, body };
-  throw errorOfAnswer(url, response.status, body, text);
+  throw errorOfAnswer(url, response.status, body, text, request);
 }
 
 async function send(server: Server, url: URL, request: ApiRequest): Promise<Response> {
@@ -125,17 +128,34 @@ function parseJson(text: string): unknown {
   }
 }
 
-function errorOfAnswer(url: URL, status: number, body: unknown, text: string): AncrageError {
+function errorOfAnswer(url: URL, status: number, body: unknown, text: string, request: ApiRequest): AncrageError {
   const problem = isProblem(body) ? body : undefined;
-  const code =
-    status === 503 ? "ANCRAGE_SERVER_UNREACHABLE" : status >= 400 && status < 500 ? "ANCRAGE_OPTION_INVALID" : "ANCRAGE_COMMAND_FAILED";
-  const said = problem === undefined ? `expected JSON, got ${JSON.stringify(text.slice(0, 200))}` : problem.detail;
-  const faults = (problem?.errors ?? []).map(({ pointer, detail }) => `\n  ${pointer}: ${detail}`).join("");
-  const hint = problem?.hint ?? (status === 401 ? "Give the server's token with --token or ANCRAGE_TOKEN." : undefined);
-  return new AncrageError(code, `${url.pathname} answered ${status}: ${said}${faults}`, hint === undefined ? {} : { hint });
+  const code = codeOfAnswer(status, problem);
+  const faults = problem?.errors ?? [];
+  // The detail of a problem with faults repeats them in one line.
+  const said =
+    problem === undefined
+      ? `expected JSON, got ${JSON.stringify(text.slice(0, 200))}`
+      : faults.length === 0
+        ? problem.detail
+        : faults.map(({ pointer, detail }) => `\n  ${pointer}: ${detail}`).join("");
+  const isTokenRefused = status === 401 || status === 403;
+  const hint = (isTokenRefused ? request.tokenHint : undefined) ?? problem?.hint ?? (status === 401 ? anyToken : undefined);
+  const message = `${url.pathname} answered ${status}:${faults.length === 0 ? " " : ""}${said}`;
+  return new AncrageError(code, message, hint === undefined ? {} : { hint });
+}
+
+const anyToken = "Give the server's token with --token or ANCRAGE_TOKEN.";
+
+function codeOfAnswer(status: number, problem: Problem | undefined): ErrorCode {
+  if (status === 503) return "ANCRAGE_SERVER_UNREACHABLE";
+  if (problem?.code === "sample-none") return "ANCRAGE_SAMPLE_NONE";
+  if (problem?.code === "unknown-event") return "ANCRAGE_TRIGGER_UNKNOWN_EVENT";
+  return status >= 400 && status < 500 ? "ANCRAGE_OPTION_INVALID" : "ANCRAGE_COMMAND_FAILED";
 }
 
 interface Problem {
+  readonly code?: string;
   readonly detail: string;
   readonly hint?: string;
   readonly errors?: readonly { readonly pointer: string; readonly detail: string }[];

@@ -1,4 +1,5 @@
 import { Command, CommanderError } from "commander";
+import { AncrageError } from "../errors.ts";
 import { type CommandContext, type ExitCode, exitCodeOfError, exitCodes, formatError, formatErrorJson } from "./command.ts";
 import { devCommand } from "./dev.ts";
 import { explainCommand } from "./explain.ts";
@@ -14,22 +15,24 @@ import { version } from "../version.ts";
 export async function runProgram(words: readonly string[], outside: Omit<CommandContext, "exitWith">): Promise<ExitCode> {
   let exitCode: ExitCode = exitCodes.ok;
   const context: CommandContext = { ...outside, exitWith: (code) => (exitCode = code) };
+  const isJson = words.includes("--json");
   try {
-    await defineProgram(context).parseAsync(words, { from: "user" });
+    await defineProgram(context, isJson).parseAsync(words, { from: "user" });
     return exitCode;
   } catch (error) {
     // Help and --version end here too; commander has printed what there is to say.
     if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
-    context.note(words.includes("--json") ? formatErrorJson(error) : formatError(error));
+    context.note(isJson ? formatErrorJson(error) : formatError(error));
     return exitCodeOfError(error);
   }
 }
 
-function defineProgram(context: CommandContext): Command {
+function defineProgram(context: CommandContext, isJson: boolean): Command {
+  const writeErr = (text: string): void => context.note(isJson ? formatErrorJson(wrongWords(text)) : text.trimEnd());
   const program = new Command("ancrage")
     .description("Binds what happens in PostgreSQL to URLs: signed webhooks from the write-ahead log.")
     .version(version)
-    .configureOutput({ writeOut: (text) => context.print(text.trimEnd()), writeErr: (text) => context.note(text.trimEnd()) })
+    .configureOutput({ writeOut: (text) => context.print(text.trimEnd()), writeErr })
     .showSuggestionAfterError()
     .helpCommand(false)
     .exitOverride()
@@ -48,6 +51,11 @@ function defineProgram(context: CommandContext): Command {
     program.addCommand(define(context).copyInheritedSettings(program).exitOverride());
   }
   return program;
+}
+
+/** What commander says of a command line that it cannot read. */
+function wrongWords(text: string): AncrageError {
+  return new AncrageError("ANCRAGE_OPTION_INVALID", text.trim().replace(/^error: /, ""));
 }
 
 const footer = `

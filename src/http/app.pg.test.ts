@@ -134,7 +134,7 @@ describe("problems", () => {
     ["?limit=0", "?limit", `expected a whole number from 1 to 200, got "0"`],
     ["?limit=ten", "?limit", `expected a whole number from 1 to 200, got "ten"`],
     ["?limit=1&limit=2", "?limit", `expected a whole number from 1 to 200, got ["1","2"]`],
-    ["?evnt=deal.won", "?evnt", "unknown; expected none of this name"],
+    ["?evnt=deal.won", "?evnt", `unknown; did you mean "event"? expected one of project, after, limit, event, url, target_url`],
   ])("a query that cannot be taken: %s", async (query, pointer, detail) => {
     const answer = await api.call("GET", `${subscriptions}${query}`);
     expect(answer).toMatchObject({ status: 422, body: { code: "invalid", errors: [{ pointer, detail }] } });

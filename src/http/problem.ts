@@ -10,6 +10,7 @@ export const problemCodes = {
   unauthorized: { status: 401, title: "A valid bearer token is needed" },
   "project-refused": { status: 403, title: "The token is not for this project" },
   "not-found": { status: 404, title: "There is no such thing" },
+  "unknown-event": { status: 404, title: "There is no such event" },
   "unknown-entry-point": { status: 404, title: "There is no such entry point" },
   "method-not-allowed": { status: 405, title: "The path does not take this method" },
   "sample-none": { status: 409, title: "The event has nothing to show" },

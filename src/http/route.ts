@@ -1,5 +1,6 @@
 import { z, type Hook, type OpenAPIHono } from "@hono/zod-openapi";
 import { isStorable, unstorable, type Fault } from "../subscription/check-subscription.ts";
+import { nearestName } from "../nearest-name.ts";
 import type { ApiEnv } from "./auth.ts";
 import { refusal } from "./problem.ts";
 import { problemSchema } from "./schemas.ts";
@@ -28,6 +29,18 @@ export const pageOf = <Row, View>(rows: readonly Row[], limit: number, cursorOf:
   const shown = rows.slice(0, limit);
   const last = shown.at(-1);
   return { data: shown.map(view), next: rows.length > limit && last !== undefined ? cursorOf(last) : null };
+};
+
+/** The parameters of a query; an unknown one is refused with those there are. */
+export const query = <const Shape extends z.ZodRawShape>(shape: Shape) => {
+  const names = Object.keys(shape);
+  return z.strictObject(shape, {
+    error: ({ code, keys }) => {
+      if (code !== "unrecognized_keys") return undefined;
+      const meant = Array.isArray(keys) && keys.length === 1 ? nearestName(String(keys[0]), names) : undefined;
+      return `unknown; ${meant === undefined ? "" : `did you mean "${meant}"? `}expected one of ${names.join(", ")}`;
+    },
+  });
 };
 
 const wholeNumber = (least: number, most: number) => {
@@ -107,7 +120,7 @@ type Issue = z.core.$ZodIssue;
 
 function faultsOf(issue: Issue, target: string, given: unknown): readonly Fault[] {
   if (issue.code === "unrecognized_keys") {
-    return issue.keys.map((key) => ({ pointer: pointerOf([...issue.path, key], target), detail: "unknown; expected none of this name" }));
+    return issue.keys.map((key) => ({ pointer: pointerOf([...issue.path, key], target), detail: issue.message }));
   }
   const value = issue.path.reduce<unknown>((inner, name) => (isObject(inner) ? inner[String(name)] : undefined), given);
   const got = value === undefined ? "none" : JSON.stringify(value).slice(0, 200);

@@ -102,7 +102,10 @@ export const newTriggerSchema = z
       }),
       data: z.unknown().refine(isStorable, unstorable).optional().openapi({ description: "Handed to the payload function as data." }),
     },
-    { error: (issue) => (issue.code === "invalid_type" ? "expected an object" : undefined) },
+    {
+      error: ({ code }) =>
+        code === "invalid_type" ? "expected an object" : code === "unrecognized_keys" ? "unknown; expected one of key, data" : undefined,
+    },
   )
   .openapi("NewTrigger");
 

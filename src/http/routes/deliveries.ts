@@ -9,7 +9,7 @@ import {
 } from "../../store/deliveries.ts";
 import { projectOf } from "../auth.ts";
 import { notFound, refusal } from "../problem.ts";
-import { bearer, invalid, json, listQuery, page, pageOf, problems, rangeOf, rangeQuery, text, type Api } from "../route.ts";
+import { bearer, invalid, json, listQuery, page, pageOf, problems, rangeOf, rangeQuery, text, type Api, query } from "../route.ts";
 import { deliverySchema, deliveryStates, type AttemptView } from "../schemas.ts";
 import type { Services } from "../services.ts";
 
@@ -23,7 +23,7 @@ const list = createRoute({
   summary: "List deliveries, those of the newest messages first",
   description: "A delivery that has been in memory for less than a second may not be in the list yet.",
   request: {
-    query: z.strictObject({
+    query: query({
       ...listQuery,
       ...rangeQuery,
       event: text("the name of an event").optional(),

@@ -87,7 +87,10 @@ describe("the catalogue", () => {
     "%s names the event that was meant",
     async (path) => {
       const answer = await api.call("GET", path);
-      expect(answer).toMatchObject({ status: 404, body: { detail: `no event is called "deal.wonn"; did you mean "deal.won"?.` } });
+      expect(answer).toMatchObject({
+        status: 404,
+        body: { code: "unknown-event", detail: `no event is called "deal.wonn"; did you mean "deal.won"?` },
+      });
     },
   );
 

@@ -5,7 +5,7 @@ import { readMessage } from "../../store/messages.ts";
 import { describeUnknownEvent } from "../../subscription/check-subscription.ts";
 import { projectOf } from "../auth.ts";
 import { refusal } from "../problem.ts";
-import { bearer, json, limit, listQuery, page, pageOf, problems, text, type Api } from "../route.ts";
+import { bearer, json, limit, listQuery, page, pageOf, problems, text, type Api, query } from "../route.ts";
 import { eventSchema, explanationSchema, formatSchema, messageSchema, newTriggerSchema, triggerSchema } from "../schemas.ts";
 import type { SampleOptions, Services, Triggered } from "../services.ts";
 import { viewMessage } from "./messages.ts";
@@ -23,7 +23,7 @@ const list = createRoute({
   tags,
   security: bearer,
   summary: "List events, by name",
-  request: { query: z.strictObject({ after: listQuery.after, limit: limit(200, 1000) }) },
+  request: { query: query({ after: listQuery.after, limit: limit(200, 1000) }) },
   responses: { 200: json("A page.", page(eventSchema)), ...problems },
 });
 
@@ -47,7 +47,7 @@ const samples = createRoute({
     "A bare array, newest first. Where there is no record: the newest messages, else the event's example, else what its JSON Schema describes. Where its code fails for all records: a problem, sample-none.",
   request: {
     params,
-    query: z.strictObject({ project, limit: limit(3, 100), format: formatSchema.optional().openapi({ default: "standard" }) }),
+    query: query({ project, limit: limit(3, 100), format: formatSchema.optional().openapi({ default: "standard" }) }),
   },
   responses: { 200: json("The bodies.", z.array(z.unknown())), ...problems },
 });
@@ -58,7 +58,7 @@ const explain = createRoute({
   tags,
   security: bearer,
   summary: "Would it happen for this record, who would receive it, and why not",
-  request: { params, query: z.strictObject({ project, key: text("the key of a record in key") }) },
+  request: { params, query: query({ project, key: text("the key of a record in key") }) },
   responses: { 200: json("What was found.", explanationSchema), ...problems },
 });
 
@@ -71,7 +71,7 @@ const trigger = createRoute({
   description: "With `Prefer: wait=5` it waits, for at most that many seconds, until the message is in the journal, and answers with it.",
   request: {
     params,
-    query: z.strictObject({ project }),
+    query: query({ project }),
     headers: z.object({ prefer: z.string().optional() }),
     body: { required: true, content: { "application/json": { schema: newTriggerSchema } } },
   },
@@ -87,7 +87,8 @@ export function addEventRoutes(api: Api, services: Services): void {
     const { events } = services.catalogue();
     const event = events.get(name);
     if (event !== undefined) return event;
-    throw refusal({ code: "not-found", detail: `${describeUnknownEvent(name, events.keys())}.` });
+    const detail = describeUnknownEvent(name, events.keys());
+    throw refusal({ code: "unknown-event", detail: detail.endsWith("?") ? detail : `${detail}.` });
   };
 
   api.openapi(list, (c) => {

@@ -3,7 +3,7 @@ import { listMessages, readMessage, type MessageRow } from "../../store/messages
 import { projectOf } from "../auth.ts";
 import { createFeed } from "../feed.ts";
 import { notFound, refusal } from "../problem.ts";
-import { bearer, json, listQuery, page, pageOf, problems, rangeOf, rangeQuery, text, type Api } from "../route.ts";
+import { bearer, json, listQuery, page, pageOf, problems, rangeOf, rangeQuery, text, type Api, query } from "../route.ts";
 import { messageSchema } from "../schemas.ts";
 import type { Services } from "../services.ts";
 
@@ -18,7 +18,7 @@ const list = createRoute({
   description:
     "With order=oldest it is a feed for receivers that cannot be reached: next is what to ask after the next time, also where nothing new is there (null only before the first message). What was committed within two seconds before the newest message is held back until the journal has read past it.",
   request: {
-    query: z.strictObject({
+    query: query({
       ...listQuery,
       ...rangeQuery,
       event: text("the name of an event").optional(),

@@ -1,7 +1,7 @@
-import { createRoute, z } from "@hono/zod-openapi";
+import { createRoute } from "@hono/zod-openapi";
 import { listRejections, type RejectionRow } from "../../store/rejections.ts";
 import { projectOf } from "../auth.ts";
-import { bearer, json, listQuery, page, pageOf, problems, rangeOf, rangeQuery, text, type Api } from "../route.ts";
+import { bearer, json, listQuery, page, pageOf, problems, rangeOf, rangeQuery, text, type Api, query } from "../route.ts";
 import { rejectionSchema } from "../schemas.ts";
 import type { Services } from "../services.ts";
 
@@ -11,7 +11,7 @@ const list = createRoute({
   tags: ["rejections"],
   security: bearer,
   summary: "List rejections, newest first",
-  request: { query: z.strictObject({ ...listQuery, ...rangeQuery, event: text("the name of an event").optional() }) },
+  request: { query: query({ ...listQuery, ...rangeQuery, event: text("the name of an event").optional() }) },
   responses: { 200: json("A page.", page(rejectionSchema)), ...problems },
 });
 

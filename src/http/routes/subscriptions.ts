@@ -4,7 +4,7 @@ import { checkUrl, isStorable, unstorable } from "../../subscription/check-subsc
 import { subscriptionFaults } from "../../subscription/subscription.ts";
 import { projectOf, type Principal } from "../auth.ts";
 import { notFound, refusal } from "../problem.ts";
-import { bearer, invalid, json, listQuery, page, pageOf, problems, text, type Api } from "../route.ts";
+import { bearer, invalid, json, listQuery, page, pageOf, problems, text, type Api, query } from "../route.ts";
 import { createdSubscriptionSchema, newSubscriptionSchema, subscriptionSchema, viewSubscription } from "../schemas.ts";
 import type { Services } from "../services.ts";
 
@@ -38,7 +38,7 @@ const list = createRoute({
   security: bearer,
   summary: "List subscriptions, newest first",
   request: {
-    query: z.strictObject({
+    query: query({
       ...listQuery,
       event: text("the name of an event").optional(),
       url: urlFilter,
