@@ -1,4 +1,5 @@
 import { comparePositions, type Captured, type Change, type Position, type SubscriptionMark, type TriggerMark } from "./capture/change.ts";
+import { delayOf, faultDelaysMs } from "./delay-of.ts";
 import type { Catalogue } from "./event/catalogue.ts";
 import { computeMessageId, rejectionIdOf } from "./message-id.ts";
 import { matchChange, matchTrigger, type Matched, type Occurrence, type Unmatched } from "./match.ts";
@@ -16,6 +17,7 @@ import type { TestSignal } from "./test-signal.ts";
 export type TriggerCame =
   | { readonly kind: "message"; readonly messageId: string }
   | { readonly kind: "rejected"; readonly rejectionId: string }
+  /** The payload function returned `undefined`. */
   | { readonly kind: "nothing" };
 
 /** What a stretch of the log became. Messages and rejections are in the order of their positions. */
@@ -47,7 +49,6 @@ export interface MessageBuilderOptions {
   readonly signal?: TestSignal | undefined;
 }
 
-const faultDelaysMs = [50, 250, 1_000, 2_000];
 const largestLsn = 0xffff_ffff_ffff_ffffn;
 
 /** match → payload: from changes and explicit triggers to the messages that are journaled. */
@@ -217,7 +218,7 @@ async function buildUntilReadable(
       if (stopping.aborted) return undefined;
       log.warn({ err: error.cause }, "a batch is built again: the database could not be read");
       await signal?.("rebuilding", error);
-      await pause(faultDelaysMs[Math.min(attempt, faultDelaysMs.length - 1)] ?? 0, stopping);
+      await pause(delayOf(faultDelaysMs, attempt), stopping);
     }
   }
 }

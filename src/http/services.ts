@@ -1,5 +1,7 @@
 import type pg from "pg";
+import type { TriggerCame } from "../build-messages.ts";
 import type { Catalogue } from "../event/catalogue.ts";
+import type { Explanation } from "../explain.ts";
 import type { Format } from "../format.ts";
 import type { SubscriptionService } from "../subscription/subscription.ts";
 
@@ -37,26 +39,6 @@ export interface SampleOptions {
   readonly format: Format;
 }
 
-/** Whether an event would happen for a record as it is now, who would receive it, and why not. */
-export interface Explanation {
-  readonly event: string;
-  readonly key: string;
-  /** Whose record it is; null where there is no such record. */
-  readonly project: string | null;
-  readonly fires: boolean;
-  /** What was found, one sentence each: the record, `where`, the rules, the payload. */
-  readonly findings: readonly string[];
-  /** What would be sent; null where nothing would. */
-  readonly payload: unknown;
-  readonly subscriptions: readonly {
-    readonly id: string;
-    readonly url: string;
-    readonly receives: boolean;
-    /** Why it does not; null where it does. */
-    readonly reason: string | null;
-  }[];
-}
-
 export interface TriggerOptions {
   readonly key: string;
   readonly data: unknown;
@@ -68,12 +50,7 @@ export interface Triggered {
   /** The UUID of the trigger. */
   readonly id: string;
   /** What came of it: `pending` without `waitMs` and where that was too short. */
-  readonly outcome:
-    | { readonly kind: "pending" }
-    | { readonly kind: "message"; readonly messageId: string }
-    | { readonly kind: "rejected"; readonly rejectionId: string }
-    /** The payload function returned undefined. */
-    | { readonly kind: "nothing" };
+  readonly outcome: { readonly kind: "pending" } | TriggerCame;
 }
 
 export interface Status {

@@ -1,5 +1,6 @@
 import type pg from "pg";
 import { startOfLog, type Position } from "../capture/change.ts";
+import { delayOf } from "../delay-of.ts";
 import { AncrageError, sqlStateOf } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import type { BatchInFlight, DeliveryUpdate, Message, Rejection } from "../message.ts";
@@ -218,7 +219,7 @@ export class Journal {
         return;
       } catch (error) {
         await this.#afterRefusal(error);
-        await pause(retryDelaysMs[Math.min(attempt, retryDelaysMs.length - 1)] ?? 0, this.#stopping.signal);
+        await pause(delayOf(retryDelaysMs, attempt), this.#stopping.signal);
       }
     }
   }

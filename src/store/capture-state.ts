@@ -26,6 +26,7 @@ export async function readSnapshot(db: Queryable): Promise<string> {
 
 export interface PublicationRow {
   readonly name: string;
+  /** Sorted: `delete`, `insert`, `update`. */
   readonly actions: readonly string[];
   readonly viaRoot: boolean;
   readonly tables: readonly { readonly schema: string; readonly table: string }[];

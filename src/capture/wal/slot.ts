@@ -1,6 +1,7 @@
 import pg from "pg";
 import type { Catalogue, TrackedTable } from "../../event/catalogue.ts";
 import { quoteTable, type TableInfo } from "../../store/tables.ts";
+import type { PartRow, PublicationRow } from "../../store/capture-state.ts";
 
 /** What capture needs in the database, by name. Named by the database's oid: a clone of a database must not read its twin's slot. */
 export interface CaptureNames {
@@ -31,16 +32,8 @@ export interface CaptureState {
   readonly parts: ReadonlyMap<number, readonly Part[]>;
 }
 
-export interface PublicationState {
-  readonly tables: readonly TableName[];
-  /** Sorted: `delete`, `insert`, `update`. */
-  readonly actions: readonly string[];
-  readonly viaRoot: boolean;
-}
-
-export interface Part extends TableName {
-  readonly identity: "full" | "key" | "other" | "none";
-}
+export type PublicationState = Omit<PublicationRow, "name">;
+export type Part = Omit<PartRow, "rootOid">;
 
 type TableName = Pick<TableInfo, "schema" | "table">;
 

@@ -1,4 +1,5 @@
 import type { Clock } from "../../clock.ts";
+import { delayOf } from "../../delay-of.ts";
 import { AncrageError, sqlStateOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { formatLsn } from "../../lsn.ts";
@@ -383,8 +384,6 @@ export class WalSource implements ChangeSource {
     listener?.();
   }
 }
-
-const delayOf = (delaysMs: readonly number[], attempt: number): number => delaysMs[Math.min(attempt, delaysMs.length - 1)] ?? 0;
 
 /** What START_REPLICATION answered, in words: decided on the SQLSTATE, never on the text. */
 function explainStartFailure(error: unknown, slot: string): unknown {
