@@ -10,10 +10,11 @@ import { startAncrage, type AncrageProcess } from "../ancrage-process.ts";
 /**
  * Runs the code blocks of a guide in their order, as a reader would, in an empty folder against a real `ancrage dev`:
  *
- * - a block whose first line is a comment with a file's name is written to that file; `// file, below \`text\`` adds to the file,
+ * - a block whose first line is a comment with a file's name is written to that file; `// file, below \`text\`` (in French `sous`) adds to the file,
  * - `sh` is run; `ancrage dev` starts it and leaves it running; `NAME=…` is filled in from what dev has shown,
  * - `json` must be in what the command before it prints (asked again until it is: deliveries take their time),
- * - each line of `text` must be in what dev, or the command before it, has printed since. `…` stands for anything.
+ * - each line of `text` must be in what dev, or the command before it, has printed since. `…` stands for anything,
+ * - `console` is only to be read: what installs from a registry is not run here.
  */
 const run = promisify(execFile);
 const root = fileURLToPath(new URL("../../", import.meta.url));
@@ -60,7 +61,7 @@ test("docs/guides/test-your-events.md does what it says, in the folder of the gu
   const [before, guide] = await Promise.all(
     ["add-an-event", "test-your-events"].map(async (name) => parseBlocks(await readFile(join(root, `docs/guides/${name}.md`), "utf8"))),
   );
-  for (const block of before ?? []) if (isWholeFile(block)) await writeBlock(block);
+  for (const block of before ?? []) if (isOfFiles(block)) await follow(block, { variables: {}, seen: 0, command: undefined, printed: "" });
   await writeFile(join(folder, "package.json"), '{ "type": "module" }');
   await install("ancrage", root);
   for (const name of ["zod", "@types"]) await install(name, join(root, "node_modules", name));
@@ -121,8 +122,10 @@ async function follow(block: Block, reader: Reader): Promise<void> {
       return expectJson(block, reader);
     case "text":
       return expectText(block, reader);
+    case "console":
+      return;
     default:
-      throw new Error(`line ${block.line}: expected sql, ts, sh, json or text, got ${block.language}`);
+      throw new Error(`line ${block.line}: expected sql, ts, sh, json, text or console, got ${block.language}`);
   }
 }
 
@@ -130,7 +133,7 @@ const shown = (): readonly string[] => dev?.out ?? [];
 
 async function writeBlock({ text, line }: Block): Promise<void> {
   const [first = "", ...rest] = text.split("\n");
-  const [, name, below] = /^(?:\/\/|--) ([\w./]+)(?:, below `(.+)`)?$/.exec(first) ?? [];
+  const [, name, below] = /^(?:\/\/|--) ([\w./]+)(?:, (?:below|sous) `(.+)`)?$/.exec(first) ?? [];
   if (name === undefined) throw new Error(`line ${line}: expected the name of a file in the first line, got ${first}`);
   const path = join(folder, name);
   if (below === undefined) return writeWhole(path, text);
@@ -148,7 +151,8 @@ async function writeWhole(path: string, text: string): Promise<void> {
   await rename(made, dirname(path));
 }
 
-const isWholeFile = ({ language, text }: Block): boolean => /^(sql|ts)$/.test(language) && !text.split("\n", 1)[0]?.includes(", below ");
+/** Whether it leaves the folder another than it was. */
+const isOfFiles = ({ language, text }: Block): boolean => /^(sql|ts)$/.test(language) || (language === "sh" && text.startsWith("rm "));
 
 /** As `npm install` leaves it. */
 async function install(name: string, path: string): Promise<void> {
