@@ -1,6 +1,6 @@
 import pg from "pg";
 import type { Catalogue, TrackedTable } from "../../event/catalogue.ts";
-import { quoteTable, type TableInfo } from "../../store/tables.ts";
+import { quoteTable } from "../../store/tables.ts";
 import type { PartRow, PublicationRow } from "../../store/capture-state.ts";
 
 /** What capture needs in the database, by name. Named by the database's oid: a clone of a database must not read its twin's slot. */
@@ -34,8 +34,6 @@ export interface CaptureState {
 
 export type PublicationState = Omit<PublicationRow, "name">;
 export type Part = Omit<PartRow, "rootOid">;
-
-type TableName = Pick<TableInfo, "schema" | "table">;
 
 /**
  * The statements that capture still lacks, in the order in which they must run: replica identities, publications, and last the

@@ -1,6 +1,6 @@
 import type { Clock } from "../../clock.ts";
 import { delayOf } from "../../delay-of.ts";
-import { AncrageError, sqlStateOf } from "../../errors.ts";
+import { AncrageError } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { formatLsn } from "../../lsn.ts";
 import { pause } from "../../pause.ts";
@@ -10,7 +10,6 @@ import {
   comparePositions,
   startOfLog,
   type Captured,
-  type Change,
   type ChangeSource,
   type Position,
   type ResumePoint,
@@ -22,7 +21,9 @@ import { decode, type PgOutputMessage } from "./pgoutput.ts";
 import { createTransactionQueue, type Segment } from "./queue.ts";
 import { compileRelation, type Relation } from "./relation.ts";
 import { SnapshotReader } from "./snapshot-reader.ts";
+import { explainStartFailure } from "./start-failure.ts";
 import { ReplicationStream } from "./stream.ts";
+import { toChange, type RowChange } from "./to-change.ts";
 
 export interface WalSourceOptions {
   readonly connectionString: string;
@@ -232,36 +233,10 @@ export class WalSource implements ChangeSource {
         return this.#begin({ xid: message.xid, commitLsn: message.commitLsn, committedAtUs: message.committedAtUs });
       case "relation":
         return this.#relate(message);
-      case "insert": {
-        const relation = this.#relation(message.relationOid);
-        const after = relation.toRow(message.newTuple, undefined);
-        return this.#add(lsn, bytes, {
-          table: relation.table,
-          action: "insert",
-          key: relation.toKey(message.newTuple, undefined),
-          before: undefined,
-          after,
-        });
-      }
-      case "update": {
-        const relation = this.#relation(message.relationOid);
-        const key = relation.toKey(message.newTuple, message.oldTuple ?? message.oldKey);
-        const after = relation.toRow(message.newTuple, message.oldTuple);
-        const before = message.oldTuple === undefined ? undefined : relation.toRow(message.oldTuple, undefined);
-        return this.#add(lsn, bytes, { table: relation.table, action: "update", key, before, after });
-      }
-      case "delete": {
-        const relation = this.#relation(message.relationOid);
-        const old = message.oldTuple ?? message.oldKey ?? [];
-        const before = message.oldTuple === undefined ? relation.toKeyRow(old) : relation.toRow(old, undefined);
-        return this.#add(lsn, bytes, {
-          table: relation.table,
-          action: "delete",
-          key: relation.toKey(old, undefined),
-          before,
-          after: undefined,
-        });
-      }
+      case "insert":
+      case "update":
+      case "delete":
+        return this.#add(lsn, bytes, toChange(message, this.#relation(message.relationOid)));
       case "message":
         return this.#mark(message, bytes);
       case "truncate":
@@ -299,7 +274,7 @@ export class WalSource implements ChangeSource {
     return relation;
   }
 
-  #add(lsn: bigint, bytes: number, change: Omit<Change, "kind" | "transaction" | "position">): void {
+  #add(lsn: bigint, bytes: number, change: RowChange): void {
     const { transaction } = this.#current();
     const position = this.#place(lsn, transaction);
     if (this.#isSeen(position)) return;
@@ -383,24 +358,4 @@ export class WalSource implements ChangeSource {
     this.#listener = undefined;
     listener?.();
   }
-}
-
-/** What START_REPLICATION answered, in words: decided on the SQLSTATE, never on the text. */
-function explainStartFailure(error: unknown, slot: string): unknown {
-  const because = error instanceof Error ? error.message : String(error);
-  const state = sqlStateOf(error);
-  if (state === "55006") {
-    return new AncrageError("ANCRAGE_SLOT_BUSY", `replication slot "${slot}" is in use: ${because}.`, {
-      hint: "Something else reads it: no process of Ancrage does while this one leads. Stop it, or drop its session.",
-      cause: error,
-    });
-  }
-  if (state === "42704" || state === "55000") {
-    const what = state === "42704" ? "is gone" : "can no longer be read";
-    return new AncrageError("ANCRAGE_SLOT_LOST", `replication slot "${slot}" ${what}: ${because}.`, {
-      hint: "Changes since the last journaled position were not seen. Raise max_slot_wal_keep_size before making a new slot.",
-      cause: error,
-    });
-  }
-  return error;
 }
