@@ -94,7 +94,15 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
   async function makeParts(): Promise<Parts> {
     const api = pool("ancrage api", apiSessions, { statement_timeout: "15000" });
     const reads = pool("ancrage reads", readSessions, { statement_timeout: "30000" });
-    const deliveries = pool("ancrage deliveries", deliverySessions, { statement_timeout: "30000" });
+    const deliveries = pool("ancrage deliveries", deliverySessions, {
+      statement_timeout: "30000",
+      // All of its statements go by an index. [M: with statistics of a backlog of 300,000 in 28 days, the planner's own choice took the
+      // sweep 560 to 1,330 ms, this one 310.]
+      enable_seqscan: "off",
+      enable_bitmapscan: "off",
+      enable_hashjoin: "off",
+      enable_mergejoin: "off",
+    });
     const pools = [api, reads, deliveries];
     try {
       const found = await discover(options.events ?? ".");

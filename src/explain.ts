@@ -58,10 +58,8 @@ export interface Explanation {
     /** Why it does not; null where it does. */
     readonly reason: string | null;
   }[];
-  /** All but the subscriptions for a person, one sentence each. */
+  /** All of it for a person, one sentence each, as `ancrage explain` prints it. */
   readonly findings: readonly string[];
-  /** All of it for a person, as `ancrage explain` prints it. */
-  readonly lines: readonly string[];
 }
 
 export interface ExplainedRule {
@@ -75,7 +73,7 @@ export interface ExplainedRule {
 /**
  * Explains an event for one record.
  *
- * @example (await explain("NewOpportunity", { key: "42" }, deps)).lines.join("\n")
+ * @example (await explain("NewOpportunity", { key: "42" }, deps)).findings.join("\n")
  * @throws AncrageError `ANCRAGE_TRIGGER_UNKNOWN_EVENT`
  * @throws BatchFault PostgreSQL could not be read just now
  */
@@ -112,11 +110,11 @@ export async function explain(eventName: string, options: ExplainOptions, deps: 
       return { id, url, receives, reason: receives ? null : `${state}${why}` };
     }),
   };
-  const findings = findingsOf(facts, payload);
-  return { ...facts, fires: fires(facts, payload), findings, lines: [headOf(facts), ...findings, ...receiversOf(facts)] };
+  const isFiring = fires(facts, payload);
+  return { ...facts, fires: isFiring, findings: [...findingsOf(facts, payload, isFiring), ...receiversOf(facts, isFiring)] };
 }
 
-type Facts = Omit<Explanation, "fires" | "findings" | "lines">;
+type Facts = Omit<Explanation, "fires" | "findings">;
 
 async function recordOf(event: CatalogueEvent, { key, project }: ExplainOptions, deps: ExplainDeps): Promise<Row | undefined> {
   if (event.table === undefined) return undefined;
@@ -157,21 +155,21 @@ function explainRule(rule: CompiledRule, event: CatalogueEvent, isFound: boolean
   const table = event.table?.name ?? "the table";
   // A record that is not there may be inserted, and `where` is then asked of what it is by then.
   const may = !isFound || holds;
-  const condition = event.definition.where === undefined ? "" : " for which where holds";
+  const condition = event.definition.where === undefined ? "" : ", if where holds for it";
   switch (rule.kind) {
     case "insert":
-      return { kind: rule.kind, mayHappen: may, words: `on insert: when a record of ${table}${condition} is inserted` };
+      return { kind: rule.kind, mayHappen: may, words: `on insert: when a record of ${table} is inserted${condition}` };
     case "update":
-      return { kind: rule.kind, mayHappen: may, words: `on update: when a record of ${table}${condition} is updated` };
+      return { kind: rule.kind, mayHappen: may, words: `on update: when a record of ${table} is updated${condition}` };
     case "update-columns":
       return {
         kind: rule.kind,
         columns: rule.columns,
         mayHappen: may,
-        words: `on update of ${rule.columns.join(", ")}: when one of them gets another value in a record of ${table}${condition}`,
+        words: `on update of ${rule.columns.join(", ")}: when one of them gets another value${condition}`,
       };
     case "delete":
-      return { kind: rule.kind, mayHappen: may, words: `on delete: when a record of ${table}${condition} is deleted` };
+      return { kind: rule.kind, mayHappen: may, words: `on delete: when a record of ${table} is deleted${condition}` };
     case "enter":
       return {
         kind: rule.kind,
@@ -197,33 +195,33 @@ function fires(facts: Facts, payload: Payload | undefined): boolean {
   return mayHappen && payload?.kind === "built";
 }
 
-function headOf({ event, file, table, key }: Facts): string {
-  return `${event} (${file}) for ${table ?? "the key"} ${key}`;
-}
-
-function findingsOf(facts: Facts, payload: Payload | undefined): readonly string[] {
-  const { key, table, isFound, where, rules, trackingFiles, isParked, project, rejection } = facts;
-  const findings: string[] = [];
+function findingsOf(facts: Facts, payload: Payload | undefined, isFiring: boolean): readonly string[] {
+  const { event, file, key, table, isFound, where, rules, trackingFiles, isParked, project, rejection } = facts;
+  const findings = [`${event} (${file}) for ${table ?? "the key"} ${key}:`];
   if (table === null) findings.push("It has no table: it happens when it is triggered, with the data that the trigger gives.");
   else if (isFound === false) findings.push(`${table} has no record with the key ${JSON.stringify(key)}.`);
   if (where?.error !== undefined) findings.push(`where threw ${where.error}: no change of this record can make it happen.`);
-  else if (where !== null) findings.push(`where is ${where.holds ? "true" : "false"} for this record.`);
+  else if (where !== null) findings.push(`where is ${where.holds ? "true" : "false"} for this record as it is.`);
   if (table !== null && rules.length === 0) findings.push("It has no rule: it happens when it is triggered.");
-  for (const { words, mayHappen } of rules) findings.push(`${mayHappen ? "It may happen" : "It does not happen"} ${words}.`);
+  // Of a record that is not there nothing can be said but when the event happens at all.
+  const may = isFound === false ? "It happens" : "It may happen";
+  for (const { words, mayHappen } of rules) findings.push(`${mayHappen ? may : "As it is, it does not happen"} ${words}.`);
   if (trackingFiles.length > 0)
     findings.push(`Changes of ${table ?? ""} are also handled by ${trackingFiles.join(", ")}, which may trigger it.`);
   if (isParked) findings.push("It is parked: its code was rejected too often with no success in between. Correct it, then restart.");
   if (project !== null) findings.push(`It is of the project ${project}.`);
-  if (payload?.kind === "built") findings.push(`It would send ${payload.json}`);
+  if (payload?.kind === "built") findings.push(`${isFiring ? "It would send" : "Triggered by hand, it would send"} ${payload.json}`);
   if (payload?.kind === "nothing") findings.push("Its payload function returns undefined for this record: nothing happens.");
   if (rejection !== null) findings.push(`It would be a rejection (${rejection.reason}): ${rejection.error}.`);
   return findings;
 }
 
-function receiversOf({ project, subscriptions }: Facts): readonly string[] {
+function receiversOf({ project, subscriptions }: Facts, isFiring: boolean): readonly string[] {
   if (project === null) return [];
   if (subscriptions.length === 0) return [`No subscription of the project ${project} takes it: it would be journaled and sent to nobody.`];
   return subscriptions.map(({ id, url, receives, reason }) =>
-    receives ? `To ${url} (${id}).` : `Not to ${url} (${id}): ${reason ?? ""}.`,
+    receives
+      ? `${isFiring ? "It would go" : "If it happened, it would go"} to ${url} (${id}).`
+      : `It would not go to ${url} (${id}): ${reason ?? ""}.`,
   );
 }

@@ -70,16 +70,16 @@ afterAll(async () => {
 test("a record that it would happen for, and who would receive it", async () => {
   const explanation = await explain("deal.won", { key: "1" }, deps);
   expect(explanation).toMatchObject({ fires: true, project: "acme", isFound: true, where: { holds: true }, payload: { label: "first" } });
-  expect(explanation.lines).toEqual([
-    "deal.won (events/deal.won.ts) for deal 1",
-    "where is true for this record.",
-    "It does not happen on enter: where holds already, it must become false first.",
-    "It may happen on update of label: when one of them gets another value in a record of deal for which where holds.",
+  expect(explanation.findings).toEqual([
+    "deal.won (events/deal.won.ts) for deal 1:",
+    "where is true for this record as it is.",
+    "As it is, it does not happen on enter: where holds already, it must become false first.",
+    "It may happen on update of label: when one of them gets another value, if where holds for it.",
     "Changes of deal are also handled by tracking/deal.ts, which may trigger it.",
     "It is of the project acme.",
     'It would send {"label":"first"}',
-    "To https://a.example.com/ (sub_1).",
-    "Not to https://b.example.com/ (sub_2): disabled: 410 Gone.",
+    "It would go to https://a.example.com/ (sub_1).",
+    "It would not go to https://b.example.com/ (sub_2): disabled: 410 Gone.",
   ]);
   expect(JSON.parse(JSON.stringify(explanation))).toEqual(explanation);
 });
@@ -93,6 +93,25 @@ test("a where that is false, and what must change", async () => {
   ]);
 });
 
+test("what does not fire is said to send nothing by itself", async () => {
+  // deal.broken without its tracking handler: a rule on insert alone, whose where is false.
+  const quiet = { ...catalogue, tables: new Map([...catalogue.tables].map(([name, table]) => [name, { ...table, handlers: [] }])) };
+  const event = catalogue.events.get("deal.broken");
+  if (event === undefined) throw new Error("no deal.broken");
+  const events = new Map([["Quiet", { ...event, name: "Quiet", definition: { ...event.definition, where: () => false } }]]);
+  const { fires, findings } = await explain("Quiet", { key: "1" }, { ...deps, catalogue: { ...quiet, events } });
+  expect(fires).toBe(false);
+  expect(findings).toEqual([
+    "Quiet (events/deal.broken.ts) for deal 1:",
+    "where is false for this record as it is.",
+    "As it is, it does not happen on insert: when a record of deal is inserted, if where holds for it.",
+    "It is of the project acme.",
+    'Triggered by hand, it would send "first"',
+    "If it happened, it would go to https://a.example.com/ (sub_1).",
+    "It would not go to https://b.example.com/ (sub_2): disabled: 410 Gone.",
+  ]);
+});
+
 test("the rejection that it would be", async () => {
   const explanation = await explain("deal.won", { key: "3" }, deps);
   expect(explanation).toMatchObject({
@@ -100,7 +119,7 @@ test("the rejection that it would be", async () => {
     payload: null,
     rejection: { reason: "schema-refused", error: expect.stringContaining("label: ") },
   });
-  expect(explanation.lines.at(-1)).toBe("No subscription of the project globex takes it: it would be journaled and sent to nobody.");
+  expect(explanation.findings.at(-1)).toBe("No subscription of the project globex takes it: it would be journaled and sent to nobody.");
 });
 
 test("a where that throws, and a payload that says that nothing happened", async () => {
@@ -115,7 +134,13 @@ test("a where that throws, and a payload that says that nothing happened", async
 test.each(["9", "abc"])("no record with the key %s", async (key) => {
   const explanation = await explain("deal.won", { key }, deps);
   expect(explanation).toMatchObject({ isFound: false, fires: false, project: null, payload: null, subscriptions: [] });
-  expect(explanation.findings[0]).toBe(`deal has no record with the key "${key}".`);
+  expect(explanation.findings).toEqual([
+    `deal.won (events/deal.won.ts) for deal ${key}:`,
+    `deal has no record with the key "${key}".`,
+    "It happens on enter: when where becomes true.",
+    "It happens on update of label: when one of them gets another value, if where holds for it.",
+    "Changes of deal are also handled by tracking/deal.ts, which may trigger it.",
+  ]);
 });
 
 test("another project's record is none", async () => {

@@ -84,17 +84,10 @@ test("sample, explain and trigger ask for what the words say", async () => {
   });
   expect(heard.at(-1)?.path).toBe("/v1/events/deal.won/samples?limit=1&format=result");
 
-  answerJson(200, {
-    findings: ["It may happen on insert."],
-    fires: true,
-    subscriptions: [
-      { id: "sub_1", url: "https://a.example/", receives: true, reason: null },
-      { id: "sub_2", url: "https://b.example/", receives: false, reason: "paused" },
-    ],
-  });
+  answerJson(200, { findings: ["It may happen on insert.", "It would go to https://a.example/ (sub_1)."], fires: true });
   expect(await run(["explain", "deal.won", "4/2 ü"])).toMatchObject({
     code: 0,
-    out: "It may happen on insert.\nIt goes to sub_1 (https://a.example/).\nIt does not go to sub_2 (https://b.example/): paused.",
+    out: "It may happen on insert.\nIt would go to https://a.example/ (sub_1).",
   });
   expect(heard.at(-1)?.path).toBe("/v1/events/deal.won/explain?key=4%2F2+%C3%BC");
 

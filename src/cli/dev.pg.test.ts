@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import pg from "pg";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { cloneDatabase } from "../../test/database.ts";
 import { type AncrageProcess, startAncrage } from "../../test/ancrage-process.ts";
 
 const library = new URL("../index.ts", import.meta.url).href;
@@ -107,6 +108,23 @@ test("an ephemeral dev: one line of JSON, a delivery, and nothing left behind", 
   expect(await isUp(ready.database)).toBe(false);
   expect(await readdir(join(folder, ".ancrage"))).toEqual([".gitignore"]);
   expect(await isThere(state)).toBe(false);
+});
+
+test("an ephemeral dev leaves a database that DATABASE_URL names alone, and says so", async () => {
+  const other = await cloneDatabase();
+  try {
+    const dev = startAncrage(["dev", folder, "--port", "0", "--ephemeral", "--json"], { DATABASE_URL: other.url });
+    running.push(dev);
+    const ready = await readyLine(dev);
+    expect(ready.database).not.toBe(other.url);
+    expect(dev.err.join("\n")).toContain("is ignored: --ephemeral takes a database of its own");
+    // schema.sql is run while a database has no tables, as this one.
+    expect(await query(other.url, "select to_regclass('deal') as deal")).toEqual([{ deal: null }]);
+    const both = startDev("--ephemeral", "--database", other.url);
+    expect(await both.ended).toBe(2);
+  } finally {
+    await other.remove();
+  }
 });
 
 test("what a folder keeps outlives a dev: data, token, port of the database; a second one is refused meanwhile", async () => {

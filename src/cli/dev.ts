@@ -1,4 +1,5 @@
 import { Command } from "commander";
+import { AncrageError } from "../errors.ts";
 import type { CommandContext } from "./command.ts";
 import { addOptionFlags, flagsOf, loadOptions } from "./flags.ts";
 import { resolveFolder } from "./folder.ts";
@@ -13,13 +14,18 @@ export function devCommand(context: CommandContext): Command {
   const command = new Command("dev")
     .description("Run everything for development: a database, the pipeline, the API, a receiver; reloaded on change.")
     .argument("<folder>", "holds events/, tracking/, schema.sql and ancrage.config.ts")
-    .option("--ephemeral", "keep nothing: a database in a temporary folder that goes with this process")
+    .option("--ephemeral", "keep nothing: a database in a temporary folder that goes with this process, whatever DATABASE_URL says")
     .option("--json", "print one line of JSON when capture streams, and the log as JSON on standard error")
     .addHelpText("after", help);
   addOptionFlags(command, ["database", "port", "host", "publicUrl", "environment", "allowHttp", "allowNetworks", "logLevel"]);
   return command.action(async (argument: string, flags: DevFlags) => {
     const folder = await resolveFolder(context.workingFolder, argument);
     const flagValues = flagsOf(command);
+    if (flags.ephemeral === true && flagValues["database"] !== undefined) {
+      throw new AncrageError("ANCRAGE_OPTION_INVALID", "expected --ephemeral or --database, got both.", {
+        hint: "--ephemeral takes a database of its own and removes it; leave it out to use the given one.",
+      });
+    }
     const options = await loadOptions(folder, context, flagValues);
     const { runDev } = await import("../dev/run-dev.ts");
     await runDev({

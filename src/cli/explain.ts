@@ -15,26 +15,6 @@ export function explainCommand(context: CommandContext): Command {
         path: `/v1/events/${encodeURIComponent(event)}/explain`,
         query: { key },
       });
-      context.print(flags.json === true ? JSON.stringify(body) : formatExplanation(body as Explanation));
+      context.print(flags.json === true ? JSON.stringify(body) : (body as { readonly findings: readonly string[] }).findings.join("\n"));
     });
-}
-
-interface Explanation {
-  readonly findings: readonly string[];
-  readonly fires: boolean;
-  readonly subscriptions: readonly {
-    readonly id: string;
-    readonly url: string;
-    readonly receives: boolean;
-    readonly reason: string | null;
-  }[];
-}
-
-function formatExplanation({ findings, fires, subscriptions }: Explanation): string {
-  const receivers = subscriptions.map(
-    ({ id, url, receives, reason }) =>
-      `${receives ? "It goes" : "It does not go"} to ${id} (${url})${reason === null ? "" : `: ${reason}`}.`,
-  );
-  const nobody = fires && subscriptions.length === 0 ? ["Nobody subscribes to it."] : [];
-  return [...findings, ...receivers, ...nobody].join("\n");
 }

@@ -72,8 +72,13 @@ interface DevDatabase {
 }
 
 /** The given database as it is, else one of our own, named `app`. */
-async function openDatabase({ options }: DevRun, directory: string, preferredPort: number, defer: Defer): Promise<DevDatabase> {
-  if (options.database !== undefined) return { url: options.database, pid: undefined };
+async function openDatabase(run: DevRun, directory: string, preferredPort: number, defer: Defer): Promise<DevDatabase> {
+  const { options, isEphemeral } = run;
+  if (options.database !== undefined && !isEphemeral) return { url: options.database, pid: undefined };
+  // It is to leave nothing behind: no migration, no slot, no table.
+  if (options.database !== undefined) {
+    sayTo(run)("DATABASE_URL (or the database of the config) is ignored: --ephemeral takes a database of its own.");
+  }
   const postgres = new EmbeddedPostgres({ directory, preferredPort });
   await postgres.start();
   defer(() => postgres.stop());

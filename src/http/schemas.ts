@@ -85,12 +85,23 @@ export const eventSchema = z
 export const explanationSchema = z
   .object({
     event: z.string(),
+    file: z.string(),
     key: z.string(),
-    project: z.string().nullable(),
-    fires: z.boolean(),
-    findings: z.array(z.string()),
-    payload: z.unknown(),
+    table: z.string().nullable().openapi({ description: "Null for an event without a table." }),
+    project: z.string().nullable().openapi({ description: "Whose record it is; null where there is none, or it cannot be told." }),
+    fires: z.boolean().openapi({ description: "Whether it would be sent: a rule or a trigger that may apply, and a payload." }),
+    isFound: z.boolean().nullable().openapi({ description: "Whether the record is there; null for an event without a table." }),
+    where: z
+      .object({ holds: z.boolean(), error: z.string().optional() })
+      .nullable()
+      .openapi({ description: "Null where there is no where, or no record." }),
+    rules: z.array(z.object({ kind: z.string(), columns: z.array(z.string()).optional(), mayHappen: z.boolean(), words: z.string() })),
+    trackingFiles: z.array(z.string()).openapi({ description: "Files that watch the table and may trigger it." }),
+    isParked: z.boolean(),
+    payload: z.unknown().openapi({ description: "What would be sent; null where nothing would." }),
+    rejection: z.object({ reason: z.string(), error: z.string() }).nullable().openapi({ description: "The rejection that it would be." }),
     subscriptions: z.array(z.object({ id: z.string(), url: z.string(), receives: z.boolean(), reason: z.string().nullable() })),
+    findings: z.array(z.string()).openapi({ description: "All of it for a person, one sentence each." }),
   })
   .openapi("Explanation");
 

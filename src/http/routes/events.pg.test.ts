@@ -2,8 +2,9 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest"
 import { createTestApi, type TestApi } from "../../../test/api.ts";
 import { cloneDatabase, type TestDatabase } from "../../../test/database.ts";
 import { AncrageError } from "../../errors.ts";
+import type { Explanation } from "../../explain.ts";
 import { hashToken } from "../auth.ts";
-import type { Explanation, Services, Triggered, TriggerOptions } from "../services.ts";
+import type { Services, Triggered, TriggerOptions } from "../services.ts";
 import { parseWait } from "./events.ts";
 
 let database: TestDatabase;
@@ -13,9 +14,20 @@ let triggered: Triggered | undefined;
 let samplesFault: Error | undefined;
 const explanation: Explanation = {
   event: "deal.won",
+  file: "events/deal/won.ts",
   key: "42",
+  table: "deal",
   project: "acme",
   fires: false,
+  isFound: true,
+  where: { holds: false },
+  rules: [
+    { kind: "insert", mayHappen: false, words: "on insert" },
+    { kind: "update-columns", columns: ["status"], mayHappen: false, words: "on update" },
+  ],
+  trackingFiles: [],
+  isParked: false,
+  rejection: null,
   findings: ["The record is there.", "where is false."],
   payload: null,
   subscriptions: [{ id: "sub_1", url: "https://example.com/", receives: false, reason: "paused" }],

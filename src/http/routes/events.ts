@@ -1,5 +1,6 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { AncrageError } from "../../errors.ts";
+import type { Explanation } from "../../explain.ts";
 import type { CatalogueEvent } from "../../event/catalogue.ts";
 import { readMessage } from "../../store/messages.ts";
 import { describeUnknownEvent } from "../../subscription/check-subscription.ts";
@@ -113,8 +114,7 @@ export function addEventRoutes(api: Api, services: Services): void {
   api.openapi(explain, async (c) => {
     const { name } = eventOf(c.req.valid("param").name);
     const { project, key } = c.req.valid("query");
-    const { findings, subscriptions, ...rest } = await services.explain(name, { key, project: projectOf(c.get("principal"), project) });
-    return c.json({ ...rest, findings: [...findings], subscriptions: [...subscriptions] }, 200);
+    return c.json(viewExplanation(await services.explain(name, { key, project: projectOf(c.get("principal"), project) })), 200);
   });
 
   api.openapi(trigger, async (c) => {
@@ -166,6 +166,28 @@ function viewEvent({ name, definition, table, rules, jsonSchema }: CatalogueEven
     on: rules.map((rule) => (rule.kind === "update-columns" ? { update: [...rule.columns] } : rule.kind)),
     schema: jsonSchema ?? null,
     example: definition.example ?? null,
+  };
+}
+
+/** Field by field: what is not in the schema does not leave. */
+function viewExplanation(explanation: Explanation): z.infer<typeof explanationSchema> {
+  const { event, file, key, table, project, fires, isFound, where, isParked, payload, rejection } = explanation;
+  return {
+    event,
+    file,
+    key,
+    table,
+    project,
+    fires,
+    isFound,
+    where,
+    rules: explanation.rules.map(({ columns, ...rule }) => ({ ...rule, ...(columns === undefined ? {} : { columns: [...columns] }) })),
+    trackingFiles: [...explanation.trackingFiles],
+    isParked,
+    payload,
+    rejection,
+    subscriptions: [...explanation.subscriptions],
+    findings: [...explanation.findings],
   };
 }
 
