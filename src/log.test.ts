@@ -103,3 +103,13 @@ test("a line stays JSON whatever is in it", () => {
     }),
   );
 });
+
+test("a long text is cut before it is searched for secrets: a line never takes the process's time", () => {
+  const lines: string[] = [];
+  const log = createLogger({ level: "info", destination: { write: (line: string) => void lines.push(line) } });
+  log.info({ key: "a-".repeat(100_000) }, "x".repeat(12_000_000));
+  expect(JSON.parse(lines[0] ?? "")).toMatchObject({
+    key: expect.stringContaining("(200000 characters)"),
+    msg: expect.stringContaining("(12000000 characters)"),
+  });
+});

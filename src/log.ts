@@ -35,10 +35,23 @@ export function createLogger(options: LogOptions): Logger {
         level: (label) => ({ level: label }),
         log: redactKeys,
       },
-      hooks: { streamWrite: (line) => redactText(redactTextMembers(line), secrets) },
+      hooks: { streamWrite: (line) => redactText(redactTextMembers(shorten(line)), secrets) },
     },
     options.destination ?? pino.destination({ dest: 2, sync: true }),
   );
+}
+
+/** A line longer than this has its long texts cut: they are somebody's data, and what looks for secrets in them takes its time. */
+const longestLine = 8_192;
+const longestText = 1_000;
+
+function shorten(line: string): string {
+  if (line.length <= longestLine) return line;
+  const cut = (_key: string, value: unknown): unknown =>
+    typeof value === "string" && value.length > longestText ? `${value.slice(0, longestText)}… (${value.length} characters)` : value;
+  const shorter = JSON.stringify(JSON.parse(line), cut);
+  const isStillLong = shorter.length > 4 * longestLine;
+  return `${isStillLong ? JSON.stringify({ level: "warn", msg: `a line of ${line.length} characters was left out` }) : shorter}\n`;
 }
 
 const redacted = "[redacted]";

@@ -25,6 +25,7 @@ export async function readCapturePlan(db: Queryable, catalogue: Catalogue, names
       hint: `Run "alter system set wal_level = 'logical'" and restart PostgreSQL.`,
     });
   }
+  await refuseGenerated(db, catalogue);
   const publications = await readPublications(db, [names.publication, names.insertPublication]);
   const oids = [...catalogue.tables.values()].map(({ table }) => table.oid);
   return planCapture(catalogue, {
@@ -33,6 +34,22 @@ export async function readCapturePlan(db: Queryable, catalogue: Catalogue, names
     hasSlot: (await readSlot(db, names.slot)) !== undefined,
     parts: Map.groupBy(await readParts(db, oids), (part) => part.rootOid),
   });
+}
+
+/**
+ * From PostgreSQL 18 on an identity must not hold columns that are not published, and generated ones are not: under `replica identity
+ * full` the server would refuse the application's own updates and deletes. Nothing that we set may do that.
+ */
+async function refuseGenerated(db: Queryable, catalogue: Catalogue): Promise<void> {
+  const names = [...catalogue.tables.values()]
+    .filter(({ table, needsOldValues }) => needsOldValues && table.columns.some(({ isGenerated }) => isGenerated))
+    .map(({ table }) => table.name);
+  if (names.length === 0 || (await readServerIdentity(db)).version < 180_000) return;
+  throw new AncrageError(
+    "ANCRAGE_NOT_MIGRATED",
+    `${names.join(", ")}: a table with generated columns, of which old values are read. On PostgreSQL 18 the replica identity that this takes would make the server refuse the application's own updates.`,
+    { hint: 'Set "oldValues: false" in its events, and use no tracking handler, "enter" or "leave" for it.' },
+  );
 }
 
 export interface CheckedDatabase {

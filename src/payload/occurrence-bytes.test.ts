@@ -95,3 +95,9 @@ function cycle(): object {
   value.self = value;
   return value;
 }
+
+test("a value that is nested too deeply to be walked is left out, and the rejection kept", () => {
+  const deep = JSON.parse(`${"[".repeat(20_000)}${"]".repeat(20_000)}`) as unknown;
+  const parsed = JSON.parse(formatOccurrence({ ...occurrence, record: { id: 1, deep } }).toString()) as Record<string, unknown>;
+  expect(parsed).toMatchObject({ event: "deal.won", key: "42", dataLost: expect.stringContaining("could not be kept") as string });
+});

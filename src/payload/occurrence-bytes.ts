@@ -31,8 +31,25 @@ interface StoredRow {
 }
 
 export function formatOccurrence(occurrence: Omit<Occurrence, "event"> & { readonly event: Pick<CatalogueEvent, "name"> }): Buffer {
+  try {
+    return Buffer.from(JSON.stringify(storeOccurrence(occurrence)));
+  } catch (error) {
+    // A value nested thousands deep overflows the stack of whatever walks it. The rejection is kept; a retry reads the row by its key.
+    const {
+      before: _before,
+      record: _record,
+      data: _data,
+      ...rest
+    } = storeOccurrence({ ...occurrence, before: undefined, record: undefined, data: undefined });
+    return Buffer.from(
+      JSON.stringify({ ...rest, dataLost: `it could not be kept: ${error instanceof Error ? error.message : String(error)}` }),
+    );
+  }
+}
+
+function storeOccurrence(occurrence: Parameters<typeof formatOccurrence>[0]): StoredOccurrence {
   const { event, key, reason, action, actor, transaction, position, before, record, data } = occurrence;
-  const stored: StoredOccurrence = {
+  return {
     event: event.name,
     key,
     reason,
@@ -48,7 +65,6 @@ export function formatOccurrence(occurrence: Omit<Occurrence, "event"> & { reado
     ...(record === undefined ? {} : { record: storeRow(record) }),
     ...storeData(data),
   };
-  return Buffer.from(JSON.stringify(stored));
 }
 
 /**
