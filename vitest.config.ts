@@ -7,7 +7,7 @@ export default defineConfig({
   resolve: { conditions: ["ancrage-source"] },
   ssr: { resolve: { conditions: ["ancrage-source"], externalConditions: ["ancrage-source"] } },
   test: {
-    execArgv: ["-C", "ancrage-source"],
+    execArgv: ["-C", "ancrage-source", "--expose-gc"],
     include: ["src/**/*.test.ts", "test/**/*.test.ts", "examples/**/*.test.ts"],
     globalSetup: ["test/global-setup.ts"],
     testTimeout: 60_000,
