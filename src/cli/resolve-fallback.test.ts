@@ -52,3 +52,18 @@ test("no other package is found that way, though the installation has it", async
   expect(err).toContain("ERR_MODULE_NOT_FOUND");
   expect(err).toContain("'pg'");
 });
+
+test.each([
+  ["a package", "no-such-package"],
+  ["a file beside it", "./_shared.ts"],
+])("an import of %s that is not there is a fault at the author's own line", async (_what, specifier) => {
+  await mkdir(join(folder, "events"));
+  await writeFile(join(folder, "events", "A.ts"), `// A comment.\nimport x from "${specifier}";\nexport default x;\n`);
+  const url = (path: string): string => JSON.stringify(new URL(path, import.meta.url).href);
+  const code = `import { registerResolveFallback } from ${url("./resolve-fallback.ts")};
+    import { discover } from ${url("../event/discover.ts")};
+    registerResolveFallback();
+    console.log(JSON.stringify((await discover(${JSON.stringify(folder)})).faults));`;
+  const { stdout } = await run(process.execPath, ["--input-type=module", "-e", code]);
+  expect(JSON.parse(stdout)).toMatchObject([{ file: "events/A.ts", message: expect.stringMatching(/\(events\/A\.ts:2\)\.$/) }]);
+});

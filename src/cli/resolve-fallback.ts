@@ -1,4 +1,6 @@
+import { readFileSync } from "node:fs";
 import { registerHooks } from "node:module";
+import { fileURLToPath } from "node:url";
 
 let isRegistered = false;
 
@@ -22,7 +24,7 @@ export function registerResolveFallback(): void {
         if (own !== undefined)
           return { url: own.href, format: own.href.endsWith(".ts") ? "module-typescript" : "module", shortCircuit: true };
         if (/^zod(\/|$)/.test(specifier)) return nextResolve(specifier, { ...context, parentURL: import.meta.url });
-        throw error;
+        throw placeAtImport(error, specifier, context.parentURL);
       }
     },
   });
@@ -36,6 +38,28 @@ function ownModule(specifier: string): URL | undefined {
   return undefined;
 }
 
-function isNotFound(error: unknown): boolean {
+/**
+ * Puts the place of the import into the first line of the stack, as Node does for a syntax error. The first place that it has else is
+ * this file's, since the hook above stands between.
+ */
+function placeAtImport(error: Error, specifier: string, importer: string | undefined): Error {
+  if (importer?.startsWith("file:") !== true) return error;
+  const line = lineOfImport(fileURLToPath(importer), specifier);
+  const head = `${error.name}: ${error.message}`;
+  error.stack = line === undefined ? head : `${importer}:${line}\n${head}`;
+  return error;
+}
+
+function lineOfImport(path: string, specifier: string): number | undefined {
+  try {
+    const lines = readFileSync(path, "utf8").split("\n");
+    const index = lines.findIndex((line) => line.includes(`"${specifier}"`) || line.includes(`'${specifier}'`));
+    return index === -1 ? undefined : index + 1;
+  } catch {
+    return undefined;
+  }
+}
+
+function isNotFound(error: unknown): error is Error {
   return error instanceof Error && "code" in error && error.code === "ERR_MODULE_NOT_FOUND";
 }

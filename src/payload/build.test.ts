@@ -60,8 +60,16 @@ test.each<[string, Partial<EventDefinition>, object]>([
     },
     { reason: "schema-refused", error: expect.stringContaining("it threw Error: no luck at build.test.ts:") },
   ],
-  ["a BigInt", { payload: () => ({ id: 1n }) }, { reason: "not-json", error: expect.stringContaining("BigInt") }],
-  ["a cycle", { payload: () => cycle() }, { reason: "not-json", error: expect.stringContaining("circular") }],
+  [
+    "a BigInt",
+    { payload: () => ({ id: 1n }) },
+    { reason: "not-json", error: expect.stringContaining("JSON: id is a bigint, which JSON does not have; write String(…)") },
+  ],
+  [
+    "a cycle, at no place of ours",
+    { payload: () => cycle() },
+    { reason: "not-json", error: expect.stringMatching(/circular(?![^]*(?:json|build)\.ts)/) },
+  ],
   [
     "undefined behind a schema",
     { schema: schemaOf(() => ({ value: undefined })), payload: () => 1 },
@@ -337,7 +345,10 @@ test("a function whose time is up is a rejection; its place goes to the next, an
   });
   const inputs = [occurrence(event, { id: 0 }), occurrence(event, { id: 1 })];
   const [late, quick] = await buildPayloads(inputs, depsOf({ readers, limits: { concurrency: 1, timeoutMs: 20 } }));
-  expect(late).toMatchObject({ reason: "payload-timeout", error: expect.stringContaining("was not there after 20 ms") });
+  expect(late).toMatchObject({
+    reason: "payload-timeout",
+    error: expect.stringMatching(/was not there after 20 ms .*payload\.timeoutMs allows more/),
+  });
   expect(quick).toMatchObject({ kind: "built", json: '"quick"' });
   never.resolve();
   expect(await refusal.promise).toMatchObject({ message: expect.stringContaining("had already returned or timed out") });

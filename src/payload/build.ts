@@ -5,6 +5,7 @@ import type { PayloadContext, Reason } from "../event/define.ts";
 import type { Occurrence } from "../match.ts";
 import { createContext, type Reads } from "./context.ts";
 import { describeIssues, describeThrown } from "./describe.ts";
+import { describeBigInt, stringifyPayload } from "./json.ts";
 import type { BatchFault } from "./fault.ts";
 import { createLoads, readRecords, type RecordReaders } from "./load.ts";
 import type { RejectionReason } from "./reject.ts";
@@ -78,10 +79,12 @@ export async function buildPayloads(inputs: readonly PayloadInput[], deps: Paylo
       return beginOne({ input, deps, limits, reads, run }, records);
     },
     timedOut(index) {
-      const name = inputs[index]?.event.name ?? "";
+      const input = inputs[index];
+      // A sample's limit is no option.
+      const cure = input?.reason === "sample" ? "" : "; the option payload.timeoutMs allows more";
       return rejected(
         "payload-timeout",
-        `the payload of ${name} was not there after ${limits.timeoutMs} ms (waits for load and sql not counted)`,
+        `the payload of ${input?.event.name ?? ""} was not there after ${limits.timeoutMs} ms (waits for load and sql not counted)${cure}`,
       );
     },
   });
@@ -180,9 +183,10 @@ function write(building: Building, output: unknown, project: string): Payload {
   const { maxBytes } = building.limits;
   let json: string | undefined;
   try {
-    json = JSON.stringify(output);
+    json = stringifyPayload(output);
   } catch (error) {
-    return rejected("not-json", `the payload of ${event.name} cannot be written as JSON: ${describeThrown(error, event.file)}`, project);
+    const why = describeBigInt(output) ?? describeThrown(error, event.file);
+    return rejected("not-json", `the payload of ${event.name} cannot be written as JSON: ${why}`, project);
   }
   if (json === undefined) {
     return rejected("not-json", `the payload of ${event.name} is ${typeof output}, expected something that JSON can hold`, project);

@@ -26,8 +26,8 @@ function formatPath(path: NonNullable<StandardSchemaV1.Issue["path"]>): string {
 /**
  * What was thrown, and where in the user's file: `TypeError: Cannot read … at events/NewOpportunity.ts:12:34`.
  *
- * @param file the file of the definition; without it, or where the stack does not reach it, the first place outside of Node and of
- * installed packages is named
+ * @param file the file of the definition; without it, or where the stack does not reach it, the first place outside of Node, of
+ * installed packages and of what builds payloads is named
  */
 export function describeThrown(error: unknown, file?: string): string {
   // Anything can be thrown, a proxy whose every trap throws included: a rejection must come of it, not a crash.
@@ -51,7 +51,7 @@ function placeOf(error: Error, file: string | undefined): string | undefined {
   }
   // Ours begin in our own files, which say nothing to whom they are told.
   if (error instanceof AncrageError) return undefined;
-  const line = lines.find((line) => !/node:|node_modules|<anonymous>/.test(line));
+  const line = lines.find((line) => !/node:|node_modules|<anonymous>|[\\/]payload[\\/](build|json)\.[jt]s:/.test(line));
   // Without the folders above: where the project lies on this machine is nobody's business.
   return line?.match(/([^/\\(]+:\d+:\d+)\)?$/)?.[1];
 }
