@@ -53,10 +53,12 @@ async function obey(message: ToChild): Promise<void> {
 
 async function prepare(message: Extract<ToChild, { kind: "prepare" }>): Promise<void> {
   orphaned = message.orphaned;
-  const options = await loadOptions(message.folder, { env: process.env }, message.flags);
-  const shape = await readDatabaseShape(requireOptions(options, "database").database);
+  const given = await loadOptions(message.folder, { env: process.env }, message.flags);
+  const shape = await readDatabaseShape(requireOptions(given, "database").database);
   await writeFolderTypes(message.folder, shape);
-  const catalogue = await checkDefinitions(message.folder, shape);
+  const { catalogue, source } = await checkDefinitions(message.folder, shape);
+  // What is saved from here on is for the next reload: the pipeline before this one has ended when it serves.
+  const options = { ...given, events: source };
   const log = createLogger({ level: options.logLevel, secrets: [options.token, options.secretKey] });
   state = { options, log, ancrage: createAncrage(options, { log, signal: tellActivity(catalogue, log) }) };
   say({ kind: "prepared", events: [...catalogue.events.keys()] });

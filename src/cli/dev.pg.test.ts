@@ -4,6 +4,7 @@ import { dirname, join } from "node:path";
 import pg from "pg";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { cloneDatabase } from "../../test/database.ts";
+import { forkPipeline } from "../dev/forked-pipeline.ts";
 import { type AncrageProcess, startAncrage } from "../../test/ancrage-process.ts";
 
 const library = new URL("../index.ts", import.meta.url).href;
@@ -164,6 +165,31 @@ test("a change is taken over, a mistake is shown and changes nothing, and the re
   await query(file.database, "insert into deal values (3, 'c')");
   await expect.poll(() => received(file, "demo"), { timeout: 10_000 }).toHaveLength(3);
   expect(await dev.end("SIGINT")).toBe(0);
+});
+
+test("a mistake that is saved after the check does not stop what was checked", async () => {
+  const database = await cloneDatabase();
+  await database.client.query("create table deal (id bigint primary key, label text not null)");
+  const flags = {
+    database: database.url,
+    port: "0",
+    token: "anc_0123456789abcdef",
+    secretKey: Buffer.alloc(32).toString("base64"),
+    allowHttp: true,
+  };
+  const pipeline = forkPipeline({
+    module: new URL("./dev-child.ts", import.meta.url),
+    prepare: () => ({ kind: "prepare", folder, flags, orphaned: { databasePid: undefined, folder: undefined } }),
+    onLine: () => undefined,
+  });
+  try {
+    expect(await pipeline.prepare()).toEqual({ kind: "prepared", events: ["Won"] });
+    await writeFile(join(folder, "events", "Lost.ts"), "export default { oops");
+    expect(await pipeline.serve({ port: 0, received: {} })).toMatchObject({ kind: "ready" });
+  } finally {
+    await pipeline.stop();
+    await database.remove();
+  }
 });
 
 test("a mistake at the start ends a dev that a program waits for: 2; its database is gone", async () => {

@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { buildCatalogue, type Catalogue } from "../event/catalogue.ts";
-import { discover, findEventFiles } from "../event/discover.ts";
+import { discover, findEventFiles, keepFound } from "../event/discover.ts";
 import { generateTypes, writeTypes } from "../event/generate.ts";
 import { connectClient } from "../store/database.ts";
 import { readTables, type TableInfo } from "../store/tables.ts";
@@ -32,11 +32,19 @@ export async function writeFolderTypes(folder: string, { tables, types }: Databa
   return { path: join(folder, "ancrage.d.ts"), isChanged: await writeTypes(folder, text) };
 }
 
+/** What a folder defines, without a fault. */
+export interface CheckedDefinitions {
+  readonly catalogue: Catalogue;
+  /** What was checked, to be run as it is: see `keepFound`. */
+  readonly source: ReturnType<typeof keepFound>;
+}
+
 /**
  * Imports and checks what a folder defines.
  *
  * @throws AncrageError `ANCRAGE_DEFINITION_INVALID` with all faults
  */
-export async function checkDefinitions(folder: string, { tables }: DatabaseShape): Promise<Catalogue> {
-  return buildCatalogue({ ...(await discover(folder)), tables });
+export async function checkDefinitions(folder: string, { tables }: DatabaseShape): Promise<CheckedDefinitions> {
+  const discovered = await discover(folder);
+  return { catalogue: buildCatalogue({ ...discovered, tables }), source: keepFound(discovered) };
 }

@@ -39,7 +39,21 @@ export interface Discovered {
  * ```
  */
 export async function discover(source: EventSource): Promise<Discovered> {
-  return typeof source === "string" ? await discoverFolder(resolve(source)) : takeDefinitions(source);
+  if (typeof source !== "string") return found.get(source) ?? takeDefinitions(source);
+  return discoverFolder(resolve(source));
+}
+
+/** What `keepFound` was given. Names are not enough to tell it from definitions: an event may be called `faults`. */
+const found = new WeakMap<object, Discovered>();
+
+/**
+ * A source that stands for what was found in a folder, whatever its files have become since. `dev` checks definitions before it ends
+ * the pipeline that runs: what is saved between the two is for the next reload, and must not fail this one.
+ */
+export function keepFound(discovered: Discovered): Readonly<Record<string, never>> {
+  const source = {};
+  found.set(source, discovered);
+  return source;
 }
 
 async function discoverFolder(folder: string): Promise<Discovered> {
