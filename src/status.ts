@@ -25,6 +25,13 @@ export async function readStatus(engine: Engine, catalogue: Catalogue, openGaps:
       hint: "Nothing new is read or sent until it does; nothing is lost.",
     });
   }
+  for (const [id, error] of engine.unopened) {
+    problems.push({
+      code: "subscription-unopened",
+      message: `subscription ${id} cannot be sent to: ${error instanceof Error ? error.message : String(error)}`,
+      hint: "Its messages wait, and go out once it opens. Start with the ANCRAGE_SECRET_KEY that sealed its secret.",
+    });
+  }
   for (const event of engine.pipeline?.parked() ?? []) {
     problems.push({
       code: "event-parked",
