@@ -45,7 +45,9 @@ export async function cloneDatabase(): Promise<TestDatabase> {
       await Promise.all(sessions.map((session) => session.end().catch(() => undefined)));
       await asAdmin(serverUrl, async (admin) => {
         const { rows: left } = await admin.query<{ application_name: string; query: string }>(
-          `select application_name, query from pg_stat_activity where datname = $1 and application_name <> 'test'`,
+          // The server's own workers (autovacuum) are nobody's to close.
+          `select application_name, query from pg_stat_activity
+           where datname = $1 and application_name <> 'test' and backend_type in ('client backend', 'walsender')`,
           [name],
         );
         await admin.query(
