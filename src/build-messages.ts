@@ -72,29 +72,23 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
     envelopes: {},
   });
 
-  const toRejection = (occurrence: Occurrence, rejected: Extract<Payload, { kind: "rejected" }>): Rejection => ({
-    id: rejectionIdOf(idOf(occurrence.event.name, occurrence.key, occurrence)),
-    project: rejected.project ?? "default",
-    event: occurrence.event.name,
-    key: occurrence.key,
-    position: occurrence.position,
-    committedAtUs: occurrence.transaction.committedAtUs,
-    reason: rejected.reason,
-    error: rejected.error,
-    occurrence: formatOccurrence(occurrence),
+  const toRejection = (
+    happened: Occurrence | Unmatched,
+    why: { readonly project: string | undefined; readonly reason: RejectionReason; readonly error: string },
+  ): Rejection => ({
+    id: rejectionIdOf(idOf(happened.event.name, happened.key, happened)),
+    project: why.project ?? "default",
+    event: happened.event.name,
+    key: happened.key,
+    position: happened.position,
+    committedAtUs: happened.transaction.committedAtUs,
+    reason: why.reason,
+    error: why.error,
+    occurrence: formatOccurrence(happened),
   });
 
-  const toUnmatchedRejection = (unmatched: Unmatched, error: string): Rejection => ({
-    id: rejectionIdOf(idOf(unmatched.event.name, unmatched.key, unmatched)),
-    project: "default",
-    event: unmatched.event.name,
-    key: unmatched.key,
-    position: unmatched.position,
-    committedAtUs: unmatched.transaction.committedAtUs,
-    reason: unmatched.cause,
-    error,
-    occurrence: formatOccurrence(unmatched),
-  });
+  const toUnmatchedRejection = (unmatched: Unmatched, error: string): Rejection =>
+    toRejection(unmatched, { project: undefined, reason: unmatched.cause, error });
 
   const count = (event: string, came: RejectionReason | "success"): void => {
     const before = counts;

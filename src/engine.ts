@@ -21,7 +21,7 @@ import type { CheckedOptions } from "./options.ts";
 import type { PayloadDeps } from "./payload/build.ts";
 import { isPassingFault } from "./payload/fault.ts";
 import { Pipeline } from "./pipeline.ts";
-import { pause } from "./pause.ts";
+import { atMost, pause } from "./pause.ts";
 import { computeResumePosition } from "./resume-position.ts";
 import { readEpoch, type BatchRow } from "./store/batches.ts";
 import { readGapFrom } from "./store/gaps.ts";
@@ -410,11 +410,3 @@ export class Engine {
 }
 
 const stoppedMeanwhile = (): AncrageError => new AncrageError("ANCRAGE_COMMAND_FAILED", "this instance was stopped while it was starting.");
-
-/** Waits for `work`, at most so long. */
-async function atMost(ms: number, work: Promise<unknown> | undefined): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const over = new Promise<void>((resolve) => (timer = setTimeout(resolve, ms)));
-  await Promise.race([work, over]);
-  clearTimeout(timer);
-}

@@ -46,6 +46,13 @@ export function formatDay(day: number): string {
   return new Date(day * msPerDay).toISOString().slice(0, 10);
 }
 
+/** The first in the order of ids; undefined of none. */
+export function leastIdOf(messages: readonly { readonly id: string }[]): string | undefined {
+  let least: string | undefined;
+  for (const { id } of messages) if (least === undefined || id < least) least = id;
+  return least;
+}
+
 /** Rejections share the digits of the message that they would have been, so that a retry journals it under its first id. */
 export const rejectionIdOf = (messageId: string): string => `rej_${messageId.slice(4)}`;
 

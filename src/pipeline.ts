@@ -6,7 +6,7 @@ import type { Dispatcher } from "./deliver/dispatcher.ts";
 import { AncrageError } from "./errors.ts";
 import type { Catalogue } from "./event/catalogue.ts";
 import { fanOut } from "./fan-out.ts";
-import { rejectionIdOf } from "./message-id.ts";
+import { leastIdOf, rejectionIdOf } from "./message-id.ts";
 import type { Journal, SubscriptionStart } from "./journal/journal.ts";
 import type { Logger } from "./log.ts";
 import type { BatchInFlight, DeliveryUpdate, Message } from "./message.ts";
@@ -217,15 +217,11 @@ export class Pipeline {
 
   /** Journaled, then sent. */
   #deliver(messages: readonly Message[], before: Position): void {
-    const first = messages[0];
-    if (first === undefined) return;
+    const leastId = leastIdOf(messages);
+    if (leastId === undefined) return;
     const { registry, dispatcher, journal } = this.#options;
-    let leastId = first.id;
     const owed: { readonly message: Message; readonly subscription: Subscription }[] = [];
-    for (const message of messages) {
-      if (message.id < leastId) leastId = message.id;
-      for (const subscription of fanOut(message, registry)) owed.push({ message, subscription });
-    }
+    for (const message of messages) for (const subscription of fanOut(message, registry)) owed.push({ message, subscription });
     const batch: BatchInFlight = { before, leastId, open: owed.length };
     journal.track(batch);
     for (const { message, subscription } of owed) dispatcher.add(newDelivery(message, subscription, batch));

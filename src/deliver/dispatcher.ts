@@ -1,6 +1,7 @@
 import type { Clock } from "../clock.ts";
 import type { Logger } from "../log.ts";
 import type { DeliveryUpdate } from "../message.ts";
+import { atMost } from "../pause.ts";
 import type { Subscription } from "../subscription/registry.ts";
 import type { TestSignal } from "../test-signal.ts";
 import { canHold, createLane, laneCapacity, readyCount, takeReady, type Lane } from "./lane.ts";
@@ -169,13 +170,7 @@ export class Dispatcher {
     for (const timer of this.#timers) clearTimeout(timer);
     this.#timers.clear();
     if (this.#inFlight === 0) return;
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, graceMs);
-      this.#whenIdle = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-    });
+    await atMost(graceMs, new Promise<void>((resolve) => (this.#whenIdle = resolve)));
   }
 
   #lane(subscriptionId: string): Lane {

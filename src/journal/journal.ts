@@ -17,8 +17,8 @@ import {
 import { connectClient } from "../store/database.ts";
 import { insertMessages, insertRejections } from "../store/journal-rows.ts";
 import type { TestSignal } from "../test-signal.ts";
-import { dayOfMessage, formatDay, rejectionIdOf } from "../message-id.ts";
-import { BatchRefused, classifyRefusal } from "./refusal.ts";
+import { dayOfMessage, formatDay, leastIdOf } from "../message-id.ts";
+import { BatchRefused, classifyRefusal, rejectionOf, stoppedWhileRefusing, superseded } from "./refusal.ts";
 import { computeSettled } from "./settled.ts";
 import { splitBatch } from "./split.ts";
 import { writeBatch } from "./write-batch.ts";
@@ -208,7 +208,7 @@ export class Journal {
   /** @throws BatchRefused where a row is at fault; AncrageError `ANCRAGE_SUPERSEDED` */
   async #append(row: BatchRow, batch: Batch): Promise<void> {
     for (let attempt = 0; ; attempt++) {
-      if (this.#isStopped) throw stoppedWhileRefusing(this.#state);
+      if (this.#isStopped) throw stoppedWhileRefusing(this.#state.kind === "refusing" ? this.#state : undefined);
       try {
         this.#client ??= await this.#reconnect();
         // After a lost session: the commit may have landed, and only its answer not.
@@ -374,7 +374,7 @@ export class Journal {
     });
     if (!this.#isStopped) return client;
     await client.end();
-    throw stoppedWhileRefusing(this.#state);
+    throw stoppedWhileRefusing(this.#state.kind === "refusing" ? this.#state : undefined);
   }
 
   async #drop(): Promise<void> {
@@ -384,19 +384,6 @@ export class Journal {
   }
 }
 
-function superseded(): AncrageError {
-  return new AncrageError("ANCRAGE_SUPERSEDED", "another process appends to the journal now; this one has stopped capturing and sending.", {
-    hint: "Nothing is lost: the other one goes on from the last batch. Restart this process to make it a standby.",
-  });
-}
-
-function stoppedWhileRefusing(state: JournalState): AncrageError {
-  const because = state.kind === "refusing" ? ` since ${state.since.toISOString()}: ${state.because}` : ".";
-  return new AncrageError("ANCRAGE_JOURNAL_REFUSED", `stopped while a batch waited for the journal, which takes none${because}`, {
-    hint: "Nothing is lost: what was not journaled is read again, and outcomes that were not are repeated.",
-  });
-}
-
 /** After an error inside a transaction the session must be brought back; one that cannot be is closed. */
 async function isUsable(client: pg.Client | undefined): Promise<boolean> {
   if (client === undefined) return false;
@@ -404,24 +391,4 @@ async function isUsable(client: pg.Client | undefined): Promise<boolean> {
     () => true,
     () => false,
   );
-}
-
-function rejectionOf(message: Message, error: unknown): Rejection {
-  return {
-    id: rejectionIdOf(message.id),
-    project: message.project,
-    event: message.event,
-    key: message.key,
-    position: message.position,
-    committedAtUs: message.committedAtUs,
-    reason: "journal-refused",
-    error: error instanceof Error ? error.message : String(error),
-    occurrence: Buffer.from(JSON.stringify({ kind: "message", key: message.key, body: message.body.toString("base64") })),
-  };
-}
-
-function leastIdOf(messages: readonly Message[]): string | undefined {
-  let least: string | undefined;
-  for (const { id } of messages) if (least === undefined || id < least) least = id;
-  return least;
 }

@@ -1,4 +1,6 @@
-import { sqlStateOf } from "../errors.ts";
+import { AncrageError, sqlStateOf } from "../errors.ts";
+import type { Message, Rejection } from "../message.ts";
+import { rejectionIdOf } from "../message-id.ts";
 
 /**
  * Why the journal refused a batch, by SQLSTATE and never by words.
@@ -32,4 +34,34 @@ export class BatchRefused extends Error {
     super(cause instanceof Error ? cause.message : String(cause), { cause });
     this.name = "BatchRefused";
   }
+}
+
+/** A message that PostgreSQL cannot store, as the rejection that stands in its place. */
+export function rejectionOf(message: Message, error: unknown): Rejection {
+  return {
+    id: rejectionIdOf(message.id),
+    project: message.project,
+    event: message.event,
+    key: message.key,
+    position: message.position,
+    committedAtUs: message.committedAtUs,
+    reason: "journal-refused",
+    error: error instanceof Error ? error.message : String(error),
+    occurrence: Buffer.from(JSON.stringify({ kind: "message", key: message.key, body: message.body.toString("base64") })),
+  };
+}
+
+/** What a process throws that does not lead any more. */
+export function superseded(): AncrageError {
+  return new AncrageError("ANCRAGE_SUPERSEDED", "another process appends to the journal now; this one has stopped capturing and sending.", {
+    hint: "Nothing is lost: the other one goes on from the last batch. Restart this process to make it a standby.",
+  });
+}
+
+/** @param refusing since when and why the journal took no batch; undefined where it took them */
+export function stoppedWhileRefusing(refusing: { readonly since: Date; readonly because: string } | undefined): AncrageError {
+  const because = refusing === undefined ? "." : ` since ${refusing.since.toISOString()}: ${refusing.because}`;
+  return new AncrageError("ANCRAGE_JOURNAL_REFUSED", `stopped while a batch waited for the journal, which takes none${because}`, {
+    hint: "Nothing is lost: what was not journaled is read again, and outcomes that were not are repeated.",
+  });
 }

@@ -34,15 +34,10 @@ export function formatOccurrence(occurrence: Omit<Occurrence, "event"> & { reado
   try {
     return Buffer.from(JSON.stringify(storeOccurrence(occurrence)));
   } catch (error) {
-    // A value nested thousands deep overflows the stack of whatever walks it. The rejection is kept; a retry reads the row by its key.
-    const {
-      before: _before,
-      record: _record,
-      data: _data,
-      ...rest
-    } = storeOccurrence({ ...occurrence, before: undefined, record: undefined, data: undefined });
+    // A value nested thousands deep overflows the stack of whatever walks it. The rejection is kept, without its values.
+    const bare = storeOccurrence({ ...occurrence, before: undefined, record: undefined, data: undefined });
     return Buffer.from(
-      JSON.stringify({ ...rest, dataLost: `it could not be kept: ${error instanceof Error ? error.message : String(error)}` }),
+      JSON.stringify({ ...bare, dataLost: `it could not be kept: ${error instanceof Error ? error.message : String(error)}` }),
     );
   }
 }

@@ -37,10 +37,14 @@ export function beginBatchSql(row: BatchRow): string {
        ${row.unsettledFrom === undefined ? "null" : pg.escapeLiteral(row.unsettledFrom)}, '${formatLsn(row.endLsn)}')`;
 }
 
-/** @throws where the server answered anything but COMMIT: a transaction that had failed is rolled back without an error */
 export async function commitBatch(client: pg.ClientBase): Promise<void> {
   const { command } = await client.query("commit");
-  if (command !== "COMMIT") throw new Error(`the journal's commit was answered with ${command}`);
+  assertCommitted(command);
+}
+
+/** @throws where the server answered anything but COMMIT: a transaction that had failed is rolled back without an error */
+export function assertCommitted(command: string | undefined): void {
+  if (command !== "COMMIT") throw new Error(`the journal's commit was answered with ${String(command)}`);
 }
 
 // `order by number` would name the text that is selected, and "9" comes after "10".

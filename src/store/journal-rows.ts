@@ -4,6 +4,9 @@ import { copyInto, createCopyRows } from "./copy.ts";
 
 /** The writes of a batch, one function a statement. All of them run on the journal's session, inside the batch's transaction. */
 
+/** In the order in which a row has them, by COPY here and as literals in `small-batch.ts`. */
+export const messageColumns = ["id", "project", "event", "key", "commit_lsn", "change_lsn", "ordinal", "committed_at", "body"];
+
 export async function insertMessages(client: pg.ClientBase, messages: readonly Message[]): Promise<void> {
   const rows = createCopyRows();
   for (const message of messages) {
@@ -18,8 +21,7 @@ export async function insertMessages(client: pg.ClientBase, messages: readonly M
     rows.timestamp(message.committedAtUs);
     rows.bytes(message.body);
   }
-  const columns = ["id", "project", "event", "key", "commit_lsn", "change_lsn", "ordinal", "committed_at", "body"];
-  await copyInto(client, "ancrage.messages", columns, rows);
+  await copyInto(client, "ancrage.messages", messageColumns, rows);
 }
 
 export async function insertRejections(client: pg.ClientBase, rejections: readonly Rejection[]): Promise<void> {
@@ -69,7 +71,8 @@ export async function insertDeliveries(client: pg.ClientBase, deliveries: readon
   await copyInto(client, "ancrage.deliveries", deliveryColumns, rows);
 }
 
-const deliveryColumns = [
+/** As `messageColumns`. */
+export const deliveryColumns = [
   "message_id",
   "subscription_id",
   "project",
@@ -152,5 +155,6 @@ export function updateDeliveriesStatement(day: string): string {
      returning d.message_id || ' ' || d.subscription_id as id`;
 }
 
-const toUs = (ms: number): bigint => BigInt(Math.round(ms * 1000));
+/** Milliseconds of our clock as the microseconds that PostgreSQL keeps. */
+export const toUs = (ms: number): bigint => BigInt(Math.round(ms * 1000));
 const toIso = (ms: number | undefined): string | null => (ms === undefined ? null : new Date(ms).toISOString());

@@ -1,7 +1,8 @@
 import pg from "pg";
 import type { DeliveryRow, Message } from "../message.ts";
 import { formatLsn } from "../lsn.ts";
-import { beginBatchSql, type BatchRow } from "./batches.ts";
+import { assertCommitted, beginBatchSql, type BatchRow } from "./batches.ts";
+import { deliveryColumns, messageColumns, toUs } from "./journal-rows.ts";
 
 /** What fits into one statement text: a few messages, and deliveries that have no row yet. */
 export interface SmallBatch {
@@ -41,8 +42,7 @@ export async function writeSmallBatch(client: pg.ClientBase, row: BatchRow, batc
   const inserted = results.filter(({ command }) => command === "INSERT").reduce((sum, { rowCount }) => sum + (rowCount ?? 0), 0);
   const expected = 1 + messages.length + deliveries.length;
   if (inserted !== expected) throw new Error(`a batch of ${expected} rows was answered with ${inserted}`);
-  const last = results.at(-1)?.command;
-  if (last !== "COMMIT") throw new Error(`the journal's commit was answered with ${String(last)}`);
+  assertCommitted(results.at(-1)?.command);
 }
 
 const { escapeLiteral } = pg;
@@ -52,17 +52,16 @@ function messagesSql(messages: readonly Message[]): string {
     const place = `'${formatLsn(position.commitLsn)}','${formatLsn(position.changeLsn)}',${position.ordinal}`;
     return `('${id}',${escapeLiteral(project)},${escapeLiteral(event)},${escapeLiteral(key)},${place},${timestampSql(committedAtUs)},'\\x${body.toString("hex")}')`;
   });
-  return `insert into ancrage.messages (id, project, event, key, commit_lsn, change_lsn, ordinal, committed_at, body) values ${rows.join(",")}`;
+  return `insert into ancrage.messages (${messageColumns.join(", ")}) values ${rows.join(",")}`;
 }
 
 function deliveriesSql(deliveries: readonly DeliveryRow[]): string {
   const rows = deliveries.map((one) => {
-    const next = one.nextAttemptAtMs === undefined ? "null" : timestampSql(BigInt(Math.round(one.nextAttemptAtMs * 1000)));
+    const next = one.nextAttemptAtMs === undefined ? "null" : timestampSql(toUs(one.nextAttemptAtMs));
     const reason = one.lastReason === undefined ? "null" : escapeLiteral(one.lastReason);
-    return `('${one.messageId}',${escapeLiteral(one.subscriptionId)},${escapeLiteral(one.project)},'${one.state}',${one.round},${one.attempts},${next},${one.lastStatus ?? "null"},${reason},${one.durationMs ?? "null"},${timestampSql(BigInt(Math.round(one.updatedAtMs * 1000)))})`;
+    return `('${one.messageId}',${escapeLiteral(one.subscriptionId)},${escapeLiteral(one.project)},'${one.state}',${one.round},${one.attempts},${next},${one.lastStatus ?? "null"},${reason},${one.durationMs ?? "null"},${timestampSql(toUs(one.updatedAtMs))})`;
   });
-  return `insert into ancrage.deliveries (message_id, subscription_id, project, state, round, attempts, next_attempt_at, last_status,
-    last_reason, duration_ms, updated_at) values ${rows.join(",")}`;
+  return `insert into ancrage.deliveries (${deliveryColumns.join(", ")}) values ${rows.join(",")}`;
 }
 
 /** Exact to the microsecond, in UTC, which every session of ours is in. */
