@@ -1,6 +1,11 @@
 /** What came of one attempt, as data: a receiver's failure is no error of ours. */
 export type Outcome =
-  | { readonly kind: "delivered"; readonly status: number; readonly durationMs: number }
+  | {
+      readonly kind: "delivered";
+      readonly status: number;
+      readonly durationMs: number;
+      readonly directive?: Directive | undefined;
+    }
   | {
       readonly kind: "failed";
       readonly reason: FailureReason;
@@ -9,13 +14,39 @@ export type Outcome =
       readonly durationMs: number;
       /** The answer's first bytes, or what the socket said. */
       readonly response: Buffer | undefined;
+      /** What a 429 or a 503 asked to be left alone for, 0 to 24 h; undefined where it asked nothing that can be read. */
+      readonly retryAfterMs?: number | undefined;
+      readonly directive?: Directive | undefined;
     };
+
+/**
+ * What a receiver asks beyond the answer's status.
+ *
+ * - `disable`: it wants nothing more: a 410, or the answer's header `webhook-delivery: disable`.
+ * - `abort-message`: it does not want this message again: `webhook-delivery: abort-message`.
+ */
+export type Directive = "disable" | "abort-message";
 
 /**
  * - `status`: an answer that is not 2xx; a redirect is one of them.
  * - `timeout`: no whole answer within the deadline.
- * - `connection`: refused, reset, no such name, TLS, an answer that is no HTTP.
- * - `blocked`: the address is not public and nobody allowed it.
- * - `too-large`: the answer's headers.
+ * - `dns`: the name has no address, or its name server did not say.
+ * - `refused`: nobody listens there, or no way leads there.
+ * - `tls`: the certificate is not one for this name, or there was no agreement on how to speak.
+ * - `reset`: the connection ended before the answer was whole.
+ * - `protocol`: the answer is no HTTP/1.1.
+ * - `blocked`: the address is not public and not allowed.
+ * - `too-large`: the answer's headers are longer than what is read of them.
+ * - `connection`: whatever else a socket says.
  */
-export type FailureReason = "status" | "timeout" | "connection" | "blocked" | "too-large";
+export type FailureReason =
+  | "status"
+  | "timeout"
+  | "dns"
+  | "refused"
+  | "tls"
+  | "reset"
+  | "protocol"
+  | "blocked"
+  | "too-large"
+  | "connection";
