@@ -1,8 +1,17 @@
 import type pg from "pg";
 import type { Dispatcher, Refill } from "./deliver/dispatcher.ts";
 import type { Logger } from "./log.ts";
+import type { LaneId } from "./message.ts";
 import { pause } from "./pause.ts";
-import { cancelDeliveries, countDueDeliveries, readDueDeliveries, readDueSubscriptions, readMessages } from "./store/resume.ts";
+import {
+  cancelDeliveries,
+  countDueDeliveries,
+  firstOfLanes,
+  readDueDeliveries,
+  readDueLanes,
+  readMessages,
+  type LanePlace,
+} from "./store/resume.ts";
 import { readSubscription } from "./store/subscriptions.ts";
 import type { Registry } from "./subscription/registry.ts";
 
@@ -52,12 +61,12 @@ export class Backlog {
   }
 
   /** What `Dispatcher` refills a lane with. */
-  async refill(subscriptionId: string, limit: number, isInMemory: (messageId: string) => boolean): Promise<Refill> {
+  async refill(lane: LaneId, limit: number, isInMemory: (messageId: string) => boolean): Promise<Refill> {
     const { db, dispatcher, flushed } = this.#options;
     // What overflowed before is read only once it is in the journal.
     await flushed();
-    const count = limit + dispatcher.heldBy(subscriptionId);
-    const due = await readDueDeliveries(db, subscriptionId, count);
+    const count = limit + dispatcher.heldBy(lane);
+    const due = await readDueDeliveries(db, lane, count);
     const waiting = due.filter(({ messageId }) => !isInMemory(messageId));
     const taken = new Map(takeWithin(waiting, refillBytes).map((delivery) => [delivery.messageId, delivery]));
     const messages = await readMessages(db, [...taken.keys()]);
@@ -65,7 +74,7 @@ export class Backlog {
       const delivery = taken.get(message.id);
       if (delivery === undefined) return [];
       const { state, round, attempts } = delivery;
-      return [{ message, subscriptionId, state, round, attempts, hasRow: true, nextAttemptAtMs: undefined, batch: undefined }];
+      return [{ message, ...lane, state, round, attempts, hasRow: true, nextAttemptAtMs: undefined, batch: undefined }];
     });
     return { deliveries, isAll: due.length < count && taken.size === waiting.length };
   }
@@ -81,7 +90,7 @@ export class Backlog {
     const { db, flushed, log } = this.#options;
     try {
       await flushed();
-      for (let after: string | undefined = ""; after !== undefined && !this.#isStopping;) {
+      for (let after: LanePlace | undefined = firstOfLanes; after !== undefined && !this.#isStopping;) {
         after = await cancelDeliveries(db, { subscriptionId, after, limit: cancelCount });
         if (after !== undefined) await pause(cancelPauseMs, this.#stopping.signal);
       }
@@ -106,20 +115,21 @@ export class Backlog {
 
   async #sweep(isThorough: boolean): Promise<void> {
     const { db, registry, dispatcher } = this.#options;
-    for (const id of await readDueSubscriptions(db)) {
+    for (const lane of await readDueLanes(db)) {
       if (this.#isStopping) return;
+      const id = lane.subscriptionId;
       const subscription = registry.get(id);
       if (subscription === undefined) {
         // An earlier process had not come to the end of them.
         if ((await readSubscription(db, id))?.state === "deleted") this.cancel(id);
-      } else if (subscription.state === "enabled" && (isThorough || !(await this.#seemsHeld(id)))) dispatcher.wake(id);
+      } else if (subscription.state === "enabled" && (isThorough || !(await this.#seemsHeld(lane)))) dispatcher.wake(id, lane.jobId);
     }
   }
 
   /** A lane that is woken for what it holds already goes behind for nothing. What it holds need not be what is due: it only seems so. */
-  async #seemsHeld(id: string): Promise<boolean> {
-    const held = this.#options.dispatcher.heldBy(id);
-    return held > 0 && (await countDueDeliveries(this.#options.db, id, held + 1)) <= held;
+  async #seemsHeld(lane: LaneId): Promise<boolean> {
+    const held = this.#options.dispatcher.heldBy(lane);
+    return held > 0 && (await countDueDeliveries(this.#options.db, lane, held + 1)) <= held;
   }
 
   get #isStopping(): boolean {

@@ -263,7 +263,7 @@ export class Engine {
       subscription: (id) => this.#registry.get(id),
       retry: { scheduleS: options.retry.schedule, jitter: options.retry.jitter },
       record: (update) => pipeline.record(update),
-      refill: (subscriptionId, limit, isInMemory) => backlog.refill(subscriptionId, limit, isInMemory),
+      refill: (lane, limit, isInMemory) => backlog.refill(lane, limit, isInMemory),
       // What could not be journaled any more is for whoever leads now.
       maySend: () => journal.state.kind === "ok" && !pipeline.hasEnded,
       clock,

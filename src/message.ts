@@ -48,6 +48,8 @@ export interface DeliveryRow {
   readonly lastReason: string | undefined;
   readonly durationMs: number | undefined;
   readonly updatedAtMs: number;
+  /** The job whose lane it goes through; undefined: it happened now, or is retried. Written with its first row only. */
+  readonly jobId?: string | undefined;
 }
 
 /** A failed attempt, kept for whoever wants to know why. */
@@ -62,6 +64,12 @@ export interface AttemptRow {
   readonly durationMs: number;
   /** The answer's first bytes. */
   readonly response: Buffer | undefined;
+}
+
+/** Whose deliveries a lane holds: one subscription's, through one job or none. */
+export interface LaneId {
+  readonly subscriptionId: string;
+  readonly jobId?: string | undefined;
 }
 
 /** What happened to a delivery, to be written with the next batch. */

@@ -2,7 +2,7 @@ import pg from "pg";
 import { pino } from "pino";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Backlog } from "../src/backlog.ts";
-import { countDueDeliveries, readDueSubscriptions } from "../src/store/resume.ts";
+import { countDueDeliveries, readDueLanes } from "../src/store/resume.ts";
 import { createRegistry } from "../src/subscription/registry.ts";
 import { cloneDatabase, type TestDatabase } from "./database.ts";
 
@@ -37,17 +37,27 @@ async function leave(
   );
 }
 
-test("the sweep finds each subscription with something due, once, and no other", async () => {
+test("the sweep finds each lane with something due, once, and no other", async () => {
   await leave("sub_PENDING", 3);
   await leave("sub_DUE", 2, { state: "retrying", dueInS: -1 });
   await leave("sub_LATER", 2, { state: "retrying", dueInS: 3_600 });
   await leave("sub_BOTH", 1, { state: "retrying", dueInS: 3_600 });
   await leave("sub_DONE", 2, { state: "delivered" });
+  await leave("sub_JOB", 2);
   await pool.query("update ancrage.deliveries set next_attempt_at = now() where subscription_id = 'sub_BOTH'");
-  expect((await readDueSubscriptions(pool)).toSorted()).toEqual(["sub_BOTH", "sub_DUE", "sub_PENDING"]);
-  expect(await countDueDeliveries(pool, "sub_PENDING", 10)).toBe(3);
-  expect(await countDueDeliveries(pool, "sub_PENDING", 2)).toBe(2);
-  expect(await countDueDeliveries(pool, "sub_LATER", 10)).toBe(0);
+  await pool.query("update ancrage.deliveries set job_id = 'job_1' where subscription_id = 'sub_JOB' and right(message_id, 1) = '1'");
+  const lanes = await readDueLanes(pool);
+  expect(lanes.map(({ subscriptionId, jobId }) => `${subscriptionId} ${jobId ?? "-"}`)).toEqual([
+    "sub_BOTH -",
+    "sub_DUE -",
+    "sub_JOB -",
+    "sub_JOB job_1",
+    "sub_PENDING -",
+  ]);
+  expect(await countDueDeliveries(pool, { subscriptionId: "sub_PENDING" }, 10)).toBe(3);
+  expect(await countDueDeliveries(pool, { subscriptionId: "sub_PENDING" }, 2)).toBe(2);
+  expect(await countDueDeliveries(pool, { subscriptionId: "sub_LATER" }, 10)).toBe(0);
+  expect(await countDueDeliveries(pool, { subscriptionId: "sub_JOB", jobId: "job_1" }, 10)).toBe(1);
 });
 
 test("a refill reads no more bodies than a few MiB, leaves out what is in memory, and says whether there is more", async () => {
@@ -62,7 +72,7 @@ test("a refill reads no more bodies than a few MiB, leaves out what is in memory
   });
   const sizes: number[] = [];
   for (let isAll = false; !isAll;) {
-    const refill = await backlog.refill("sub_LARGE", 1_000, (id) => inMemory.has(id));
+    const refill = await backlog.refill({ subscriptionId: "sub_LARGE" }, 1_000, (id) => inMemory.has(id));
     isAll = refill.isAll;
     sizes.push(refill.deliveries.length);
     for (const { message, hasRow, state } of refill.deliveries) {

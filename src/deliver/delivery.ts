@@ -7,6 +7,8 @@ import { computeRetryDelayMs, type RetryPolicy } from "./retry.ts";
 export interface Delivery {
   readonly message: Message;
   readonly subscriptionId: string;
+  /** The job whose lane it goes through. */
+  readonly jobId?: string | undefined;
   readonly state: DeliveryState;
   readonly round: number;
   /** Made in this round. */
@@ -99,6 +101,7 @@ function step(
         lastReason: failure?.reason,
         durationMs: outcome?.durationMs,
         updatedAtMs: nowMs,
+        jobId: delivery.jobId,
       },
       from: delivery.hasRow ? { state: delivery.state, attempts: delivery.attempts } : undefined,
       attempt:

@@ -61,7 +61,7 @@ function createWorld() {
     record: (update) => recorded.push(update),
     async refill(_id, limit, isInMemory) {
       commit();
-      const held = dispatcher.heldBy(subscription.id);
+      const held = dispatcher.heldBy({ subscriptionId: subscription.id });
       const due = [...rows.values()]
         .filter((row) => (row.state === "pending" || row.state === "retrying") && (row.nextAttemptAtMs ?? 0) <= nowMs)
         .toSorted((a, b) => (a.messageId < b.messageId ? -1 : 1))

@@ -1,14 +1,14 @@
 import type { Clock } from "../clock.ts";
 import type { Logger } from "../log.ts";
-import type { DeliveryUpdate } from "../message.ts";
+import type { DeliveryUpdate, LaneId } from "../message.ts";
 import { atMost } from "../pause.ts";
 import type { Subscription } from "../subscription/registry.ts";
 import type { TestSignal } from "../test-signal.ts";
-import { canHold, createLane, laneCapacity, readyCount, takeReady, type Lane } from "./lane.ts";
+import { canHold, createLane, keyOf, laneCapacity, readyCount, takeReady, type Lane } from "./lane.ts";
 import { applyOutcome, cancel, suspend, type Delivery, type Step } from "./delivery.ts";
 import type { RetryPolicy } from "./retry.ts";
 import type { Sender } from "./send.ts";
-import { nextWindow } from "./window.ts";
+import { largestWindow, nextWindow } from "./window.ts";
 
 export interface DispatcherOptions {
   readonly sender: Sender;
@@ -17,8 +17,8 @@ export interface DispatcherOptions {
   readonly retry: RetryPolicy;
   /** Takes what happened to deliveries, for the next batch. */
   readonly record: (update: DeliveryUpdate) => void;
-  /** Reads deliveries of one subscription that are due from the journal, oldest first, but for those in memory. */
-  readonly refill: (subscriptionId: string, limit: number, isInMemory: (messageId: string) => boolean) => Promise<Refill>;
+  /** Reads deliveries of one lane that are due from the journal, oldest first, but for those in memory. */
+  readonly refill: (lane: LaneId, limit: number, isInMemory: (messageId: string) => boolean) => Promise<Refill>;
   /** Whether an attempt may start at all: not while the journal refuses, or another process leads. */
   readonly maySend: () => boolean;
   readonly clock: Clock;
@@ -99,14 +99,14 @@ export class Dispatcher {
   }
 
   /** Deliveries of one lane that may have a row although nobody is to take them from the journal. */
-  heldBy(subscriptionId: string): number {
-    const lane = this.#lanes.get(subscriptionId);
+  heldBy(id: LaneId): number {
+    const lane = this.#lanes.get(keyOf(id));
     return lane === undefined ? 0 : lane.held.size + lane.stale.size;
   }
 
   /** Takes a delivery whose message is journaled. What its lane cannot hold goes to the journal as `pending`. */
   add(delivery: Delivery): void {
-    const lane = this.#lane(delivery.subscriptionId);
+    const lane = this.#lane(delivery);
     if (lane.isBehind || !this.#canHold(lane)) {
       lane.isBehind = true;
       lane.overflows++;
@@ -133,8 +133,8 @@ export class Dispatcher {
   }
 
   /** The journal has deliveries of it that nobody holds: of an earlier process, or due again. */
-  wake(subscriptionId: string): void {
-    const lane = this.#lane(subscriptionId);
+  wake(subscriptionId: string, jobId?: string): void {
+    const lane = this.#lane({ subscriptionId, jobId });
     if (!lane.isBehind) {
       lane.isBehind = true;
       lane.overflows++;
@@ -146,7 +146,7 @@ export class Dispatcher {
   journaled(updates: readonly DeliveryUpdate[]): void {
     for (const { row, from } of updates) {
       if (from === undefined) continue;
-      const lane = this.#lanes.get(row.subscriptionId);
+      const lane = this.#lanes.get(keyOf(row));
       if (lane?.isRefilling === true) lane.fresh.add(row.messageId);
       else lane?.stale.delete(row.messageId);
     }
@@ -157,10 +157,10 @@ export class Dispatcher {
 
   /** Something about it changed: it may be sent again, or not any more. */
   changed(subscriptionId: string): void {
-    const lane = this.#lanes.get(subscriptionId);
-    if (lane === undefined) return;
-    if (this.#options.subscription(subscriptionId) === undefined) this.#drop(lane);
-    else this.#pump(lane);
+    for (const lane of [...this.#lanes.values()].filter(({ id }) => id.subscriptionId === subscriptionId)) {
+      if (this.#options.subscription(subscriptionId) === undefined) this.#drop(lane);
+      else this.#pump(lane);
+    }
   }
 
   /** Starts nothing more and waits for what is in flight, at most `graceMs`. */
@@ -173,11 +173,12 @@ export class Dispatcher {
     await atMost(graceMs, new Promise<void>((resolve) => (this.#whenIdle = resolve)));
   }
 
-  #lane(subscriptionId: string): Lane {
-    let lane = this.#lanes.get(subscriptionId);
+  #lane({ subscriptionId, jobId }: LaneId): Lane {
+    const id = { subscriptionId, jobId };
+    let lane = this.#lanes.get(keyOf(id));
     if (lane === undefined) {
-      lane = createLane(subscriptionId);
-      this.#lanes.set(subscriptionId, lane);
+      lane = createLane(id);
+      this.#lanes.set(keyOf(id), lane);
     }
     return lane;
   }
@@ -216,7 +217,7 @@ export class Dispatcher {
         this.#isHeldUp = true;
         return;
       }
-      const subscription = this.#options.subscription(lane.subscriptionId);
+      const subscription = this.#options.subscription(lane.id.subscriptionId);
       if (subscription === undefined) return this.#drop(lane);
       if (subscription.state !== "enabled") return;
       const delivery = takeReady(lane);
@@ -229,11 +230,11 @@ export class Dispatcher {
     lane.inFlight++;
     this.#inFlight++;
     const { message } = delivery;
-    const isWanted = (): boolean => this.#options.subscription(lane.subscriptionId) !== undefined;
+    const isWanted = (): boolean => this.#options.subscription(lane.id.subscriptionId) !== undefined;
     this.#options.sender.send({ message, subscription, number: delivery.attempts + 1, isWanted }, (outcome) => {
       lane.inFlight--;
       this.#inFlight--;
-      lane.window = nextWindow(lane.window, outcome.kind === "delivered");
+      lane.window = nextWindow(lane.window, outcome.kind === "delivered", lane.id.jobId === undefined ? largestWindow : largestWindow / 4);
       // It may have got a row while it was under way; gone from `held`, it was canceled meanwhile, and that stands.
       const current = lane.held.get(message.id);
       let after: Delivery | undefined;
@@ -280,7 +281,7 @@ export class Dispatcher {
   }
 
   #drop(lane: Lane): void {
-    this.#lanes.delete(lane.subscriptionId);
+    this.#lanes.delete(keyOf(lane.id));
     this.#crowded.delete(lane);
     const nowMs = this.#options.clock.nowMs();
     for (const delivery of lane.held.values()) {
@@ -299,10 +300,10 @@ export class Dispatcher {
     const { overflows } = lane;
     const isInMemory = (messageId: string): boolean => lane.held.has(messageId) || lane.stale.has(messageId);
     try {
-      const { deliveries, isAll } = await this.#options.refill(lane.subscriptionId, refillCount, isInMemory);
+      const { deliveries, isAll } = await this.#options.refill(lane.id, refillCount, isInMemory);
       this.#endRefill(lane);
       // It was dropped meanwhile.
-      if (this.#lanes.get(lane.subscriptionId) !== lane) return;
+      if (this.#lanes.get(keyOf(lane.id)) !== lane) return;
       // What memory does not take stays in the journal, and the lane behind.
       const taken = deliveries.filter((delivery) => {
         if (!this.#canHold(lane)) return false;
@@ -314,7 +315,7 @@ export class Dispatcher {
     } catch (error) {
       this.#endRefill(lane);
       if (!this.#isStopped) {
-        this.#options.log.warn({ err: error, subscription: lane.subscriptionId }, "could not read waiting deliveries");
+        this.#options.log.warn({ err: error, subscription: lane.id.subscriptionId }, "could not read waiting deliveries");
       }
       this.#after(refillRetryMs, () => void this.#refill(lane));
     }

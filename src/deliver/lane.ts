@@ -1,3 +1,4 @@
+import type { LaneId } from "../message.ts";
 import type { Delivery } from "./delivery.ts";
 import { firstWindow } from "./window.ts";
 
@@ -9,7 +10,7 @@ import { firstWindow } from "./window.ts";
  *   returns fewer than it asked for.
  */
 export interface Lane {
-  readonly subscriptionId: string;
+  readonly id: LaneId;
   /** Ready to be sent, in order; `head` is the first that was not taken yet. */
   ready: Delivery[];
   head: number;
@@ -30,16 +31,20 @@ export interface Lane {
   overflows: number;
 }
 
-export function createLane(subscriptionId: string): Lane {
+/** One text a lane, for maps. */
+export const keyOf = ({ subscriptionId, jobId }: LaneId): string => (jobId === undefined ? subscriptionId : `${subscriptionId} ${jobId}`);
+
+export function createLane(id: LaneId): Lane {
   return {
-    subscriptionId,
+    id,
     ready: [],
     head: 0,
     held: new Map(),
     stale: new Set(),
     fresh: new Set(),
     inFlight: 0,
-    window: firstWindow,
+    // A job must not look like an attack to a receiver that also gets what happens now.
+    window: id.jobId === undefined ? firstWindow : 1,
     isBehind: false,
     isRefilling: false,
     overflows: 0,

@@ -51,7 +51,7 @@ const withoutNul = (text: string): string => text.replaceAll("\0", "\uFFFD");
 export async function insertDeliveries(client: pg.ClientBase, deliveries: readonly DeliveryRow[]): Promise<void> {
   const rows = createCopyRows();
   for (const delivery of deliveries) {
-    rows.beginRow(11);
+    rows.beginRow(12);
     rows.text(delivery.messageId);
     rows.text(delivery.subscriptionId);
     rows.text(delivery.project);
@@ -67,6 +67,8 @@ export async function insertDeliveries(client: pg.ClientBase, deliveries: readon
     if (delivery.durationMs === undefined) rows.empty();
     else rows.int4(delivery.durationMs);
     rows.timestamp(toUs(delivery.updatedAtMs));
+    if (delivery.jobId === undefined) rows.empty();
+    else rows.text(delivery.jobId);
   }
   await copyInto(client, "ancrage.deliveries", deliveryColumns, rows);
 }
@@ -84,6 +86,7 @@ export const deliveryColumns = [
   "last_reason",
   "duration_ms",
   "updated_at",
+  "job_id",
 ];
 
 /** A late one is the outcome of an attempt that the delivery had not waited for: it was canceled, say, or resent by hand. */

@@ -1,8 +1,8 @@
 import type pg from "pg";
 import type { Position } from "../capture/change.ts";
 import { formatLsn, parseLsn } from "../lsn.ts";
-import type { DeliveryState, Message } from "../message.ts";
-import { inTransaction, type Queryable } from "./database.ts";
+import type { DeliveryState, LaneId, Message } from "../message.ts";
+import { inPoolTransaction, type Queryable } from "./database.ts";
 
 const messageColumns = `m.id, m.project, m.event, m.key, m.commit_lsn::text, m.change_lsn::text, m.ordinal,
   (extract(epoch from m.committed_at) * 1000000)::bigint::text as committed_at_us, m.body`;
@@ -69,36 +69,45 @@ export async function readUnsettled(db: Queryable, page: UnsettledPage): Promise
 
 const isUnfinished = `state in ('pending', 'retrying')`;
 const isDue = `(next_attempt_at is null or next_attempt_at <= now())`;
+/** As the index `deliveries_unfinished` has them: lanes, and in them the deliveries by position. */
+const jobOf = `coalesce(d.job_id, '')`;
+const placeOf = `substr(d.message_id, 15)`;
 
 /**
- * Subscriptions with deliveries that are pending, or whose next attempt is due.
+ * Lanes with deliveries that are pending, or whose next attempt is due.
  *
- * It steps from one subscription to the next by the index `deliveries_unfinished`: a `distinct` would read all of a backlog. The
- * limit keeps the planner from joining instead, which reads it too.
+ * It steps from one lane to the next by the index `deliveries_unfinished`: a `distinct` would read all of a backlog. The limit keeps
+ * the planner from joining instead, which reads it too.
  */
-export async function readDueSubscriptions(db: Queryable): Promise<readonly string[]> {
-  const { rows } = await db.query<{ subscription_id: string }>(
-    `with recursive unfinished (subscription_id) as (
-       (select subscription_id from ancrage.deliveries where ${isUnfinished} order by subscription_id limit 1)
+export async function readDueLanes(db: Queryable): Promise<readonly LaneId[]> {
+  const { rows } = await db.query<{ subscription_id: string; job_id: string }>(
+    `with recursive unfinished (subscription_id, job_id) as (
+       (select d.subscription_id, ${jobOf} from ancrage.deliveries d where ${isUnfinished} order by d.subscription_id, ${jobOf} limit 1)
        union all
-       select (select d.subscription_id from ancrage.deliveries d
-               where ${isUnfinished} and d.subscription_id > u.subscription_id order by d.subscription_id limit 1)
-       from unfinished u where u.subscription_id is not null
+       select next.subscription_id, next.job_id from unfinished u
+       cross join lateral (
+         select d.subscription_id, ${jobOf} as job_id from ancrage.deliveries d
+         where ${isUnfinished} and (d.subscription_id, ${jobOf}) > (u.subscription_id, u.job_id)
+         order by d.subscription_id, ${jobOf} limit 1
+       ) as next
      )
-     select u.subscription_id from unfinished u
+     select u.subscription_id, u.job_id from unfinished u
      cross join lateral (
-       select from ancrage.deliveries d where d.subscription_id = u.subscription_id and ${isUnfinished} and ${isDue} limit 1
+       select from ancrage.deliveries d
+       where d.subscription_id = u.subscription_id and ${jobOf} = u.job_id and ${isUnfinished} and ${isDue} limit 1
      ) as due`,
   );
-  return rows.map((row) => row.subscription_id);
+  return rows.map((row) => ({ subscriptionId: row.subscription_id, jobId: row.job_id === "" ? undefined : row.job_id }));
 }
 
-/** How many of one subscription are due, counted no further than `limit`. */
-export async function countDueDeliveries(db: Queryable, subscriptionId: string, limit: number): Promise<number> {
+/** How many of a lane are due, counted no further than `limit`. */
+export async function countDueDeliveries(db: Queryable, lane: LaneId, limit: number): Promise<number> {
   const { rows } = await db.query<{ count: number }>(
     `select count(*)::integer as count
-     from (select from ancrage.deliveries where subscription_id = $1 and ${isUnfinished} and ${isDue} limit $2) as due`,
-    [subscriptionId, limit],
+     from (
+       select from ancrage.deliveries d where d.subscription_id = $1 and ${jobOf} = $2 and ${isUnfinished} and ${isDue} limit $3
+     ) as due`,
+    [lane.subscriptionId, lane.jobId ?? "", limit],
   );
   return rows[0]?.count ?? 0;
 }
@@ -113,15 +122,15 @@ export interface DueDelivery {
   readonly bytes: number;
 }
 
-/** Deliveries of one subscription that are due, oldest first. */
-export async function readDueDeliveries(db: Queryable, subscriptionId: string, limit: number): Promise<readonly DueDelivery[]> {
+/** Deliveries of a lane that are due, by position. */
+export async function readDueDeliveries(db: Queryable, lane: LaneId, limit: number): Promise<readonly DueDelivery[]> {
   const { rows } = await db.query<{ message_id: string; state: DeliveryState; round: number; attempts: number; bytes: number }>(
     // The length of a body is known without reading it.
     `select d.message_id, d.state, d.round, d.attempts, length(m.body) as bytes
      from ancrage.deliveries d join ancrage.messages m on m.id = d.message_id
-     where d.subscription_id = $1 and ${isUnfinished} and ${isDue}
-     order by d.message_id limit $2`,
-    [subscriptionId, limit],
+     where d.subscription_id = $1 and ${jobOf} = $2 and ${isUnfinished} and ${isDue}
+     order by ${placeOf} limit $3`,
+    [lane.subscriptionId, lane.jobId ?? "", limit],
   );
   return rows.map(({ message_id: messageId, ...row }) => ({ messageId, ...row }));
 }
@@ -132,40 +141,40 @@ export async function readMessages(db: Queryable, ids: readonly string[]): Promi
   return rows.map(toMessage);
 }
 
+/** Where a page of unfinished deliveries of a subscription ended; `firstOfLanes` is before all of them. */
+export interface LanePlace {
+  readonly jobId: string;
+  readonly place: string;
+}
+
+export const firstOfLanes: LanePlace = { jobId: "", place: "" };
+
 /**
- * Ends at most `limit` unfinished deliveries of a subscription, whose messages come after one.
+ * Ends at most `limit` unfinished deliveries of a subscription, of those that come after a place in its lanes.
  *
  * Rows that somebody else has are passed over: a page that waited for the journal would hold what the journal then waits for.
  *
- * @returns the last message that was come to; undefined where there was none
+ * @returns the last place that was come to; undefined where there was none
  */
 export async function cancelDeliveries(
   pool: pg.Pool,
-  page: { readonly subscriptionId: string; readonly after: string; readonly limit: number },
-): Promise<string | undefined> {
-  const client = await pool.connect();
-  try {
-    const last = await inTransaction(client, async () => {
-      const { rows } = await client.query<{ message_id: string }>(
-        `select message_id from ancrage.deliveries where subscription_id = $1 and ${isUnfinished} and message_id > $2
-         order by message_id limit $3 for update skip locked`,
-        [page.subscriptionId, page.after, page.limit],
-      );
-      const ids = rows.map((row) => row.message_id);
-      if (ids.length === 0) return undefined;
-      // By the ids themselves: joined to the page, it might scan every partition.
-      await client.query(
-        `update ancrage.deliveries set state = 'canceled', next_attempt_at = null, updated_at = now()
-         where subscription_id = $1 and message_id = any($2)`,
-        [page.subscriptionId, ids],
-      );
-      return ids.at(-1);
-    });
-    client.release();
-    return last;
-  } catch (error) {
-    // Its transaction may still be open on the server: never hand this session to somebody else.
-    client.release(true);
-    throw error;
-  }
+  page: { readonly subscriptionId: string; readonly after: LanePlace; readonly limit: number },
+): Promise<LanePlace | undefined> {
+  return await inPoolTransaction(pool, async (client) => {
+    const { rows } = await client.query<{ message_id: string; job_id: string; place: string }>(
+      `select d.message_id, ${jobOf} as job_id, ${placeOf} as place
+       from ancrage.deliveries d where d.subscription_id = $1 and ${isUnfinished} and (${jobOf}, ${placeOf}) > ($2, $3)
+       order by ${jobOf}, ${placeOf} limit $4 for update skip locked`,
+      [page.subscriptionId, page.after.jobId, page.after.place, page.limit],
+    );
+    const last = rows.at(-1);
+    if (last === undefined) return undefined;
+    // By the ids themselves: joined to the page, it might scan every partition.
+    await client.query(
+      `update ancrage.deliveries set state = 'canceled', next_attempt_at = null, updated_at = now()
+       where subscription_id = $1 and message_id = any($2)`,
+      [page.subscriptionId, rows.map((row) => row.message_id)],
+    );
+    return { jobId: last.job_id, place: last.place };
+  });
 }

@@ -47,12 +47,13 @@ create table ancrage.deliveries (
   last_reason text,
   duration_ms integer,
   updated_at timestamp with time zone not null,
+  job_id text collate "C",
   constraint deliveries_pkey PRIMARY KEY (message_id, subscription_id)
 ) partition by RANGE (message_id);
 
 CREATE INDEX deliveries_due ON ONLY ancrage.deliveries USING btree (next_attempt_at) WHERE (state = ANY (ARRAY['pending'::ancrage.delivery_state, 'retrying'::ancrage.delivery_state]));
 
-CREATE INDEX deliveries_unfinished ON ONLY ancrage.deliveries USING btree (subscription_id, message_id) WHERE (state = ANY (ARRAY['pending'::ancrage.delivery_state, 'retrying'::ancrage.delivery_state]));
+CREATE INDEX deliveries_unfinished ON ONLY ancrage.deliveries USING btree (subscription_id, COALESCE(job_id, ''::text), substr(message_id, 15)) WHERE (state = ANY (ARRAY['pending'::ancrage.delivery_state, 'retrying'::ancrage.delivery_state]));
 
 create table ancrage.gaps (
   id bigint not null generated always as identity,

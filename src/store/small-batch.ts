@@ -59,7 +59,8 @@ function deliveriesSql(deliveries: readonly DeliveryRow[]): string {
   const rows = deliveries.map((one) => {
     const next = one.nextAttemptAtMs === undefined ? "null" : timestampSql(toUs(one.nextAttemptAtMs));
     const reason = one.lastReason === undefined ? "null" : escapeLiteral(one.lastReason);
-    return `('${one.messageId}',${escapeLiteral(one.subscriptionId)},${escapeLiteral(one.project)},'${one.state}',${one.round},${one.attempts},${next},${one.lastStatus ?? "null"},${reason},${one.durationMs ?? "null"},${timestampSql(toUs(one.updatedAtMs))})`;
+    const job = one.jobId === undefined ? "null" : escapeLiteral(one.jobId);
+    return `('${one.messageId}',${escapeLiteral(one.subscriptionId)},${escapeLiteral(one.project)},'${one.state}',${one.round},${one.attempts},${next},${one.lastStatus ?? "null"},${reason},${one.durationMs ?? "null"},${timestampSql(toUs(one.updatedAtMs))},${job})`;
   });
   return `insert into ancrage.deliveries (${deliveryColumns.join(", ")}) values ${rows.join(",")}`;
 }
