@@ -46,7 +46,7 @@ export async function migrate(given: AncrageOptions, onStep: (step: string) => v
     for (const name of migrations) note(name);
     const { databaseOid, systemIdentifier } = await readServerIdentity(client);
     const plan = await readCapturePlan(client, catalogue, captureNames(databaseOid));
-    for (const statement of plan) {
+    for (const { sql: statement } of plan) {
       const makesSlot = statement.includes("pg_create_logical_replication_slot");
       await (makesSlot ? runAsReplication(client, statement, options.replicationUrl) : client.query(statement));
       note(statement);

@@ -35,8 +35,8 @@ export async function migrateCapture(
 ): Promise<readonly string[]> {
   const { databaseOid } = await readServerIdentity(client);
   const plan = await readCapturePlan(client, catalogueOfTables(await readTables(client), reads), captureNames(databaseOid));
-  for (const statement of plan) await client.query(statement);
-  return plan;
+  for (const { sql } of plan) await client.query(sql);
+  return plan.map(({ sql }) => sql);
 }
 
 export interface TestSource {

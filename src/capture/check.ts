@@ -7,48 +7,57 @@ import {
   readServerIdentity,
   readSettings,
   readSlot,
+  readVirtualColumns,
   readWalLevel,
   type SettingsRow,
 } from "../store/capture-state.ts";
 import { pendingMigrations } from "../store/migrate.ts";
-import { captureNames, planCapture, type CaptureNames } from "./wal/slot.ts";
+import { captureNames, planCapture, type CaptureNames, type PlanStep } from "./wal/slot.ts";
 import type { Queryable } from "../store/database.ts";
 
 /** The least version whose logical decoding skips empty transactions and publishes messages as we read them. */
 const leastVersion = 150_000;
 
 /** What capture needs that the database does not have yet: the statements that make it, in their order. */
-export async function readCapturePlan(db: Queryable, catalogue: Catalogue, names: CaptureNames): Promise<readonly string[]> {
+export async function readCapturePlan(db: Queryable, catalogue: Catalogue, names: CaptureNames): Promise<readonly PlanStep[]> {
   const walLevel = await readWalLevel(db);
   if (walLevel !== "logical") {
     throw new AncrageError("ANCRAGE_NOT_MIGRATED", `wal_level is "${walLevel}", expected "logical": changes cannot be read from the log.`, {
       hint: `Run "alter system set wal_level = 'logical'" and restart PostgreSQL.`,
     });
   }
-  await refuseGenerated(db, catalogue);
+  const { version } = await readServerIdentity(db);
+  if (version >= 180_000) await refuseVirtual(db, catalogue);
   const publications = await readPublications(db, [names.publication, names.insertPublication]);
   const oids = [...catalogue.tables.values()].map(({ table }) => table.oid);
   return planCapture(catalogue, {
     names,
     publications: new Map(publications.map((publication) => [publication.name, publication])),
     hasSlot: (await readSlot(db, names.slot)) !== undefined,
+    version,
     parts: Map.groupBy(await readParts(db, oids), (part) => part.rootOid),
   });
 }
 
 /**
- * From PostgreSQL 18 on an identity must not hold columns that are not published, and generated ones are not: under `replica identity
- * full` the server would refuse the application's own updates and deletes. Nothing that we set may do that.
+ * From PostgreSQL 18 on an identity must not hold columns that are not published, and virtual generated ones cannot be: under
+ * `replica identity full` the server would refuse the application's own updates and deletes. Nothing that we set may do that.
  */
-async function refuseGenerated(db: Queryable, catalogue: Catalogue): Promise<void> {
-  const names = [...catalogue.tables.values()]
-    .filter(({ table, needsOldValues }) => needsOldValues && table.columns.some(({ isGenerated }) => isGenerated))
-    .map(({ table }) => table.name);
-  if (names.length === 0 || (await readServerIdentity(db)).version < 180_000) return;
+async function refuseVirtual(db: Queryable, catalogue: Catalogue): Promise<void> {
+  const tables = [...catalogue.tables.values()].filter(({ needsOldValues }) => needsOldValues).map(({ table }) => table);
+  const columns = await readVirtualColumns(
+    db,
+    tables.map(({ oid }) => oid),
+  );
+  if (columns.size === 0) return;
+  const refused = tables.filter(({ oid }) => columns.has(oid));
+  const names = refused.map(({ name, oid }) => `${name} (${columns.get(oid)?.join(", ") ?? ""})`).join(", ");
   throw new AncrageError(
     "ANCRAGE_NOT_MIGRATED",
-    `${names.join(", ")}: a table with generated columns, of which old values are read. On PostgreSQL 18 the replica identity that this takes would make the server refuse the application's own updates.`,
-    { hint: 'Set "oldValues: false" in its events, and use no tracking handler, "enter" or "leave" for it.' },
+    `${names}: a virtual generated column in a table of which old values are read. No log carries such a column, and with the replica identity that old values take PostgreSQL would refuse the application's own updates.`,
+    {
+      hint: 'Make the column "stored", or set "oldValues: false" in the events of the table and use no tracking handler, "enter" or "leave" for it.',
+    },
   );
 }
 
@@ -102,7 +111,8 @@ export async function checkDatabase(
   }
   const names = captureNames(databaseOid);
   const plan = await readCapturePlan(db, catalogue, names);
-  if (plan.length > 0) throw notMigrated(`the database lacks:\n${plan.map((statement) => `  ${statement};`).join("\n")}\n`);
+  const needed = plan.filter(({ isNeeded }) => isNeeded);
+  if (needed.length > 0) throw notMigrated(`the database lacks:\n${needed.map(({ sql }) => `  ${sql};`).join("\n")}\n`);
   const slot = await readSlot(db, names.slot);
   if (slot?.confirmedLsn === undefined || slot.confirmedLsn === null || slot.walStatus === "lost") {
     throw new AncrageError(

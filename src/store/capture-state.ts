@@ -1,16 +1,30 @@
 import type { Queryable } from "./database.ts";
 
-/** The database's oid, by which slot and publications are named, and the identity of its server. */
-export async function readServerIdentity(
-  db: Queryable,
-): Promise<{ databaseOid: number; systemIdentifier: string; flushLsn: string; version: number }> {
-  const { rows } = await db.query<{ oid: number; system_identifier: string; flush_lsn: string; version: number }>(`
-    select oid, (select system_identifier::text from pg_control_system()), pg_current_wal_flush_lsn()::text as flush_lsn,
+/** Which server this is, and which database of it. */
+export interface ServerIdentity {
+  /** By which slot and publications are named. */
+  readonly databaseOid: number;
+  readonly systemIdentifier: string;
+  /** Up by one with each promotion of a replica, and each restore to a point in time. 0 on a replica. */
+  readonly timeline: number;
+  readonly isReplica: boolean;
+  readonly flushLsn: string;
+  readonly version: number;
+}
+
+export async function readServerIdentity(db: Queryable): Promise<ServerIdentity> {
+  const { rows } = await db.query<ServerIdentity>(`
+    select oid as "databaseOid", (select system_identifier::text from pg_control_system()) as "systemIdentifier",
+      -- The control file knows a new timeline only after the first checkpoint on it.
+      case when pg_is_in_recovery() then 0
+        else ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::integer end as timeline,
+      pg_is_in_recovery() as "isReplica",
+      case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end::text as "flushLsn",
       current_setting('server_version_num')::integer as version
     from pg_database where datname = current_database()`);
   const [row] = rows;
   if (row === undefined) throw new Error("pg_database has no row for the current database");
-  return { databaseOid: row.oid, systemIdentifier: row.system_identifier, flushLsn: row.flush_lsn, version: row.version };
+  return row;
 }
 
 export async function readWalLevel(db: Queryable): Promise<string> {
@@ -29,7 +43,16 @@ export interface PublicationRow {
   /** Sorted: `delete`, `insert`, `update`. */
   readonly actions: readonly string[];
   readonly viaRoot: boolean;
-  readonly tables: readonly { readonly schema: string; readonly table: string }[];
+  /** Whether stored generated columns are published; never before PostgreSQL 18. */
+  readonly publishesGenerated: boolean;
+  readonly tables: readonly PublishedTable[];
+}
+
+export interface PublishedTable {
+  readonly schema: string;
+  readonly table: string;
+  /** A row filter or a list of columns stands on it. */
+  readonly isNarrowed: boolean;
 }
 
 export async function readPublications(db: Queryable, names: readonly string[]): Promise<readonly PublicationRow[]> {
@@ -39,10 +62,16 @@ export async function readPublications(db: Queryable, names: readonly string[]):
     upd: boolean;
     del: boolean;
     via_root: boolean;
+    generated: boolean;
     tables: PublicationRow["tables"];
   }>(
     `select p.pubname as name, p.pubinsert as ins, p.pubupdate as upd, p.pubdelete as del, p.pubviaroot as via_root,
-       coalesce(json_agg(json_build_object('schema', n.nspname, 'table', c.relname)) filter (where c.oid is not null), '[]') as tables
+       coalesce(to_jsonb(p) ->> 'pubgencols' = 's', false) as generated,
+       coalesce(
+         json_agg(json_build_object('schema', n.nspname, 'table', c.relname, 'isNarrowed', r.prqual is not null or r.prattrs is not null))
+           filter (where c.oid is not null),
+         '[]'
+       ) as tables
      from pg_publication p
      left join pg_publication_rel r on r.prpubid = p.oid
      left join pg_class c on c.oid = r.prrelid
@@ -54,8 +83,19 @@ export async function readPublications(db: Queryable, names: readonly string[]):
     name: row.name,
     actions: [...(row.del ? ["delete"] : []), ...(row.ins ? ["insert"] : []), ...(row.upd ? ["update"] : [])],
     viaRoot: row.via_root,
+    publishesGenerated: row.generated,
     tables: row.tables,
   }));
+}
+
+/** Columns of a table that PostgreSQL computes when they are read: no log carries them. By the oid of the table. */
+export async function readVirtualColumns(db: Queryable, oids: readonly number[]): Promise<ReadonlyMap<number, readonly string[]>> {
+  const { rows } = await db.query<{ oid: number; names: string[] }>(
+    `select attrelid::oid as oid, array_agg(attname::text order by attnum) as names
+     from pg_attribute where attrelid = any($1::oid[]) and attgenerated = 'v' and not attisdropped group by 1`,
+    [oids],
+  );
+  return new Map(rows.map(({ oid, names }) => [oid, names]));
 }
 
 export interface SlotRow {

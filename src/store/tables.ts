@@ -27,7 +27,7 @@ export interface ColumnInfo {
    */
   readonly castType: string;
   readonly isNullable: boolean;
-  /** The log does not carry generated columns; reads do. */
+  /** Generated, and not carried by the log: virtual ones never are, stored ones from PostgreSQL 18 on. Reads see both. */
   readonly isGenerated: boolean;
 }
 
@@ -52,7 +52,7 @@ export async function readTables(client: pg.ClientBase): Promise<readonly TableI
               'typeName', format_type(a.atttypid, a.atttypmod),
               'castType', quote_ident(bn.nspname) || '.' || quote_ident(bt.typname),
               'isNullable', not a.attnotnull,
-              'isGenerated', a.attgenerated <> ''
+              'isGenerated', a.attgenerated = 'v' or (a.attgenerated = 's' and current_setting('server_version_num')::integer < 180000)
             )
             order by a.attnum
           )

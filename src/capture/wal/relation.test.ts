@@ -57,6 +57,13 @@ test("a row has its values by name; what neither tuple carries throws when it is
   expect(() => JSON.stringify(row)).toThrow(`column "note" of "sales.deal"`);
 });
 
+test("a column of the table that the log has not is neither absent nor null", () => {
+  const deal = compileRelation(relation(columns, ["id"]), tableOf(["label", "id", "note", "slug"], ["id"], ["slug"]), types);
+  const row = deal.toRow(["a", "7", null], undefined);
+  expect(Object.keys(row)).toEqual(["label", "id", "note", "slug"]);
+  expect(() => row["slug"]).toThrow(expect.objectContaining({ code: "ANCRAGE_COLUMN_NOT_LOGGED" }));
+});
+
 test("a delete under the default identity has its key, and throws for all else", () => {
   const deal = compileRelation(relation(columns, ["id"]), tableOf(["label", "id", "note"], ["id"]), types);
   const row = deal.toKeyRow([null, "7", null]);

@@ -26,6 +26,8 @@ export function compileRelation(message: RelationMessage, table: TableInfo | und
   const isIdentity = message.columns.map((column) => column.isKey);
   const keys = keyIndexes(message, table);
   const [firstKey = -1] = keys;
+  // Generated columns before PostgreSQL 18, virtual ones ever, and what was dropped or renamed since the tables were read.
+  const missing = (table?.columns ?? []).map((column) => column.name).filter((column) => !names.includes(column));
 
   const set = (row: Record<string, Value>, index: number, text: Tuple[number] | undefined): void => {
     const column = names[index] as string;
@@ -54,11 +56,13 @@ export function compileRelation(message: RelationMessage, table: TableInfo | und
     toRow(tuple, old) {
       const row: Record<string, Value> = {};
       for (let i = 0; i < names.length; i++) set(row, i, tuple[i] === unchanged ? old?.[i] : tuple[i]);
+      for (const column of missing) defineUnlogged(row, name, column);
       return Object.freeze(row);
     },
     toKeyRow(tuple) {
       const row: Record<string, Value> = {};
       for (let i = 0; i < names.length; i++) set(row, i, isIdentity[i] === true ? tuple[i] : unchanged);
+      for (const column of missing) defineUnlogged(row, name, column);
       return Object.freeze(row);
     },
     toKey(tuple, old) {
@@ -90,7 +94,7 @@ function defineUnlogged(row: Record<string, Value>, table: string, column: strin
         "ANCRAGE_COLUMN_NOT_LOGGED",
         `the write-ahead log did not carry column "${column}" of "${table}" for this change.`,
         {
-          hint: `Run "alter table ${table} replica identity full" (or "ancrage migrate"), or read the column with load("${table}", key).`,
+          hint: `Read the column with load("${table}", key), or run "ancrage migrate", which sets "replica identity full" where old values are read.`,
         },
       );
     },

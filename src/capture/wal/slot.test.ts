@@ -1,9 +1,11 @@
 import { expect, test } from "vitest";
 import type { Catalogue, TrackedTable } from "../../event/catalogue.ts";
 import type { TableInfo } from "../../store/tables.ts";
-import { captureNames, planCapture, type CaptureState, type Part } from "./slot.ts";
+import { captureNames, planCapture as planSteps, type CaptureState, type Part } from "./slot.ts";
 
 const names = captureNames(16_384);
+const planCapture = (catalogue: Catalogue, state: CaptureState): readonly string[] => planSteps(catalogue, state).map(({ sql }) => sql);
+const published = ({ schema, table }: TableInfo) => ({ schema, table, isNarrowed: false });
 
 function table(name: string, options: Partial<TableInfo> = {}): TableInfo {
   return {
@@ -46,10 +48,17 @@ function stateOf(options: {
   return {
     names,
     publications: new Map([
-      [names.publication, { tables: options.all ?? [], actions: ["delete", "insert", "update"], viaRoot: true }],
-      [names.insertPublication, { tables: options.inserts ?? [], actions: ["insert"], viaRoot: true }],
+      [
+        names.publication,
+        { tables: (options.all ?? []).map(published), actions: ["delete", "insert", "update"], viaRoot: true, publishesGenerated: false },
+      ],
+      [
+        names.insertPublication,
+        { tables: (options.inserts ?? []).map(published), actions: ["insert"], viaRoot: true, publishesGenerated: false },
+      ],
     ]),
     hasSlot: options.hasSlot ?? true,
+    version: 170_000,
     parts: new Map(options.parts),
   };
 }
@@ -58,6 +67,7 @@ const fresh = (...parts: readonly (readonly [number, readonly Part[]])[]): Captu
   names,
   publications: new Map(),
   hasSlot: false,
+  version: 170_000,
   parts: new Map(parts),
 });
 
@@ -142,13 +152,40 @@ test("a publication that somebody changed is set right before tables are added",
     ...state,
     publications: new Map([
       ...state.publications,
-      [names.publication, { tables: [], actions: ["delete", "insert", "truncate", "update"], viaRoot: false }],
+      [names.publication, { tables: [], actions: ["delete", "insert", "truncate", "update"], viaRoot: false, publishesGenerated: false }],
     ]),
   };
   expect(planCapture(catalogueOf({ of: deal, reads: "old values" }), changed)).toEqual([
     `alter publication "ancrage_16384" set (publish = 'insert, update, delete', publish_via_partition_root = true)`,
     `alter publication "ancrage_16384" add table "public"."deal"`,
   ]);
+});
+
+test("what nothing reads any more may stay: a start needs all but that", () => {
+  const state = stateOf({ all: [visit], parts: [whole(deal, "full")], hasSlot: false });
+  expect(planSteps(catalogueOf({ of: deal, reads: "old values" }), state).map(({ isNeeded }) => isNeeded)).toEqual([true, false, true]);
+});
+
+test("a filter or a list of columns that somebody put on a table is taken off", () => {
+  const state = stateOf({ parts: [whole(deal, "full")] });
+  const tables = [{ ...published(deal), isNarrowed: true }, published(visit)];
+  const narrowed: CaptureState = {
+    ...state,
+    publications: new Map([
+      ...state.publications,
+      [names.publication, { tables, actions: ["delete", "insert", "update"], viaRoot: true, publishesGenerated: false }],
+    ]),
+  };
+  expect(planCapture(catalogueOf({ of: deal, reads: "old values" }), narrowed)[0]).toBe(
+    `alter publication "ancrage_16384" set table "public"."deal", "public"."visit"`,
+  );
+});
+
+test("from PostgreSQL 18 on stored generated columns are published, as an identity that holds them takes", () => {
+  expect(planCapture(catalogueOf(), { ...fresh(), version: 180_000 })[0]).toContain(", publish_generated_columns = stored)");
+  expect(planCapture(catalogueOf(), { ...stateOf({}), version: 180_000 })[0]).toBe(
+    `alter publication "ancrage_16384" set (publish = 'insert, update, delete', publish_via_partition_root = true, publish_generated_columns = stored)`,
+  );
 });
 
 test("names are quoted, whatever stands in them", () => {

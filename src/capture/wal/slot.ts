@@ -28,6 +28,8 @@ export interface CaptureState {
   /** By name; absent where it does not exist. */
   readonly publications: ReadonlyMap<string, PublicationState>;
   readonly hasSlot: boolean;
+  /** As `server_version_num` has it. */
+  readonly version: number;
   /** By the oid of the tracked table: what holds its rows, the table itself or the leaves of a partitioned one. */
   readonly parts: ReadonlyMap<number, readonly Part[]>;
 }
@@ -35,13 +37,20 @@ export interface CaptureState {
 export type PublicationState = Omit<PublicationRow, "name">;
 export type Part = Omit<PartRow, "rootOid">;
 
+/** One statement that brings the database to what capture wants. */
+export interface PlanStep {
+  readonly sql: string;
+  /** Without it changes would be missed: `start` refuses. Else it only tidies up what nothing reads any more. */
+  readonly isNeeded: boolean;
+}
+
 /**
  * The statements that capture still lacks, in the order in which they must run: replica identities, publications, and last the
  * slot. A slot that is older than its publication is dead for ever: it decodes with the catalogue of its own past.
  *
  * `migrate` runs them; `start` refuses and prints them. Empty: all is there.
  */
-export function planCapture(catalogue: Catalogue, state: CaptureState): readonly string[] {
+export function planCapture(catalogue: Catalogue, state: CaptureState): readonly PlanStep[] {
   const { names } = state;
   const tracked = [...catalogue.tables.values()];
   const all = planPublication(
@@ -56,15 +65,24 @@ export function planCapture(catalogue: Catalogue, state: CaptureState): readonly
     tracked.filter((table) => !table.readsUpdatesOrDeletes),
     state,
   );
+  const needed = (sql: string): PlanStep => ({ sql, isNeeded: true });
+  const tidying = (sql: string): PlanStep => ({ sql, isNeeded: false });
   return [
-    ...tracked.flatMap((table) => planIdentity(table, state)),
+    ...tracked.flatMap((table) => planIdentity(table, state)).map(needed),
     // A table that moves from one to the other stands in both for a moment: in neither, its inserts of that moment would be lost.
-    ...all.added,
-    ...inserts.added,
-    ...all.dropped,
-    ...inserts.dropped,
-    ...(state.hasSlot ? [] : [`select pg_create_logical_replication_slot(${pg.escapeLiteral(names.slot)}, 'pgoutput')`]),
+    ...all.added.map(needed),
+    ...inserts.added.map(needed),
+    ...all.dropped.map(tidying),
+    ...inserts.dropped.map(tidying),
+    ...(state.hasSlot ? [] : [needed(createSlotSql(names.slot))]),
   ];
+}
+
+/** @param isFailover the slot is kept up to date on the standbys too (PostgreSQL 17 and later) */
+export function createSlotSql(slot: string, isFailover = false): string {
+  const name = pg.escapeLiteral(slot);
+  // The third and fourth arguments: not temporary, no two-phase commits.
+  return `select pg_create_logical_replication_slot(${name}, 'pgoutput'${isFailover ? ", false, false, true" : ""})`;
 }
 
 function planIdentity({ table, needsOldValues, readsUpdatesOrDeletes }: TrackedTable, state: CaptureState): readonly string[] {
@@ -84,20 +102,36 @@ function planPublication(name: string, actions: string, tables: readonly Tracked
   const quoted = pg.escapeIdentifier(name);
   const found = state.publications.get(name);
   const wanted = tables.map(({ table }) => quoteTable(table));
+  const options = `publish = '${actions}', publish_via_partition_root = true${publishesGenerated(state) ? ", publish_generated_columns = stored" : ""}`;
   if (found === undefined) {
     const list = wanted.length === 0 ? "" : ` for table ${wanted.join(", ")}`;
-    return { added: [`create publication ${quoted}${list} with (publish = '${actions}', publish_via_partition_root = true)`], dropped: [] };
+    return { added: [`create publication ${quoted}${list} with (${options})`], dropped: [] };
   }
-  const isAsWanted = found.viaRoot && found.actions.join(", ") === actions.split(", ").toSorted().join(", ");
+  const isAsWanted =
+    found.viaRoot &&
+    found.actions.join(", ") === actions.split(", ").toSorted().join(", ") &&
+    (found.publishesGenerated || !publishesGenerated(state));
   const published = found.tables.map(quoteTable);
   const added = wanted.filter((table) => !published.includes(table));
+  // With a row filter or a list of columns the log lacks what somebody left out, and nothing says so.
+  const isNarrowed = found.tables.some((table) => table.isNarrowed && wanted.includes(quoteTable(table)));
   // Tables that nothing reads any more leave: their changes would be decoded for nothing.
   const dropped = published.filter((table) => !wanted.includes(table));
   return {
     added: [
-      ...(isAsWanted ? [] : [`alter publication ${quoted} set (publish = '${actions}', publish_via_partition_root = true)`]),
-      ...(added.length === 0 ? [] : [`alter publication ${quoted} add table ${added.join(", ")}`]),
+      ...(isAsWanted ? [] : [`alter publication ${quoted} set (${options})`]),
+      ...(isNarrowed
+        ? [`alter publication ${quoted} set table ${[...published, ...added].join(", ")}`]
+        : added.length === 0
+          ? []
+          : [`alter publication ${quoted} add table ${added.join(", ")}`]),
     ],
     dropped: dropped.length === 0 ? [] : [`alter publication ${quoted} drop table ${dropped.join(", ")}`],
   };
 }
+
+/**
+ * From PostgreSQL 18 on stored generated columns can be published. They must be: `replica identity full` holds them, and the server
+ * refuses the application's own updates while an identity has columns that are not published.
+ */
+const publishesGenerated = ({ version }: CaptureState): boolean => version >= 180_000;
