@@ -1,39 +1,35 @@
 import { hostname } from "node:os";
 import type pg from "pg";
-import { Backlog } from "./backlog.ts";
 import type { TriggerCame } from "./build-messages.ts";
 import { checkDatabase, type CheckedDatabase } from "./capture/check.ts";
+import { createUnavailableSource } from "./capture/unavailable-source.ts";
 import { sourceIdOf } from "./capture/wal/slot.ts";
-import { WalSource } from "./capture/wal/source.ts";
 import type { Clock } from "./clock.ts";
+import { createSource } from "./create-source.ts";
 import { delayOf, faultDelaysMs } from "./delay-of.ts";
-import { DeletionWatch, deletionsAcknowledged } from "./deletion-watch.ts";
-import { Dispatcher } from "./deliver/dispatcher.ts";
-import { newDelivery } from "./deliver/delivery.ts";
-import { createSender, type Sender } from "./deliver/send.ts";
+import { deletionsAcknowledged } from "./deletion-watch.ts";
+import type { Dispatcher } from "./deliver/dispatcher.ts";
 import { AncrageError } from "./errors.ts";
 import type { Catalogue } from "./event/catalogue.ts";
 import { Journal } from "./journal/journal.ts";
-import { fanOutUnsettled } from "./journal/restart.ts";
+import { Leader, type Begun } from "./leader.ts";
 import type { Logger } from "./log.ts";
 import { formatLsn, parseLsn } from "./lsn.ts";
 import type { CheckedOptions } from "./options.ts";
+import { pause } from "./pause.ts";
 import type { PayloadDeps } from "./payload/build.ts";
 import { isPassingFault } from "./payload/fault.ts";
-import { Pipeline } from "./pipeline.ts";
-import { atMost, pause } from "./pause.ts";
+import type { Pipeline } from "./pipeline.ts";
 import { computeResumePosition } from "./resume-position.ts";
 import { readEpoch, type BatchRow } from "./store/batches.ts";
 import { readGapFrom } from "./store/gaps.ts";
-import { readUnsettled } from "./store/resume.ts";
 import { readLastRevision } from "./store/revisions.ts";
-import { readLiveSubscriptions, readSubscription, type SubscriptionRow } from "./store/subscriptions.ts";
+import type { SubscriptionRow } from "./store/subscriptions.ts";
 import type { ValueTypes } from "./store/types.ts";
-import { holdSubscription, openSubscription } from "./subscription/open.ts";
-import { createRegistry, type Registry, type Subscription } from "./subscription/registry.ts";
+import { LiveSubscriptions } from "./subscription/live.ts";
+import type { Registry } from "./subscription/registry.ts";
 import type { SecretKey } from "./subscription/secret.ts";
 import type { TestSignal } from "./test-signal.ts";
-import { version } from "./version.ts";
 
 export interface EngineOptions {
   readonly database: string;
@@ -58,23 +54,14 @@ export interface EngineOptions {
  */
 export type EngineState = "starting" | "standby" | "leading" | "stopped" | "failed";
 
-const graceMs = 10_000;
-const connectionsPerOrigin = 256;
-
-/** What a process runs while it leads: one source, one journal, one dispatcher, and the loop between them. */
+/** One process: it leads, or waits as the standby of the one that does. */
 export class Engine {
   readonly #options: EngineOptions;
-  readonly #registry: Registry = createRegistry();
-  /** Written by `#open`. */
-  readonly #unopened = new Map<string, unknown>();
+  readonly #subscriptions: LiveSubscriptions;
   #state: EngineState = "starting";
   #journal: Journal | undefined;
-  #source: WalSource | undefined;
-  #sender: Sender | undefined;
-  #dispatcher: Dispatcher | undefined;
-  #pipeline: Pipeline | undefined;
-  #backlog: Backlog | undefined;
-  #deletions: DeletionWatch | undefined;
+  /** Undefined while another process leads. */
+  #leader: Leader | undefined;
   #leading: Promise<void> | undefined;
   /** Why a standby could not take over. */
   #failure: unknown;
@@ -82,12 +69,13 @@ export class Engine {
   #started: Promise<void> | undefined;
   #starting: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
-  /** The loop has begun. */
-  #isRunning = false;
+  /** Written by `#lead`. */
+  #ignoredMarks: () => number = () => 0;
   readonly #stopping = new AbortController();
 
   constructor(options: EngineOptions) {
     this.#options = options;
+    this.#subscriptions = new LiveSubscriptions(options);
   }
 
   get state(): EngineState {
@@ -99,30 +87,30 @@ export class Engine {
   }
 
   get dispatcher(): Dispatcher | undefined {
-    return this.#dispatcher;
+    return this.#leader?.dispatcher;
   }
 
   get pipeline(): Pipeline | undefined {
-    return this.#pipeline;
+    return this.#leader?.pipeline;
   }
 
   /** Why capture ended; undefined while it has not. */
   get failure(): unknown {
-    return this.#pipeline?.captureFailure ?? this.#failure;
+    return this.#leader?.pipeline.captureFailure ?? this.#failure;
   }
 
   /** Why subscriptions do not open here, by id: their deliveries wait until a start with the key that sealed them. */
   get unopened(): ReadonlyMap<string, unknown> {
-    return this.#unopened;
+    return this.#subscriptions.unopened;
   }
 
-  /** Logical messages with our prefix that were not ours: unsigned, forged, or not transactional. */
+  /** Marks with our prefix that were not ours: unsigned, forged, or not transactional. */
   get ignoredMarks(): number {
-    return this.#source?.ignoredMarks ?? 0;
+    return this.#ignoredMarks();
   }
 
   get registry(): Registry {
-    return this.#registry;
+    return this.#subscriptions.registry;
   }
 
   /**
@@ -164,7 +152,7 @@ export class Engine {
         void this.#close();
       });
     });
-    if (this.#isStopping) throw this.#pipeline?.failure ?? stoppedMeanwhile();
+    if (this.#isStopping) throw this.#leader?.pipeline.failure ?? stoppedMeanwhile();
   }
 
   /**
@@ -173,24 +161,14 @@ export class Engine {
    */
   async subscriptionChanged(row: SubscriptionRow): Promise<void> {
     if (row.state !== "deleted") return;
-    this.#remove(row);
+    if (this.#leader === undefined) this.#subscriptions.remove(row);
+    else this.#leader.removed(row);
     if (this.#state === "leading") return;
     try {
       await deletionsAcknowledged(this.#options.deliveryDb, this.#stopping.signal);
     } catch (error) {
       this.#options.log.warn({ err: error, subscription: row.id }, "could not ask whether the process that leads heeds a deletion");
     }
-  }
-
-  #remove({ id, revision }: Pick<SubscriptionRow, "id" | "revision">): void {
-    const wasThere = this.#registry.get(id) !== undefined;
-    this.#registry.remove(id, revision);
-    this.#unopened.delete(id);
-    if (!wasThere) return;
-    this.#dispatcher?.changed(id);
-    // Not waited for: a journal that refuses must not hold the answer up, and the loop itself may be the caller, when it comes to a
-    // deletion in the log.
-    this.#backlog?.cancel(id);
   }
 
   /** Reads no more, finishes what is in flight, journals it, confirms it. Idempotent, and safe before `start`. */
@@ -211,114 +189,65 @@ export class Engine {
 
   async #closeAll(): Promise<void> {
     this.#stopping.abort();
-    if (!this.#isRunning) {
-      // A standby is waiting in `lead`, or a start for the slot; that ends with the sessions.
-      await this.#journal?.stop();
-      await this.#source?.stop();
-    }
+    // A standby is waiting in `lead`, or a start for the slot; that ends with the sessions.
+    await (this.#leader === undefined ? this.#journal?.stop() : this.#leader.interrupt());
     await this.#started?.catch(() => undefined);
     await this.#leading?.catch(() => undefined);
-    await this.#dispatcher?.stop(graceMs);
-    const ended = this.#pipeline?.stop();
-    // A journal that refuses would hold the end up for as long as it does. What it did not take is sent again after a restart.
-    await atMost(graceMs, ended);
-    await this.#journal?.stop();
-    await ended;
-    await this.#backlog?.stop();
-    await this.#deletions?.stop();
-    await this.#source?.stop();
-    await this.#sender?.close();
+    await (this.#leader === undefined ? this.#journal?.stop() : this.#leader.stop());
   }
 
   async #lead(journal: Journal, sourceId: string, onStandby: () => void): Promise<void> {
-    const { clock, log, catalogue, payload, options, signal, onTrigger, db, deliveryDb } = this.#options;
+    const { log, catalogue } = this.#options;
     const last = await journal.lead(onStandby);
     if (last === "stopped" || this.#isStopping) return;
-    // Asked once more: while this process waited, the one before it went on.
-    const { checked, epoch, endLsn, revision } = await this.#patiently(async () => {
-      const found = await checkDatabase(db, { catalogue, environment: options.environment });
-      const begun = {
-        checked: found,
-        epoch: await readEpoch(db, sourceId),
-        endLsn: await this.#resumeAt(last, found),
-        revision: await readLastRevision(db),
-      };
-      await this.#loadSubscriptions();
-      return begun;
-    });
-    journal.begin(endLsn);
-
-    const source = this.#createSource(sourceId, checked);
-    this.#source = source;
-    const sender = createSender({
-      allowNetworks: options.allowNetworks,
-      timeoutMs: options.delivery.timeoutMs,
-      connectionsPerOrigin,
-      version,
-      clock,
-    });
-    this.#sender = sender;
-    const dispatcher = new Dispatcher({
-      sender,
-      subscription: (id) => this.#registry.get(id),
-      retry: { scheduleS: options.retry.schedule, jitter: options.retry.jitter },
-      record: (update) => pipeline.record(update),
-      refill: (lane, limit, isInMemory) => backlog.refill(lane, limit, isInMemory),
-      // What could not be journaled any more is for whoever leads now.
-      maySend: () => journal.state.kind === "ok" && !pipeline.hasEnded,
-      clock,
-      log,
-      signal,
-    });
-    this.#dispatcher = dispatcher;
-    const pipeline = new Pipeline({
+    const { checked, begun, captureFailure } = await this.#patiently(() => this.#begin(sourceId, last));
+    journal.begin(begun.endLsn);
+    const source =
+      captureFailure === undefined ? createSource(sourceId, checked, this.#options) : createUnavailableSource(sourceId, captureFailure);
+    this.#ignoredMarks = () => source.ignoredMarks;
+    this.#leader = new Leader({
+      ...this.#options,
       source,
-      catalogue,
-      payload,
       journal,
-      registry: this.#registry,
-      dispatcher,
-      readSubscription: (id, startLsn) => this.#readSubscription(id, startLsn),
-      onTrigger,
+      subscriptions: this.#subscriptions,
+      begun,
+      patiently: (work) => this.#patiently(work),
       onFailure: () => {
         this.#state = "failed";
         void this.#close();
       },
-      maxOccurrences: options.batch.maxOccurrences,
-      clock,
-      log,
-      signal,
     });
-    this.#pipeline = pipeline;
-    const backlog = new Backlog({ db: deliveryDb, registry: this.#registry, dispatcher, flushed: () => pipeline.flushed(), log });
-    this.#backlog = backlog;
-
-    await this.#patiently(() => source.start({ endLsn, journaled: journal.journaled }));
-    dispatcher.start();
-    if (last !== undefined) {
-      const batch = await fanOutUnsettled({
-        readPage: (page) => this.#patiently(() => readUnsettled(deliveryDb, page)),
-        last,
-        registry: this.#registry,
-        deliver: (message, subscription, waiting) => dispatcher.add(newDelivery(message, subscription, waiting)),
-      });
-      if (batch !== undefined) journal.track(batch);
-    }
-    pipeline.start(endLsn);
-    this.#isRunning = true;
-    backlog.start();
-    this.#deletions = new DeletionWatch({
-      db: deliveryDb,
-      source: sourceId,
-      epoch,
-      from: revision,
-      onDeleted: (deleted) => this.#remove(deleted),
-      log,
-    });
-    this.#deletions.start();
+    await this.#leader.start();
     if (this.#isStopping) return;
     this.#state = "leading";
-    log.info({ from: formatLsn(endLsn), subscriptions: this.#registry.size, events: catalogue.events.size }, "capture streams");
+    if (captureFailure !== undefined) return;
+    log.info({ from: formatLsn(begun.endLsn), subscriptions: this.registry.size, events: catalogue.events.size }, "capture streams");
+  }
+
+  /** Asked when the lead is taken, and not before: while this process waited, the one before it went on. */
+  async #begin(
+    sourceId: string,
+    last: BatchRow | undefined,
+  ): Promise<{
+    readonly checked: CheckedDatabase;
+    readonly begun: Begun;
+    /** Why nothing can be captured. */
+    readonly captureFailure: AncrageError | undefined;
+  }> {
+    const { db, catalogue, options } = this.#options;
+    const checked = await checkDatabase(db, { catalogue, environment: options.environment });
+    const epoch = await readEpoch(db, sourceId);
+    const revision = await readLastRevision(db);
+    let endLsn = last?.endLsn ?? 0n;
+    let captureFailure: AncrageError | undefined;
+    try {
+      endLsn = await this.#resumeAt(last, checked);
+    } catch (error) {
+      if (!(error instanceof AncrageError) || error.code !== "ANCRAGE_SLOT_LOST") throw error;
+      captureFailure = error;
+    }
+    await this.#subscriptions.load();
+    return { checked, begun: { last, epoch, endLsn, revision }, captureFailure };
   }
 
   /** A standby takes over at the very moment that the database fails over: it waits out what passes by itself. A first start says it. */
@@ -352,60 +281,6 @@ export class Engine {
       );
     }
     return endLsn;
-  }
-
-  #createSource(sourceId: string, checked: CheckedDatabase): WalSource {
-    const { database, options, catalogue, types, clock, log } = this.#options;
-    return new WalSource({
-      connectionString: database,
-      replicationUrl: options.replicationUrl ?? database,
-      slot: checked.names.slot,
-      publications: [checked.names.publication, checked.names.insertPublication],
-      sourceId,
-      tables: catalogue.allTables,
-      types,
-      triggerKey: checked.settings.triggerKey,
-      clock,
-      log,
-    });
-  }
-
-  /** @throws AncrageError `ANCRAGE_SECRET_KEY_INVALID` where no subscription opens at all: then it is the key that is wrong */
-  async #loadSubscriptions(): Promise<void> {
-    const rows = await readLiveSubscriptions(this.#options.db);
-    for (const row of rows) {
-      const subscription = this.#open(row, row.startLsn ?? 0n);
-      // One that the stream has not come to yet is put in when it does.
-      if (row.startLsn !== null) this.#registry.put(subscription);
-    }
-    const [failure] = this.#unopened.values();
-    if (failure !== undefined && this.#unopened.size === rows.length) throw failure;
-  }
-
-  /** One that does not open must not end capture and delivery for all others: it is kept, with nothing sent, and named. */
-  #open(row: SubscriptionRow, startLsn: bigint): Subscription {
-    try {
-      const subscription = openSubscription(this.#options.secretKey, row, startLsn, new Date(this.#options.clock.nowMs()));
-      this.#unopened.delete(row.id);
-      return subscription;
-    } catch (error) {
-      if (!this.#unopened.has(row.id)) {
-        this.#options.log.error({ err: error, subscription: row.id }, "a subscription does not open; its deliveries wait in the journal");
-      }
-      this.#unopened.set(row.id, error);
-      return holdSubscription(row, startLsn);
-    }
-  }
-
-  async #readSubscription(id: string, startLsn: bigint): Promise<Subscription | undefined> {
-    const row = await readSubscription(this.#options.db, id);
-    if (row === undefined || row.state === "deleted") {
-      if (row !== undefined) this.#remove(row);
-      // Also one that this process never knew: it may have been deleted while nobody led.
-      this.#backlog?.cancel(id);
-      return undefined;
-    }
-    return this.#open(row, row.startLsn ?? startLsn);
   }
 }
 

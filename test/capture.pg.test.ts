@@ -200,21 +200,6 @@ describe("start refuses, and prints the SQL", () => {
     await expect(migrate(optionsOf({ Sized }))).rejects.toThrow(refusal);
     await expect(start({ Sized })).rejects.toThrow(refusal);
   });
-
-  test("where somebody else has moved the slot past what is journaled", async () => {
-    await migrate(optionsOf({ DealCreated }));
-    const first = await start({ DealCreated }, { signal: () => undefined });
-    await database.client.query("set synchronous_commit = on; insert into deal values (1, 'a')");
-    await untilJournaled("1");
-    await first.stop();
-    await database.client.query("insert into deal values (2, 'not seen')");
-    await database.client.query(
-      "select pg_logical_slot_get_binary_changes(slot_name, null, null, 'proto_version', '1', 'publication_names', slot_name) from pg_replication_slots where database = current_database()",
-    );
-    await expect(start({ DealCreated })).rejects.toThrow(
-      expect.objectContaining({ code: "ANCRAGE_SLOT_LOST", message: expect.stringContaining("moved") as string }),
-    );
-  });
 });
 
 /** Until the message of this key is in the journal. */

@@ -99,6 +99,8 @@ export interface ChangeSource {
   confirm(lsn: bigint): void;
   /** The last end of a transaction, or keepalive, with nothing outstanding before it; for idle positions. */
   idleLsn(): bigint | undefined;
+  /** Marks with our prefix that were not ours: unsigned, forged, or not transactional. */
+  readonly ignoredMarks: number;
   stop(): Promise<void>;
 }
 

@@ -81,7 +81,7 @@ test("a stop before a start, a start twice, a stop twice, and a start after it",
   expect(await sessions()).toEqual([]);
 });
 
-test("a start that fails says why, leaves no session, and may be tried again", async () => {
+test("a start that fails says why, leaves no session, and may be tried again; one whose slot was moved captures nothing", async () => {
   const ancrage = system.ancrage();
   await system.rows("update ancrage.settings set system_identifier = 'x' || system_identifier");
   await expect(ancrage.start()).rejects.toMatchObject({ code: "ANCRAGE_DATABASE_COPIED" });
@@ -93,13 +93,20 @@ test("a start that fails says why, leaves no session, and may be tried again", a
   await system.receiver.until((all) => all.length === 3);
   await ancrage.stop();
 
-  // It leads already when it finds this one out.
+  // Capture stands, and says so; delivery and the API go on.
   await insert(1);
   await system.rows(
     "select pg_replication_slot_advance(slot_name, pg_current_wal_lsn()) from pg_replication_slots where database = current_database()",
   );
   const next = system.another();
-  await expect(next.start()).rejects.toMatchObject({ code: "ANCRAGE_SLOT_LOST", message: expect.stringContaining("was moved to") });
+  await next.start();
+  while ((await statusOf(next)).problems.length === 0) await insert(1);
+  expect(await statusOf(next)).toMatchObject({
+    isReady: false,
+    problems: [{ code: "ANCRAGE_SLOT_LOST", message: expect.stringContaining("was moved to") }],
+    details: { role: "leading" },
+  });
+  await next.stop();
   expect(await sessions()).toEqual([]);
 });
 

@@ -1,0 +1,166 @@
+import { Backlog } from "./backlog.ts";
+import type { ChangeSource } from "./capture/change.ts";
+import { DeletionWatch } from "./deletion-watch.ts";
+import { Dispatcher } from "./deliver/dispatcher.ts";
+import { newDelivery } from "./deliver/delivery.ts";
+import { createSender, type Sender } from "./deliver/send.ts";
+import type { EngineOptions } from "./engine.ts";
+import type { Journal, LastBatch } from "./journal/journal.ts";
+import { fanOutUnsettled } from "./journal/restart.ts";
+import { atMost } from "./pause.ts";
+import { Pipeline } from "./pipeline.ts";
+import { readUnsettled } from "./store/resume.ts";
+import type { SubscriptionRow } from "./store/subscriptions.ts";
+import type { LiveSubscriptions } from "./subscription/live.ts";
+import type { Subscription } from "./subscription/registry.ts";
+import { version } from "./version.ts";
+
+export interface LeaderOptions extends EngineOptions {
+  readonly source: ChangeSource;
+  readonly journal: Journal;
+  readonly subscriptions: LiveSubscriptions;
+  readonly begun: Begun;
+  /** Waits out what passes by itself, where a standby takes over. */
+  readonly patiently: <Result>(work: () => Promise<Result>) => Promise<Result>;
+  /** Everything ended by a fault, and another process may lead: slot and lock were let go. */
+  readonly onFailure: () => void;
+}
+
+/** What a process finds when it begins to lead. */
+export interface Begun {
+  readonly last: Exclude<LastBatch, undefined> | undefined;
+  readonly epoch: bigint;
+  /** Where the log is read from. */
+  readonly endLsn: bigint;
+  /** The last revision of a subscription that was given out before they were read. */
+  readonly revision: bigint;
+}
+
+const graceMs = 10_000;
+const connectionsPerOrigin = 256;
+
+/** What runs while a process leads: one source, one journal, one dispatcher, and the loop between them. */
+export class Leader {
+  readonly dispatcher: Dispatcher;
+  readonly pipeline: Pipeline;
+  readonly #options: LeaderOptions;
+  readonly #sender: Sender;
+  readonly #backlog: Backlog;
+  readonly #deletions: DeletionWatch;
+  #isRunning = false;
+
+  constructor(options: LeaderOptions) {
+    this.#options = options;
+    const { source, journal, subscriptions, begun, options: given, clock, log, signal, deliveryDb } = options;
+    const { registry } = subscriptions;
+    this.#sender = createSender({
+      allowNetworks: given.allowNetworks,
+      timeoutMs: given.delivery.timeoutMs,
+      connectionsPerOrigin,
+      version,
+      clock,
+    });
+    this.dispatcher = new Dispatcher({
+      sender: this.#sender,
+      subscription: (id) => registry.get(id),
+      retry: { scheduleS: given.retry.schedule, jitter: given.retry.jitter },
+      record: (update) => this.pipeline.record(update),
+      refill: (lane, limit, isInMemory) => this.#backlog.refill(lane, limit, isInMemory),
+      // What could not be journaled any more is for whoever leads now.
+      maySend: () => journal.state.kind === "ok" && !this.pipeline.hasEnded,
+      clock,
+      log,
+      signal,
+    });
+    this.pipeline = new Pipeline({
+      source,
+      catalogue: options.catalogue,
+      payload: options.payload,
+      journal,
+      registry,
+      dispatcher: this.dispatcher,
+      readSubscription: (id, startLsn) => this.#readSubscription(id, startLsn),
+      onTrigger: options.onTrigger,
+      onFailure: options.onFailure,
+      maxOccurrences: given.batch.maxOccurrences,
+      clock,
+      log,
+      signal,
+    });
+    const flushed = (): Promise<void> => this.pipeline.flushed();
+    this.#backlog = new Backlog({ db: deliveryDb, registry, dispatcher: this.dispatcher, flushed, log });
+    this.#deletions = new DeletionWatch({
+      db: deliveryDb,
+      source: source.sourceId,
+      epoch: begun.epoch,
+      from: begun.revision,
+      onDeleted: (deleted) => this.removed(deleted),
+      log,
+    });
+  }
+
+  /**
+   * Resolves when capture streams.
+   *
+   * @throws AncrageError of the source
+   */
+  async start(): Promise<void> {
+    const { source, journal, subscriptions, begun, patiently, deliveryDb } = this.#options;
+    const { last, endLsn } = begun;
+    await patiently(() => source.start({ endLsn, journaled: journal.journaled }));
+    this.dispatcher.start();
+    if (last !== undefined) {
+      const batch = await fanOutUnsettled({
+        readPage: (page) => patiently(() => readUnsettled(deliveryDb, page)),
+        last,
+        registry: subscriptions.registry,
+        deliver: (message, subscription, waiting) => this.dispatcher.add(newDelivery(message, subscription, waiting)),
+      });
+      if (batch !== undefined) journal.track(batch);
+    }
+    this.pipeline.start(endLsn);
+    this.#isRunning = true;
+    this.#backlog.start();
+    this.#deletions.start();
+  }
+
+  /** Ends a start that waits for the slot. */
+  async interrupt(): Promise<void> {
+    if (this.#isRunning) return;
+    await this.#options.journal.stop();
+    await this.#options.source.stop();
+  }
+
+  /** Reads no more, finishes what is in flight, journals it, confirms it. */
+  async stop(): Promise<void> {
+    const { journal, source } = this.#options;
+    await this.dispatcher.stop(graceMs);
+    const ended = this.pipeline.stop();
+    // A journal that refuses would hold the end up for as long as it does. What it did not take is sent again after a restart.
+    await atMost(graceMs, ended);
+    await journal.stop();
+    await ended;
+    await this.#backlog.stop();
+    await this.#deletions.stop();
+    await source.stop();
+    await this.#sender.close();
+  }
+
+  /** Nothing more is begun to it once this returns. */
+  removed(row: Pick<SubscriptionRow, "id" | "revision">): void {
+    if (!this.#options.subscriptions.remove(row)) return;
+    this.dispatcher.changed(row.id);
+    // Not waited for: a journal that refuses must not hold the answer up, and the loop itself may be the caller, when it comes to a
+    // deletion in the log.
+    this.#backlog.cancel(row.id);
+  }
+
+  async #readSubscription(id: string, startLsn: bigint): Promise<Subscription | undefined> {
+    const read = await this.#options.subscriptions.read(id, startLsn);
+    if (read.kind === "live") return read.subscription;
+    if (read.kind === "deleted") this.removed(read.row);
+    // Also one that this process never knew: it may have been deleted while nobody led.
+    this.#backlog.cancel(id);
+    return undefined;
+  }
+}
