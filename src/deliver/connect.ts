@@ -83,7 +83,9 @@ async function findAddresses(resolver: Resolver, hostname: string): Promise<read
   const addresses = answers.flatMap((answer) => (answer.status === "fulfilled" ? answer.value : []));
   if (addresses.length > 0) return addresses;
   const [first] = answers;
-  throw first?.status === "rejected" ? first.reason : new Error(`${hostname} has no address`);
+  throw first?.status === "rejected"
+    ? first.reason
+    : Object.assign(new Error(`${hostname} has no address`), { code: "ENODATA", syscall: "queryA" });
 }
 
 function refused(why: string): AncrageError {

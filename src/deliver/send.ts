@@ -1,11 +1,12 @@
 import type { Dispatcher as Undici } from "undici";
 import type { Clock } from "../clock.ts";
-import { AncrageError } from "../errors.ts";
 import { contentTypeOf, formatMessage, type Format } from "../format.ts";
 import type { Message } from "../message.ts";
 import type { Subscription } from "../subscription/registry.ts";
-import type { FailureReason, Outcome } from "./outcome.ts";
 import { createConnector, type ConnectorOptions } from "./connect.ts";
+import { describeFailure, type Failure } from "./describe-failure.ts";
+import { isSuccess, judgeAnswer, type AnswerHeaders } from "./judge-answer.ts";
+import type { Outcome } from "./outcome.ts";
 import { createOriginPools } from "./origin-pools.ts";
 import { computeSignature } from "./sign.ts";
 
@@ -82,7 +83,7 @@ export function createSender(options: SenderOptions): Sender {
         "ancrage-subscription",
         subscription.id,
       ];
-      const exchange = new Exchange(options, attempt.isWanted, (outcome) => {
+      const exchange = new Exchange(options, attempt, (outcome) => {
         live.delete(exchange);
         done(outcome);
       });
@@ -111,19 +112,20 @@ function bodyOf(message: Message, format: Format): Buffer {
  */
 class Exchange implements Undici.DispatchHandler {
   readonly #options: SenderOptions;
-  readonly #isWanted: () => boolean;
+  readonly #attempt: Attempt;
   readonly #done: (outcome: Outcome) => void;
   /** The deadline counts from here: first from the wait for a connection, and anew once there is one. */
   #startedAtMs: number;
   #controller: Undici.DispatchController | undefined;
   #status = 0;
+  #headers: AnswerHeaders = {};
   #chunks: Buffer[] | undefined;
   #received = 0;
   #isOver = false;
 
-  constructor(options: SenderOptions, isWanted: () => boolean, done: (outcome: Outcome) => void) {
+  constructor(options: SenderOptions, attempt: Attempt, done: (outcome: Outcome) => void) {
     this.#options = options;
-    this.#isWanted = isWanted;
+    this.#attempt = attempt;
     this.#done = done;
     this.#startedAtMs = options.clock.monotonicMs();
   }
@@ -131,7 +133,7 @@ class Exchange implements Undici.DispatchHandler {
   endIfOverdue(nowMs: number): void {
     const { timeoutMs } = this.#options;
     if (nowMs - this.#startedAtMs < timeoutMs) return;
-    this.#fail("timeout", `no whole answer within ${timeoutMs} ms`);
+    this.#fail({ reason: "timeout", words: `no whole answer within ${timeoutMs} ms` });
     this.#controller?.abort(new Error("deadline"));
   }
 
@@ -139,13 +141,15 @@ class Exchange implements Undici.DispatchHandler {
     // It ran out of time while it waited for a connection: its outcome is told, and a request now would be one too many.
     if (this.#isOver) return controller.abort(new Error("its deadline passed before a connection was there"));
     // An acknowledged deletion means that nothing is sent any more, also not what stood in a queue.
-    if (!this.#isWanted()) return controller.abort(new Error("its subscription was deleted"));
+    if (!this.#attempt.isWanted()) return controller.abort(new Error("its subscription was deleted"));
     this.#controller = controller;
     this.#startedAtMs = this.#options.clock.monotonicMs();
   }
 
-  onResponseStart(_controller: Undici.DispatchController, status: number): void {
-    if (status >= 200) this.#status = status;
+  onResponseStart(_controller: Undici.DispatchController, status: number, headers: AnswerHeaders): void {
+    if (status < 200) return;
+    this.#status = status;
+    this.#headers = headers;
   }
 
   onResponseData(controller: Undici.DispatchController, chunk: Buffer): void {
@@ -163,20 +167,16 @@ class Exchange implements Undici.DispatchHandler {
   }
 
   onResponseError(_controller: Undici.DispatchController | undefined, error: Error): void {
-    this.#fail(reasonOf(error), describeSocketError(error));
+    this.#fail(describeFailure(error, this.#attempt.subscription.origin));
   }
 
   #finish(): void {
     if (this.#isOver) return;
-    const durationMs = this.#over();
-    if (isSuccess(this.#status)) this.#done({ kind: "delivered", status: this.#status, durationMs });
-    else {
-      const response = this.#chunks === undefined ? undefined : Buffer.concat(this.#chunks).subarray(0, keptBytes);
-      this.#done({ kind: "failed", reason: "status", status: this.#status, durationMs, response });
-    }
+    const body = this.#chunks === undefined ? undefined : Buffer.concat(this.#chunks).subarray(0, keptBytes);
+    this.#done(judgeAnswer({ status: this.#status, headers: this.#headers, body }, this.#over(), this.#options.clock.nowMs()));
   }
 
-  #fail(reason: FailureReason, words: string): void {
+  #fail({ reason, words }: Failure): void {
     if (this.#isOver) return;
     const status = this.#status === 0 ? undefined : this.#status;
     this.#done({ kind: "failed", reason, status, durationMs: this.#over(), response: Buffer.from(words, "utf8") });
@@ -186,19 +186,4 @@ class Exchange implements Undici.DispatchHandler {
     this.#isOver = true;
     return Math.round(this.#options.clock.monotonicMs() - this.#startedAtMs);
   }
-}
-
-const isSuccess = (status: number): boolean => status >= 200 && status < 300;
-
-/** Decided on codes, never on words. */
-function reasonOf(error: Error): FailureReason {
-  if (error instanceof AncrageError && error.code === "ANCRAGE_ADDRESS_REFUSED") return "blocked";
-  const code = "code" in error ? error.code : undefined;
-  if (code === "UND_ERR_HEADERS_OVERFLOW" || code === "HPE_HEADER_OVERFLOW") return "too-large";
-  return "connection";
-}
-
-function describeSocketError(error: Error): string {
-  const inner = error instanceof AggregateError ? (error.errors as readonly Error[]).map((one) => one.message).join("; ") : "";
-  return inner === "" ? error.message : inner;
 }

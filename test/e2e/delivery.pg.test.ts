@@ -139,9 +139,9 @@ test("a reset, a refused connection, a name that nobody has, and an answer that 
   const ids: string[] = [];
   for (const url of urls) ids.push((await subscribe(url)).id);
   await insert();
-  for (const id of ids) {
-    const attempts = await attemptsOf(id, "exhausted");
-    expect(attempts).toMatchObject([1, 2, 3].map((number) => ({ number, status: null, reason: "connection" })));
+  for (const [index, reason] of ["reset", "refused", "dns", "protocol"].entries()) {
+    const attempts = await attemptsOf(ids[index]!, "exhausted");
+    expect(attempts).toMatchObject([1, 2, 3].map((number) => ({ number, status: null, reason })));
     expect(attempts[0]!.response!.length).toBeGreaterThan(0);
   }
   await resetting.close();
