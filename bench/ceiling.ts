@@ -1,16 +1,15 @@
 import { createSecretKey, randomBytes } from "node:crypto";
 import { Pool, type Dispatcher } from "undici";
 import { computeSignature } from "../src/deliver/sign.ts";
-import { largestWindow } from "../src/deliver/window.ts";
 import { answerParent, type Methods } from "./child.ts";
 import { nowMs } from "./clock.ts";
 
 /**
  * The ceiling: what undici can sign and post from one process while nothing is read, built or journaled. Same headers, same body
- * size and as many requests in flight as one of Ancrage's lanes has.
+ * size, and as many requests in flight as Ancrage's lanes have.
  */
 export interface CeilingMethods extends Methods {
-  run(work: { readonly url: string; readonly count: number; readonly bodyBytes: number }): Promise<{
+  run(work: { readonly url: string; readonly count: number; readonly bodyBytes: number; readonly inFlight: number }): Promise<{
     readonly startedAtMs: number;
     /** CPU of this process, in microseconds. */
     readonly cpuUs: number;
@@ -20,8 +19,9 @@ export interface CeilingMethods extends Methods {
 const key = createSecretKey(randomBytes(32));
 
 answerParent({
-  async run({ url, count, bodyBytes }) {
-    const pool = new Pool(new URL(url).origin, { connections: largestWindow, pipelining: 1 });
+  async run({ url, count, bodyBytes, inFlight }) {
+    const { origin, pathname } = new URL(url);
+    const pool = new Pool(origin, { connections: inFlight, pipelining: 1 });
     const body = Buffer.alloc(bodyBytes, "x");
     const cpu = process.cpuUsage();
     const startedAtMs = nowMs();
@@ -29,13 +29,13 @@ answerParent({
       let sent = 0;
       let answered = 0;
       const sendNext = (): void => {
-        if (sent < count) post(pool, body, sent++, onAnswer, reject);
+        if (sent < count) post({ pool, path: pathname, body, number: sent++ }, onAnswer, reject);
       };
       const onAnswer = (): void => {
         if (++answered === count) resolve();
         else sendNext();
       };
-      for (let i = 0; i < largestWindow; i++) sendNext();
+      for (let i = 0; i < inFlight; i++) sendNext();
     });
     const { user, system } = process.cpuUsage(cpu);
     await pool.close();
@@ -43,7 +43,14 @@ answerParent({
   },
 } satisfies CeilingMethods);
 
-function post(pool: Pool, body: Buffer, number: number, onAnswer: () => void, onError: (error: Error) => void): void {
+interface Request {
+  readonly pool: Pool;
+  readonly path: string;
+  readonly body: Buffer;
+  readonly number: number;
+}
+
+function post({ pool, path, body, number }: Request, onAnswer: () => void, onError: (error: Error) => void): void {
   // As long as ours are.
   const id = `msg_${String(number).padStart(56, "0")}`;
   const timestampS = Math.floor(Date.now() / 1000);
@@ -67,7 +74,7 @@ function post(pool: Pool, body: Buffer, number: number, onAnswer: () => void, on
     "ancrage-subscription",
     "sub_00000000000000000000000000",
   ];
-  pool.dispatch({ path: "/hook", method: "POST", headers, body }, new Exchange(onAnswer, onError));
+  pool.dispatch({ path, method: "POST", headers, body }, new Exchange(onAnswer, onError));
 }
 
 class Exchange implements Dispatcher.DispatchHandler {

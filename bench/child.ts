@@ -28,8 +28,8 @@ interface Answer {
 }
 
 /** Starts one of the files beside this one, in a process of its own: what is measured shares no event loop with what measures. */
-export function startChild<Answers extends Methods>(module: URL): Child<Answers> {
-  const child = fork(module, { serialization: "advanced" });
+export function startChild<Answers extends Methods>(module: URL, env: Readonly<Record<string, string>> = {}): Child<Answers> {
+  const child = fork(module, { serialization: "advanced", env: { ...process.env, ...env } });
   const waiting = new Map<number, (answer: Answer) => void>();
   let calls = 0;
   let endedHow: string | undefined;

@@ -1,91 +1,81 @@
-import { mkdtemp } from "node:fs/promises";
-import { availableParallelism, cpus, loadavg, tmpdir } from "node:os";
-import { join } from "node:path";
-import pg from "pg";
-import { EmbeddedPostgres } from "../src/dev/embedded-postgres.ts";
-import { startChild, type Child } from "./child.ts";
+import { fileURLToPath } from "node:url";
+import type pg from "pg";
 import type { CeilingMethods } from "./ceiling.ts";
-import { readCpuUsOfTree } from "./process-cpu.ts";
-import type { ReceiverMethods } from "./receiver.ts";
-import type { SystemMethods } from "./system.ts";
+import { startChild, type Child } from "./child.ts";
+import type { Arrived, ReceiverMethods, ReceiverUrls } from "./receiver.ts";
+import type { Database, Server } from "./server.ts";
+import type { SystemMethods, SystemOptions } from "./system.ts";
 import type { WriterMethods } from "./writer.ts";
 
-/** All that a measurement needs, running: PostgreSQL and four processes. */
+/** All that a section needs, running: a database of its own and four processes. */
 export interface Environment {
+  readonly server: Server;
+  readonly database: Database;
   readonly receiver: Child<ReceiverMethods>;
-  readonly receiverUrl: string;
-  readonly system: Child<SystemMethods>;
+  readonly urls: ReceiverUrls;
   readonly writer: Child<WriterMethods>;
   readonly ceiling: Child<CeilingMethods>;
-  readonly settings: Settings;
-  /** CPU of PostgreSQL so far, in microseconds; undefined where the operating system does not tell. */
-  postgresCpuUs(): Promise<number | undefined>;
-  /** Resolves when the journal has an outcome for so many deliveries. */
-  journaled(deliveries: number): Promise<void>;
-  /** Waits, but not for ever: a system that has stopped would hang the bench without a word. */
-  inTime<Result>(work: Promise<Result>): Promise<Result>;
+  /** Ancrage. Replaced by `restart`. */
+  readonly system: Child<SystemMethods>;
+  /** Ends Ancrage's process in peace, does `meanwhile`, and starts another one. */
+  restart(options?: SystemOptions, meanwhile?: () => Promise<void>): Promise<void>;
+  /** Ends when all subscriptions but these are gone, and these are there. Returns their secrets. */
+  subscribe(urls: readonly string[]): Promise<readonly string[]>;
+  /** Resolves when the journal has an outcome, or at least a row, for each delivery of what has arrived. */
+  settled(): Promise<void>;
+  /** Forgets what arrived before, and resolves when so many requests have. */
+  arrivals(count: number): Promise<{ readonly all: Promise<Arrived> }>;
   remove(): Promise<void>;
 }
 
-/** What the figures were measured on; reported with them. */
-export interface Settings {
-  readonly cores: number;
-  readonly processor: string;
-  /** Processes that wanted a core, on average over the minute before: what others took of the machine. */
-  readonly loadBefore: number;
-  readonly node: string;
-  readonly postgres: string;
-  readonly fsync: string;
-  readonly synchronousCommit: string;
-  readonly fullPageWrites: string;
-}
+const pollMs = 20;
+/** Many times what a round takes on a quiet machine. */
+const mostMs = 120_000;
 
-const databaseName = "bench";
-const journalPollMs = 20;
-/** Twenty times what a round takes here. */
-const roundMs = 60_000;
-
-/** @throws Error where PostgreSQL does not wait for the disk: such figures would be of a system that loses messages */
-export async function startEnvironment(): Promise<Environment> {
-  const postgres = new EmbeddedPostgres({ directory: await mkdtemp(join(tmpdir(), "ancrage-bench-")) });
-  const receiver = startChild<ReceiverMethods>(new URL("receiver.ts", import.meta.url));
-  const system = startChild<SystemMethods>(new URL("system.ts", import.meta.url));
-  const writer = startChild<WriterMethods>(new URL("writer.ts", import.meta.url));
-  const ceiling = startChild<CeilingMethods>(new URL("ceiling.ts", import.meta.url));
-  let client: pg.Client | undefined;
-
-  const remove = async (): Promise<void> => {
-    await Promise.all([receiver, system, writer, ceiling].map((child) => child.end()));
-    await client?.end();
-    await postgres.remove();
+export async function openEnvironment(server: Server, options: SystemOptions = {}): Promise<Environment> {
+  const children: { readonly end: () => Promise<void> }[] = [];
+  const start = <Answers extends Record<string, (...argument: never[]) => unknown>>(file: string): Child<Answers> => {
+    const child = startChild<Answers>(new URL(file, import.meta.url), { NODE_EXTRA_CA_CERTS: certificateFile });
+    children.push(child);
+    return child;
   };
-
+  const database = await server.createDatabase();
+  const remove = async (): Promise<void> => {
+    await Promise.all(children.map((child) => child.end()));
+    await database.remove();
+  };
   try {
-    await postgres.start();
-    await createDatabase(postgres.url());
-    const url = postgres.url(databaseName);
-    client = new pg.Client({ connectionString: url, application_name: "bench" });
-    await client.connect();
-    const journal = client;
-    const settings = await readSettings(client);
-    requireDurable(settings);
-    await client.query("create table item (id integer generated always as identity primary key, note text not null)");
-    const receiverUrl = await receiver.call("listen");
-    await system.call("start", url);
-    await system.call("subscribe", `${receiverUrl}/hook`);
-    await writer.call("connect", url);
+    const receiver = start<ReceiverMethods>("receiver.ts");
+    const writer = start<WriterMethods>("writer.ts");
+    const ceiling = start<CeilingMethods>("ceiling.ts");
+    let system = start<SystemMethods>("system.ts");
+    const urls = await receiver.call("listen");
+    await writer.call("connect", database.url);
+    await system.call("migrate", database.url, options);
+    await system.call("start", database.url, options);
     return {
+      server,
+      database,
       receiver,
-      receiverUrl,
-      system,
+      urls,
       writer,
       ceiling,
-      settings,
-      postgresCpuUs: async () => (postgres.pid === undefined ? undefined : readCpuUsOfTree(postgres.pid)),
-      async journaled(deliveries) {
-        while ((await countDelivered(journal)) < deliveries) await new Promise((resolve) => setTimeout(resolve, journalPollMs));
+      get system() {
+        return system;
       },
-      inTime,
+      async restart(others = options, meanwhile = async () => undefined) {
+        await system.call("stop");
+        await system.end();
+        await meanwhile();
+        system = start<SystemMethods>("system.ts");
+        await system.call("start", database.url, others);
+      },
+      subscribe: (wanted) => system.call("subscribe", wanted),
+      settled: () => inTime(untilSettled(database.client)),
+      async arrivals(count) {
+        await receiver.call("reset");
+        return { all: inTime(receiver.call("until", count)) };
+      },
       async remove() {
         await writer.call("end");
         await system.call("stop");
@@ -98,13 +88,15 @@ export async function startEnvironment(): Promise<Environment> {
   }
 }
 
-async function inTime<Result>(work: Promise<Result>): Promise<Result> {
+/** The receiver's, which is its own authority: the processes that send trust it by Node's own variable. */
+const certificateFile = fileURLToPath(new URL("certificate/certificate.pem", import.meta.url));
+
+/** Waits, but not for ever: a system that has stopped would hang the bench without a word. */
+export async function inTime<Result>(work: Promise<Result>): Promise<Result> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(
-      () => reject(new Error(`deliveries were still missing after ${roundMs / 1000} s: see what Ancrage logged above, and run it again.`)),
-      roundMs,
-    );
+    const words = `deliveries were still missing after ${mostMs / 1000} s: see what Ancrage logged above, and run it again.`;
+    timer = setTimeout(() => reject(new Error(words)), mostMs);
   });
   try {
     return await Promise.race([work, late]);
@@ -113,41 +105,15 @@ async function inTime<Result>(work: Promise<Result>): Promise<Result> {
   }
 }
 
-async function createDatabase(serverUrl: string): Promise<void> {
-  const admin = new pg.Client({ connectionString: serverUrl });
-  await admin.connect();
-  await admin.query(`create database ${databaseName}`);
-  await admin.end();
-}
-
-async function readSettings(client: pg.Client): Promise<Settings> {
-  const { rows } = await client.query<{ name: string; setting: string }>(
-    `select name, setting from pg_settings where name in ('server_version', 'fsync', 'synchronous_commit', 'full_page_writes')`,
-  );
-  const setting = (name: string): string => rows.find((row) => row.name === name)?.setting ?? "unknown";
-  return {
-    cores: availableParallelism(),
-    processor: cpus()[0]?.model ?? "unknown",
-    loadBefore: loadavg()[0] ?? 0,
-    node: process.version,
-    postgres: setting("server_version"),
-    fsync: setting("fsync"),
-    synchronousCommit: setting("synchronous_commit"),
-    fullPageWrites: setting("full_page_writes"),
-  };
-}
-
-function requireDurable(settings: Settings): void {
-  const off = (["fsync", "synchronousCommit", "fullPageWrites"] as const).filter((name) => settings[name] !== "on");
-  if (off.length === 0) return;
-  throw new Error(
-    `PostgreSQL has ${off.map((name) => `${name} = ${settings[name]}`).join(" and ")}, expected on: figures of a journal that does not wait for the disk are not reported.`,
-  );
-}
-
-async function countDelivered(client: pg.Client): Promise<number> {
-  const { rows } = await client.query<{ count: number }>(
-    `select count(*)::integer as count from ancrage.deliveries where state = 'delivered'`,
-  );
-  return rows[0]?.count ?? 0;
+/** By the two marks of the last batch: to count the deliveries again and again would cost what is to be measured. */
+async function untilSettled(client: pg.Client): Promise<void> {
+  for (;;) {
+    const { rows } = await client.query<{ is_settled: boolean }>(
+      `select (settled_commit_lsn, settled_change_lsn, settled_ordinal) = (journaled_commit_lsn, journaled_change_lsn, journaled_ordinal)
+         as is_settled
+       from ancrage.batches b order by b.number desc limit 1`,
+    );
+    if (rows[0]?.is_settled === true) return;
+    await new Promise((resolve) => setTimeout(resolve, pollMs));
+  }
 }

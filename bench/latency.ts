@@ -1,4 +1,5 @@
-import type { Environment } from "./environment.ts";
+import { openEnvironment, type Environment } from "./environment.ts";
+import type { Server } from "./server.ts";
 import { computePercentile } from "./statistics.ts";
 
 /** From the moment when the application sent its COMMIT to the arrival at the receiver. */
@@ -12,9 +13,35 @@ export interface Latency {
   readonly perS: number;
 }
 
-export interface LatencySize {
+export interface Pace {
   readonly perS: number;
   readonly seconds: number;
+}
+
+export async function measureLatency(server: Server, pace: Pace, tell: (words: string) => void): Promise<Latency> {
+  const env = await openEnvironment(server);
+  try {
+    await env.subscribe([`${env.urls.http}/hook`]);
+    // The first second meets code that is not compiled yet.
+    await runPaced(env, { ...pace, seconds: 1 });
+    const { delaysMs, commitsMs } = await runPaced(env, pace);
+    const latency = {
+      ...summarizeDelays(delaysMs),
+      applicationCommitP50Ms: computePercentile(commitsMs, 0.5),
+      events: delaysMs.length,
+      perS: pace.perS,
+    };
+    tell(`latency: p50 ${latency.p50Ms.toFixed(1)} ms, p99 ${latency.p99Ms.toFixed(1)} ms, max ${latency.maxMs.toFixed(1)} ms`);
+    return latency;
+  } finally {
+    await env.remove();
+  }
+}
+
+/** What each event took, and what each of the application's commits did. */
+export interface Delays {
+  readonly delaysMs: readonly number[];
+  readonly commitsMs: readonly number[];
 }
 
 /**
@@ -22,32 +49,24 @@ export interface LatencySize {
  *
  * The clock starts before the COMMIT and not at its answer: what is streamed at once may arrive before the application hears of it.
  */
-export async function measureLatency(env: Environment, { perS, seconds }: LatencySize, tell: (words: string) => void): Promise<Latency> {
-  const run = async (rows: number): Promise<Omit<Latency, "perS">> => {
-    await env.receiver.call("reset");
-    const arrived = env.receiver.call("until", rows);
-    const commits = await env.writer.call("writePaced", { rows, perS });
-    await env.inTime(arrived);
-    const arrivals = await env.receiver.call("arrivals");
-    const delaysMs = commits.map(({ number, sentAtMs }) => {
+export async function runPaced(env: Environment, { perS, seconds }: Pace): Promise<Delays> {
+  const rows = Math.round(perS * seconds);
+  const { all } = await env.arrivals(rows);
+  const commits = await env.writer.call("writePaced", { rows, perS });
+  await all;
+  const arrivals = await env.receiver.call("arrivals");
+  return {
+    delaysMs: commits.map(({ number, sentAtMs }) => {
       const atMs = arrivals.get(number);
       if (atMs === undefined) throw new Error(`row ${number} was committed and did not arrive; something else did twice.`);
       return atMs - sentAtMs;
-    });
-    return {
-      p50Ms: computePercentile(delaysMs, 0.5),
-      p99Ms: computePercentile(delaysMs, 0.99),
-      maxMs: Math.max(...delaysMs),
-      applicationCommitP50Ms: computePercentile(
-        commits.map(({ sentAtMs, acknowledgedAtMs }) => acknowledgedAtMs - sentAtMs),
-        0.5,
-      ),
-      events: rows,
-    };
+    }),
+    commitsMs: commits.map(({ sentAtMs, acknowledgedAtMs }) => acknowledgedAtMs - sentAtMs),
   };
-  // The first second meets code that is not compiled yet.
-  await run(perS);
-  const latency = { ...(await run(perS * seconds)), perS };
-  tell(`latency: p50 ${latency.p50Ms.toFixed(1)} ms, p99 ${latency.p99Ms.toFixed(1)} ms, max ${latency.maxMs.toFixed(1)} ms`);
-  return latency;
 }
+
+export const summarizeDelays = (delaysMs: readonly number[]): Pick<Latency, "p50Ms" | "p99Ms" | "maxMs"> => ({
+  p50Ms: computePercentile(delaysMs, 0.5),
+  p99Ms: computePercentile(delaysMs, 0.99),
+  maxMs: Math.max(...delaysMs),
+});

@@ -1,107 +1,99 @@
 import { writeFile } from "node:fs/promises";
 import { Command, Option } from "commander";
-import { startEnvironment, type Settings } from "./environment.ts";
-import { measureLatency, type Latency } from "./latency.ts";
+import { measureBacklog } from "./backlog.ts";
+import { openEnvironment } from "./environment.ts";
+import { measureInsertCost } from "./insert-cost.ts";
+import { measureIsolation } from "./isolation.ts";
+import { measureLatency } from "./latency.ts";
+import { measurePeers } from "./peers.ts";
 import { formatProfile } from "./profile.ts";
-import { measureThroughput, runSystem, type Throughput } from "./throughput.ts";
-
-/** What `--json` prints. Names are added and never changed: figures of two versions are compared by them. */
-interface Report {
-  readonly throughput?: Throughput;
-  readonly latency?: Latency;
-  readonly settings: Settings;
-}
+import { formatReport, type Report } from "./report.ts";
+import { runSystem } from "./round.ts";
+import { measureScale } from "./scale.ts";
+import { startServer, type Server } from "./server.ts";
+import { measureThroughput } from "./throughput.ts";
 
 interface Flags {
   readonly json?: true;
   readonly quick?: true;
   readonly only?: string;
+  readonly database?: string;
   readonly profile?: string;
   readonly shape: "bulk" | "small";
 }
 
-const measurements = ["throughput", "latency"];
+type Section = Exclude<keyof Report, "settings">;
+const sections: readonly Section[] = ["throughput", "peers", "latency", "isolation", "backlog", "insertCost", "scale"];
 
 const program = new Command("npm run bench --")
-  .description("Measures what a delivery costs, beside bare undici in the same run. See bench/README.md.")
+  .description("Measures what a delivery costs, and beside what, in one run. See bench/README.md.")
   .option("--json", "print one JSON object and nothing else")
-  .option("--quick", "fewer and shorter rounds: within 40 seconds instead of 2 minutes")
-  .option("--only <measurements>", `only these, separated by commas: ${measurements.join(", ")}`)
+  .option("--quick", "fewer and shorter rounds: within two minutes")
+  .option("--only <sections>", `only these, separated by commas: ${sections.join(", ")}`)
+  .option("--database <url>", "a PostgreSQL to measure on, instead of an embedded one; each section makes a database in it, and drops it")
   .option("--profile <file>", "instead of measuring, write a CPU profile of Ancrage's process there and print what costs most")
   .addOption(new Option("--shape <shape>", "how the rows of the profile are committed").choices(["bulk", "small"]).default("bulk"));
 const flags = program.parse().opts<Flags>();
-const only = flags.only?.split(",") ?? measurements;
-const unknown = only.filter((name) => !measurements.includes(name));
-if (unknown.length > 0) program.error(`--only: expected ${measurements.join(" or ")}, got "${unknown.join(",")}".`);
+const only = (flags.only?.split(",") ?? sections) as readonly Section[];
+const unknown = only.filter((name) => !sections.includes(name));
+if (unknown.length > 0) program.error(`--only: expected some of ${sections.join(", ")}, got "${unknown.join(",")}".`);
 
 // Progress goes to standard error: with --json the other stream is the report alone.
 const tell = (words: string): void => console.error(words);
 
-const env = await startEnvironment();
+const server = await startServer(flags.database);
 try {
   if (flags.profile === undefined) {
-    const report: Report = {
-      ...(only.includes("throughput")
-        ? {
-            throughput: await measureThroughput(
-              env,
-              flags.quick ? { rounds: 3, deliveries: 10_000, budgetMs: 18_000 } : { rounds: 5, deliveries: 20_000, budgetMs: 70_000 },
-              tell,
-            ),
-          }
-        : {}),
-      ...(only.includes("latency") ? { latency: await measureLatency(env, { perS: 200, seconds: flags.quick ? 5 : 20 }, tell) } : {}),
-      settings: env.settings,
-    };
+    const report = await measure(server);
     console.log(flags.json ? JSON.stringify(report) : formatReport(report));
   } else {
     await profile(flags.profile);
   }
 } finally {
-  await env.remove();
+  await server.remove();
+}
+
+async function measure(on: Server): Promise<Report> {
+  const { quick } = flags;
+  const run: { readonly [Name in Section]: () => Required<Report>[Name] | Promise<Required<Report>[Name]> } = {
+    throughput: () =>
+      measureThroughput(
+        on,
+        quick ? { rounds: 2, deliveries: 4_000, budgetMs: 10_000 } : { rounds: 7, deliveries: 20_000, budgetMs: 90_000 },
+        tell,
+      ),
+    peers: () => measurePeers(on, quick ? { rounds: 2, deliveries: 3_000 } : { rounds: 5, deliveries: 20_000 }, tell),
+    latency: () => measureLatency(on, { perS: 200, seconds: quick ? 4 : 30 }, tell),
+    isolation: () =>
+      measureIsolation(
+        on,
+        quick ? { rounds: 1, seconds: 3, perS: 200, deliveries: 1_000 } : { rounds: 5, seconds: 10, perS: 200, deliveries: 5_000 },
+        tell,
+      ),
+    backlog: () => measureBacklog(on, quick ? { deliveries: 50_000, drained: 5_000 } : { deliveries: 1_000_000, drained: 100_000 }, tell),
+    insertCost: () => measureInsertCost(on, quick ? { rounds: 2, seconds: 1 } : { rounds: 9, seconds: 3 }, tell),
+    scale: () => measureScale(tell),
+  };
+  const measured: Partial<Record<Section, unknown>> = {};
+  for (const section of only) measured[section] = await run[section]();
+  return { ...measured, settings: on.settings } as Report;
 }
 
 async function profile(file: string): Promise<void> {
   const deliveries = flags.quick ? 10_000 : 30_000;
-  await runSystem(env, deliveries, flags.shape);
-  await env.system.call("startProfile");
-  for (let round = 0; round < 3; round++) {
-    const { perS, cpuUs } = await runSystem(env, deliveries, flags.shape);
-    tell(`${flags.shape}: ${Math.round(perS)}/s, ${Math.round(cpuUs)} µs of CPU a delivery, the profiler's own included`);
+  const env = await openEnvironment(server);
+  try {
+    await env.subscribe([`${env.urls.http}/hook`]);
+    await runSystem(env, { deliveries, shape: flags.shape });
+    await env.system.call("startProfile");
+    for (let round = 0; round < 3; round++) {
+      const { perS, cpuUs } = await runSystem(env, { deliveries, shape: flags.shape });
+      tell(`${flags.shape}: ${Math.round(perS)}/s, ${Math.round(cpuUs)} µs of CPU a delivery, the profiler's own included`);
+    }
+    const found = await env.system.call("stopProfile");
+    await writeFile(file, JSON.stringify(found));
+    console.log(formatProfile(found, 3 * deliveries));
+  } finally {
+    await env.remove();
   }
-  const profile = await env.system.call("stopProfile");
-  await writeFile(file, JSON.stringify(profile));
-  console.log(formatProfile(profile, 3 * deliveries));
-}
-
-function formatReport({ throughput, latency, settings }: Report): string {
-  const lines: string[] = [];
-  if (throughput !== undefined) {
-    const { ceilingPerS, ceilingCpuUsPerDelivery, perS, ratio, cpuUsPerDelivery, postgresCpuUsPerDelivery, spread, rounds, small } =
-      throughput;
-    const row = (name: string, rate: number, part: number, cpuUs: number): string =>
-      `${name.padEnd(38)}${Math.round(rate).toLocaleString("en").padStart(9)}${part.toFixed(2).padStart(10)}${Math.round(cpuUs).toString().padStart(10)}`;
-    lines.push(
-      `${"deliveries, bodies of".padEnd(22)}${`${throughput.bodyBytes} bytes`.padEnd(16)}${"a second".padStart(9)}${"ratio".padStart(10)}${"CPU (µs)".padStart(10)}`,
-      row("bare undici, signed: the ceiling", ceilingPerS, 1, ceilingCpuUsPerDelivery),
-      row("committed at once", perS, ratio, cpuUsPerDelivery),
-      row("committed one by one", small.perS, small.ratio, small.cpuUsPerDelivery),
-      `(the application itself committed ${Math.round(small.committedPerS).toLocaleString("en")} a second one by one)`,
-      `PostgreSQL: ${postgresCpuUsPerDelivery === undefined ? "unknown" : Math.round(postgresCpuUsPerDelivery)} µs a delivery. The ${rounds} rounds lie ${Math.round(spread * 100)} % apart.`,
-    );
-  }
-  if (latency !== undefined) {
-    lines.push(
-      `commit to arrival at ${latency.perS} events a second: p50 ${latency.p50Ms.toFixed(1)} ms, p99 ${latency.p99Ms.toFixed(1)} ms, max ${latency.maxMs.toFixed(1)} ms (${latency.events} events; the application's own commit p50 ${latency.applicationCommitP50Ms.toFixed(1)} ms)`,
-    );
-  }
-  lines.push(
-    `${settings.cores} cores (${settings.processor}), Node ${settings.node}, PostgreSQL ${settings.postgres}, fsync ${settings.fsync}, synchronous_commit ${settings.synchronousCommit}`,
-  );
-  if (settings.loadBefore > settings.cores / 2) {
-    lines.push(
-      `Others were busy: a load of ${settings.loadBefore.toFixed(1)} on ${settings.cores} cores before the first round. Trust ratios only, and run it again.`,
-    );
-  }
-  return lines.join("\n");
 }

@@ -1,14 +1,20 @@
-import { createServer, type AddressInfo, type Socket } from "node:net";
+import { createHmac, createSecretKey, type KeyObject } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
+import { createServer as createTlsServer } from "node:tls";
 import { answerParent, type Methods } from "./child.ts";
 import { nowMs } from "./clock.ts";
 
 /**
- * A receiver that answers at once and costs as little as Node can: what it takes of the two cores is missing to what is measured.
- * It reads of HTTP only what undici writes: lower-case names, a content-length, no chunks.
+ * A receiver that costs as little as Node can: what it takes of the two cores is missing to what is measured. It reads of HTTP only
+ * what our senders write: lower-case names, a content-length, no chunks.
+ *
+ * The path says how it answers: `/hook` at once, `/late/100` after 100 ms, `/stay` never, and that is not counted as an arrival.
  */
 export interface ReceiverMethods extends Methods {
-  /** Returns its URL. */
-  listen(): Promise<string>;
+  listen(): Promise<ReceiverUrls>;
+  /** From now on each request must be signed with this secret, as a receiver of a customer would ask. Undefined: unchecked. */
+  check(secret: string | undefined): void;
   /** Forgets what has arrived. */
   reset(): void;
   /** Resolves when so many requests have arrived since the last `reset`. */
@@ -17,9 +23,18 @@ export interface ReceiverMethods extends Methods {
   arrivals(): ReadonlyMap<number, number>;
 }
 
+export interface ReceiverUrls {
+  readonly http: string;
+  readonly https: string;
+}
+
 export interface Arrived {
   /** More than were waited for: something came twice. */
   readonly count: number;
+  /** Of different numbers. */
+  readonly distinct: number;
+  /** Without a signature, or with a wrong one; 0 where none was checked. */
+  readonly unsigned: number;
   /** On average. */
   readonly bodyBytes: number;
   readonly lastAtMs: number;
@@ -29,13 +44,25 @@ const answer = Buffer.from("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
 const headEnd = Buffer.from("\r\n\r\n");
 const lengthName = Buffer.from("\r\ncontent-length: ");
 const numberName = Buffer.from('"number":');
+/** Where the path's first letter stands: `POST /hook`. */
+const letterAt = 6;
+const late = "l".charCodeAt(0);
+const stay = "s".charCodeAt(0);
 
 let count = 0;
 let bytes = 0;
+let unsigned = 0;
+let key: KeyObject | undefined;
 let arrivals = new Map<number, number>();
 let waiting: { readonly count: number; readonly resolve: (arrived: Arrived) => void } | undefined;
 
-const arrived = (): Arrived => ({ count, bodyBytes: count === 0 ? 0 : bytes / count, lastAtMs: nowMs() });
+const arrived = (): Arrived => ({
+  count,
+  distinct: arrivals.size,
+  unsigned,
+  bodyBytes: count === 0 ? 0 : bytes / count,
+  lastAtMs: nowMs(),
+});
 
 /** Takes whole requests off the front; returns what is left. */
 function receive(data: Buffer, socket: Socket): Buffer | undefined {
@@ -48,8 +75,13 @@ function receive(data: Buffer, socket: Socket): Buffer | undefined {
     const length = readNumber(data, name + lengthName.length);
     const body = end + headEnd.length;
     if (body + length > data.length) break;
-    note(data, body, length);
-    socket.write(answer);
+    const letter = data[at + letterAt];
+    if (letter !== stay) {
+      if (key !== undefined && !isSigned(key, data.toString("latin1", at, end), data.subarray(body, body + length))) unsigned++;
+      note(data, body, length);
+      if (letter === late) setTimeout(() => socket.write(answer), readNumber(data, at + "POST /late/".length));
+      else socket.write(answer);
+    }
     at = body + length;
   }
   return at === data.length ? undefined : data.subarray(at);
@@ -77,22 +109,42 @@ function readNumber(data: Buffer, start: number): number {
   }
 }
 
-const server = createServer({ noDelay: true }, (socket) => {
+/** Written apart from what signs: a receiver shares no code with its sender. */
+function isSigned(secret: KeyObject, head: string, body: Buffer): boolean {
+  const header = (name: string): string | undefined => new RegExp(`\r\n${name}: ([^\r]*)`).exec(head)?.[1];
+  const hmac = createHmac("sha256", secret)
+    .update(`${header("webhook-id")}.${header("webhook-timestamp")}.`)
+    .update(body);
+  return header("webhook-signature") === `v1,${hmac.digest("base64")}`;
+}
+
+function serve(socket: Socket): void {
   let rest: Buffer | undefined;
   socket.on("data", (chunk) => {
     rest = receive(rest === undefined ? chunk : Buffer.concat([rest, chunk]), socket);
   });
   socket.on("error", () => socket.destroy());
-});
+}
+
+async function portOf(server: Server): Promise<number> {
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return (server.address() as AddressInfo).port;
+}
 
 answerParent({
   async listen() {
-    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-    return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const pem = (name: string): Buffer => readFileSync(new URL(`certificate/${name}.pem`, import.meta.url));
+    const http = createServer({ noDelay: true }, serve);
+    const https = createTlsServer({ noDelay: true, key: pem("key"), cert: pem("certificate") }, serve);
+    return { http: `http://127.0.0.1:${await portOf(http)}`, https: `https://127.0.0.1:${await portOf(https)}` };
+  },
+  check(secret) {
+    key = secret === undefined ? undefined : createSecretKey(Buffer.from(secret.replace(/^whsec_/, ""), "base64"));
   },
   reset() {
     count = 0;
     bytes = 0;
+    unsigned = 0;
     arrivals = new Map();
   },
   until: (wanted) =>

@@ -6,50 +6,54 @@ import { answerParent, type Methods } from "./child.ts";
 
 /** The system under test: one process with nothing in it but Ancrage. */
 export interface SystemMethods extends Methods {
-  start(databaseUrl: string): Promise<void>;
-  subscribe(url: string): Promise<void>;
+  migrate(databaseUrl: string, options: SystemOptions): Promise<void>;
+  start(databaseUrl: string, options: SystemOptions): Promise<void>;
+  /** Ends all subscriptions but these; returns their secrets. */
+  subscribe(urls: readonly string[]): Promise<readonly string[]>;
   /** CPU of this process so far, user and system, in microseconds. */
   cpuUs(): number;
+  /** The most memory that this process has had, in MiB. */
+  mostMemoryMiB(): number;
   startProfile(): Promise<void>;
   stopProfile(): Promise<Profiler.Profile>;
   stop(): Promise<void>;
 }
 
+/** What a section asks for beside the defaults. */
+export interface SystemOptions {
+  readonly capture?: "wal" | "outbox";
+  readonly timeoutMs?: number;
+  /** Changes are captured and matched, and none of them makes a message. */
+  readonly isIdle?: boolean;
+}
+
 /** Fine enough for what takes microseconds; a tenth of the default. */
 const profileIntervalUs = 100;
-
-const ItemCreated = defineEvent({
-  description: "An item was inserted.",
-  table: "item",
-  on: "insert",
-  payload: (item) => ({ number: item["id"], note: item["note"] }),
-});
 
 let ancrage: Ancrage | undefined;
 let session: Session | undefined;
 
 answerParent({
-  async start(database) {
-    const options = {
-      database,
-      events: { ItemCreated },
-      token: randomBytes(24).toString("base64url"),
-      secretKey: randomBytes(32).toString("base64"),
-      allowHttp: true,
-      allowNetworks: ["127.0.0.0/8"],
-      logLevel: "warn",
-    } as const;
-    await migrate(options);
-    ancrage = createAncrage(options);
+  async migrate(database, options) {
+    await migrate(ancrageOptions(database, options));
+  },
+  async start(database, options) {
+    ancrage = createAncrage(ancrageOptions(database, options));
     await ancrage.start();
   },
-  async subscribe(url) {
-    await ancrage?.subscriptions.create({ event: "ItemCreated", url });
+  async subscribe(urls) {
+    if (ancrage === undefined) throw new Error("expected start() to be called first");
+    const { subscriptions } = ancrage;
+    for (const { id } of await subscriptions.list({ project: undefined, limit: 1_000 })) await subscriptions.delete(id);
+    const secrets: string[] = [];
+    for (const url of urls) secrets.push((await subscriptions.create({ event: "ItemCreated", url })).secret);
+    return secrets;
   },
   cpuUs() {
     const { user, system } = process.cpuUsage();
     return user + system;
   },
+  mostMemoryMiB: () => process.resourceUsage().maxRSS / 1024,
   async startProfile() {
     session = new Session();
     session.connect();
@@ -65,5 +69,27 @@ answerParent({
   },
   async stop() {
     await ancrage?.stop();
+    ancrage = undefined;
   },
 } satisfies SystemMethods);
+
+/** The same in each process of a run: the database keeps what was sealed with the key. */
+const secretKey = Buffer.alloc(32, "bench").toString("base64");
+
+function ancrageOptions(database: string, { capture = "wal", timeoutMs, isIdle = false }: SystemOptions) {
+  return {
+    database,
+    capture: capture as "wal",
+    events: { ItemCreated: isIdle ? ItemIgnored : ItemCreated },
+    token: randomBytes(24).toString("base64url"),
+    secretKey,
+    allowHttp: true,
+    allowNetworks: ["127.0.0.0/8"],
+    logLevel: "warn",
+    delivery: { timeoutMs },
+  } as const;
+}
+
+const rule = { description: "An item was inserted.", table: "item", on: "insert" } as const;
+const ItemCreated = defineEvent({ ...rule, payload: (item) => ({ number: item["id"], note: item["note"] }) });
+const ItemIgnored = defineEvent({ ...rule, where: () => false, payload: () => ({}) });

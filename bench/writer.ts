@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import pg from "pg";
 import { answerParent, type Methods } from "./child.ts";
 import { nowMs } from "./clock.ts";
@@ -6,9 +7,9 @@ import { nowMs } from "./clock.ts";
 export interface WriterMethods extends Methods {
   connect(databaseUrl: string): Promise<void>;
   /** One transaction. */
-  writeBulk(rows: number): Promise<Written>;
-  /** A transaction a row, from several sessions at once. */
-  writeSmall(rows: number): Promise<Written>;
+  writeBulk(rows: number, noteBytes?: number): Promise<Written>;
+  /** A transaction a row, from so many sessions at once. */
+  writeSmall(rows: number, sessions?: number): Promise<Written>;
   /** A transaction a row, at random times (Poisson) of the given rate, whether or not the one before is done. */
   writePaced(pace: { readonly rows: number; readonly perS: number }): Promise<readonly PacedCommit[]>;
   end(): Promise<void>;
@@ -27,8 +28,10 @@ export interface PacedCommit {
   readonly acknowledgedAtMs: number;
 }
 
-/** With the envelope around it the body is 500 bytes. */
-const note = "x".repeat(336);
+/** With the envelope around it the body is 500 bytes. Letters at random, so that PostgreSQL compresses no more than it would of a text. */
+const noteBytes = 336;
+const notes = randomBytes(8 * 1024).toString("base64");
+const note = notes.slice(0, noteBytes);
 const sessionCount = 8;
 let pool: pg.Pool | undefined;
 
@@ -38,18 +41,18 @@ answerParent({
     const clients = await Promise.all(Array.from({ length: sessionCount }, () => connected().connect()));
     for (const client of clients) client.release();
   },
-  async writeBulk(rows) {
+  async writeBulk(rows, bytes = noteBytes) {
     const startedAtMs = nowMs();
-    await connected().query(`insert into item (note) select $1 from generate_series(1, $2)`, [note, rows]);
+    await connected().query(`insert into item (note) select $1 from generate_series(1, $2)`, [notes.slice(0, bytes), rows]);
     return { startedAtMs, committedAtMs: nowMs() };
   },
-  async writeSmall(rows) {
+  async writeSmall(rows, sessions = sessionCount) {
     const startedAtMs = nowMs();
     // The loop runs in the server: each turn is a transaction of its own that waits for the disk, and costs this process nothing.
     const loop = (count: number): string =>
       `do $$ begin for i in 1..${count} loop insert into item (note) values ('${note}'); commit; end loop; end $$`;
-    const share = Math.floor(rows / sessionCount);
-    const counts = Array.from({ length: sessionCount }, (_, index) => (index === 0 ? rows - share * (sessionCount - 1) : share));
+    const share = Math.floor(rows / sessions);
+    const counts = Array.from({ length: sessions }, (_, index) => (index === 0 ? rows - share * (sessions - 1) : share));
     await Promise.all(counts.map((count) => connected().query(loop(count))));
     return { startedAtMs, committedAtMs: nowMs() };
   },

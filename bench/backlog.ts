@@ -1,0 +1,141 @@
+import { randomBytes } from "node:crypto";
+import pg from "pg";
+import { largestWindow } from "../src/deliver/window.ts";
+import { nowMs } from "./clock.ts";
+import { inTime, openEnvironment, type Environment } from "./environment.ts";
+import { runCeiling, runSystem } from "./round.ts";
+import type { Database, Server } from "./server.ts";
+
+/** A process that starts over a journal full of pending deliveries. */
+export interface Backlog extends Drain {
+  readonly deliveries: number;
+  /** The figures above are the worst of these. */
+  readonly oneSubscription: Drain;
+  readonly hundredSubscriptions: Drain;
+  /** One subscription, while a transaction that began before keeps all that drains from being vacuumed. */
+  readonly besideOldSnapshot: Drain;
+}
+
+interface Drain {
+  /** From the start of the process to the first request that arrives. */
+  readonly startMs: number;
+  /** The most memory that the process had, code and all. */
+  readonly rssMiB: number;
+  /** Deliveries a second to the ceiling in the same minutes. */
+  readonly drainRatio: number;
+  readonly drainPerS: number;
+}
+
+export interface BacklogSize {
+  readonly deliveries: number;
+  /** How many are drained and timed. */
+  readonly drained: number;
+}
+
+export async function measureBacklog(server: Server, size: BacklogSize, tell: (words: string) => void): Promise<Backlog> {
+  const env = await openEnvironment(server);
+  try {
+    await env.subscribe([`${env.urls.http}/hook`]);
+    // Makes the partitions of the day, and a batch that everything before is settled in.
+    await runSystem(env, { deliveries: 1_000 });
+    await env.restart({}, async () => {
+      tell(`backlog: ${size.deliveries} messages are written`);
+      await insertMessages(env.database.client, size.deliveries);
+    });
+    const measure = async (name: string, subscriptions: number): Promise<Drain> => {
+      const drain = await measureDrain(env, size, subscriptions);
+      tell(
+        `backlog, ${name}: first arrival after ${Math.round(drain.startMs)} ms, ${Math.round(drain.rssMiB)} MiB, ${Math.round(drain.drainPerS)}/s, ${drain.drainRatio.toFixed(2)} of the ceiling`,
+      );
+      return drain;
+    };
+    const oneSubscription = await measure("one subscription", 1);
+    const besideOldSnapshot = await besideSnapshot(env.database, () => measure("beside an old snapshot", 1));
+    const hundredSubscriptions = await measure("100 subscriptions", 100);
+    const all = [oneSubscription, hundredSubscriptions, besideOldSnapshot];
+    return {
+      startMs: Math.max(...all.map(({ startMs }) => startMs)),
+      rssMiB: Math.max(...all.map(({ rssMiB }) => rssMiB)),
+      drainRatio: Math.min(...all.map(({ drainRatio }) => drainRatio)),
+      drainPerS: Math.min(...all.map(({ drainPerS }) => drainPerS)),
+      deliveries: size.deliveries,
+      oneSubscription,
+      hundredSubscriptions,
+      besideOldSnapshot,
+    };
+  } finally {
+    await env.remove();
+  }
+}
+
+async function measureDrain(env: Environment, { deliveries, drained }: BacklogSize, subscriptions: number): Promise<Drain> {
+  const { receiver, urls, database } = env;
+  await env.subscribe(Array.from({ length: subscriptions }, (_, index) => `${urls.http}/hook?${index}`));
+  // The stream must have come to them: it is what places them.
+  await runSystem(env, { deliveries: 100 * subscriptions, fanOut: subscriptions });
+  const { bodyBytes } = await receiver.call("until", 0);
+  const ceilingWork = { url: `${urls.http}/hook`, count: drained, bodyBytes: Math.round(bodyBytes), inFlight: largestWindow };
+  const ceilingBefore = await runCeiling(env, ceilingWork);
+  let startedAtMs = 0;
+  let first = Promise.resolve({ lastAtMs: 0 });
+  await env.restart({}, async () => {
+    await insertDeliveries(database.client, deliveries);
+    await receiver.call("reset");
+    first = receiver.call("until", 1);
+    startedAtMs = nowMs();
+  });
+  const { lastAtMs: firstAtMs } = await inTime(first);
+  const { lastAtMs } = await inTime(receiver.call("until", drained));
+  const rssMiB = await env.system.call("mostMemoryMiB");
+  const drainPerS = (drained * 1000) / (lastAtMs - firstAtMs);
+  // Nothing is left to drain beside the ceiling.
+  await env.restart({}, () => deleteDeliveries(database.client));
+  const ceilingAfter = await runCeiling(env, ceilingWork);
+  const drainRatio = drainPerS / ((ceilingBefore.perS + ceilingAfter.perS) / 2);
+  return { startMs: firstAtMs - startedAtMs, rssMiB, drainRatio, drainPerS };
+}
+
+async function besideSnapshot<Result>(database: Database, work: () => Promise<Result>): Promise<Result> {
+  const session = new pg.Client({ connectionString: database.url, application_name: "bench old snapshot" });
+  await session.connect();
+  try {
+    await session.query("begin isolation level repeatable read");
+    await session.query("select pg_current_xact_id()");
+    return await work();
+  } finally {
+    await session.end();
+  }
+}
+
+/** Decimal digits are digits of base 32 too, and sort as numbers do. All of them were committed a moment ago, by a log of no length. */
+async function insertMessages(client: pg.Client, count: number): Promise<void> {
+  await client.query(
+    `insert into ancrage.messages (id, project, event, key, commit_lsn, change_lsn, ordinal, committed_at, body)
+     select ${messageId}, 'default', 'ItemCreated', i::text, '0/1'::pg_lsn + i, '0/1'::pg_lsn + i, 0, now(),
+       convert_to('{"number":' || i || ',"note":"' || $2 || '"}', 'UTF8')
+     from generate_series(1, $1::integer) as i`,
+    [count, randomBytes(252).toString("base64")],
+  );
+  await client.query("vacuum (analyze) ancrage.messages");
+}
+
+/** One for each message, over all live subscriptions in turn. */
+async function insertDeliveries(client: pg.Client, count: number): Promise<void> {
+  await deleteDeliveries(client);
+  await client.query(
+    `insert into ancrage.deliveries (message_id, subscription_id, project, state, round, attempts, updated_at)
+     select ${messageId}, ids[1 + i % cardinality(ids)], 'default', 'pending', 1, 0, now()
+     from generate_series(1, $1::integer) as i,
+       (select array_agg(id) as ids from ancrage.subscriptions where state = 'enabled') as live`,
+    [count],
+  );
+  await client.query("vacuum (analyze) ancrage.deliveries");
+}
+
+async function deleteDeliveries(client: pg.Client): Promise<void> {
+  await client.query("truncate ancrage.deliveries, ancrage.attempts");
+}
+
+/** Of today: its partition is there. */
+const messageId = `'msg_' || ancrage.base32((extract(epoch from date_trunc('hour', now())) * 1000)::bigint, 10)
+  || lpad(i::text, 13, '0') || lpad(i::text, 13, '0') || '0000000' || lpad(i::text, 13, '0')`;
