@@ -45,8 +45,11 @@ export async function measurePeers(server: Server, size: PeersSize, tell: (words
   const contenders: Contender[] = [];
   try {
     contenders.push(ancrage(env));
-    for (const name of names) peers.push(await openPeer(env, name, secret));
-    contenders.push(...peers);
+    for (const name of names) {
+      const peer = await openPeer(env, name, secret);
+      peers.push(peer);
+      contenders.push(peer);
+    }
     const rounds = new Map<string, Timed[]>(contenders.map(({ name }) => [name, []]));
     for (let round = 0; round <= size.rounds; round++) {
       const these: string[] = [];

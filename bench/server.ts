@@ -84,6 +84,8 @@ async function createDatabase(serverUrl: string): Promise<Database> {
 
 async function connect(url: string): Promise<pg.Client> {
   const client = new pg.Client({ connectionString: url, application_name: "bench" });
+  // A run that fails stops the server first: what failed is to be heard, and not that.
+  client.on("error", () => undefined);
   await client.connect();
   return client;
 }

@@ -1,3 +1,4 @@
+import { createRequire } from "node:module";
 import pg from "pg";
 import { answerParent } from "../child.ts";
 import { nowMs } from "../clock.ts";
@@ -23,8 +24,7 @@ interface Job {
 }
 
 // It has a folder of its own: its helper does not lock.
-const place = import.meta.resolve("bullmq", new URL("bullmq/index.js", import.meta.url).href);
-const bull = (await import(place)) as BullMq;
+const bull = createRequire(new URL("bullmq/package.json", import.meta.url))("bullmq") as BullMq;
 
 const connection = { url: process.env["REDIS_URL"], maxRetriesPerRequest: null };
 const queueName = "ancrage-bench";
