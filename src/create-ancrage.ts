@@ -42,6 +42,7 @@ export interface Internals {
   readonly clock?: Clock;
   readonly log?: Logger;
   readonly signal?: TestSignal;
+  readonly captureWatchMs?: number;
 }
 
 /** Sessions for the API, for what capture and payloads read, and for what delivery does: none of the three holds up another one. */
@@ -137,6 +138,7 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
         clock,
         log,
         signal: internals.signal,
+        captureWatchMs: internals.captureWatchMs,
       });
       const subscriptions = createSubscriptionService({
         db: api,

@@ -1,9 +1,12 @@
 import { hostname } from "node:os";
 import type pg from "pg";
 import type { TriggerCame } from "./build-messages.ts";
+import { beginCapture, loseCapture } from "./begin-capture.ts";
 import { checkDatabase, type CheckedDatabase } from "./capture/check.ts";
 import { createUnavailableSource } from "./capture/unavailable-source.ts";
-import { sourceIdOf } from "./capture/wal/slot.ts";
+import type { HealthProblem, SlotHealth } from "./capture/health.ts";
+import { LossError } from "./capture/loss.ts";
+import { CaptureWatch } from "./capture/wal/capture-watch.ts";
 import type { Clock } from "./clock.ts";
 import { createSource } from "./create-source.ts";
 import { delayOf, faultDelaysMs } from "./delay-of.ts";
@@ -20,9 +23,7 @@ import { pause } from "./pause.ts";
 import type { PayloadDeps } from "./payload/build.ts";
 import { isPassingFault } from "./payload/fault.ts";
 import type { Pipeline } from "./pipeline.ts";
-import { computeResumePosition } from "./resume-position.ts";
 import { readEpoch, type BatchRow } from "./store/batches.ts";
-import { readGapFrom } from "./store/gaps.ts";
 import { readLastRevision } from "./store/revisions.ts";
 import type { SubscriptionRow } from "./store/subscriptions.ts";
 import type { ValueTypes } from "./store/types.ts";
@@ -46,6 +47,8 @@ export interface EngineOptions {
   readonly clock: Clock;
   readonly log: Logger;
   readonly signal?: TestSignal | undefined;
+  /** How often what capture stands on is looked at. Default: 10 s. */
+  readonly captureWatchMs?: number | undefined;
 }
 
 /**
@@ -62,6 +65,12 @@ export class Engine {
   #journal: Journal | undefined;
   /** Undefined while another process leads. */
   #leader: Leader | undefined;
+  /** Looks at the slot while this process leads. */
+  #watch: CaptureWatch | undefined;
+  /** What was lost, once it is noted as a gap. */
+  #loss: AncrageError | undefined;
+  /** Notes a gap; awaited by `stop`, whose caller ends the pools. */
+  #losing: Promise<void> | undefined;
   #leading: Promise<void> | undefined;
   /** Why a standby could not take over. */
   #failure: unknown;
@@ -96,7 +105,16 @@ export class Engine {
 
   /** Why capture ended; undefined while it has not. */
   get failure(): unknown {
-    return this.#leader?.pipeline.captureFailure ?? this.#failure;
+    return this.#loss ?? this.#leader?.pipeline.captureFailure ?? this.#failure;
+  }
+
+  /** How the log is doing; undefined where another process leads, or before the first look. */
+  get slotHealth(): SlotHealth | undefined {
+    return this.#watch?.health;
+  }
+
+  get slotProblems(): readonly HealthProblem[] {
+    return this.#watch?.problems ?? [];
   }
 
   /** Why subscriptions do not open here, by id: their deliveries wait until a start with the key that sealed them. */
@@ -132,9 +150,8 @@ export class Engine {
 
   async #start(): Promise<void> {
     const { database, log, signal, db, catalogue, options } = this.#options;
-    const { systemIdentifier, databaseOid } = await checkDatabase(db, { catalogue, environment: options.environment });
+    const { sourceId } = await checkDatabase(db, { catalogue, environment: options.environment });
     if (this.#isStopping) throw stoppedMeanwhile();
-    const sourceId = sourceIdOf(systemIdentifier, databaseOid);
     const journal = new Journal({ connectionString: database, sourceId, processName: `${hostname()}:${process.pid}`, log, signal });
     this.#journal = journal;
     await new Promise<void>((resolve, reject) => {
@@ -193,6 +210,8 @@ export class Engine {
     await (this.#leader === undefined ? this.#journal?.stop() : this.#leader.interrupt());
     await this.#started?.catch(() => undefined);
     await this.#leading?.catch(() => undefined);
+    await this.#watch?.stop();
+    await this.#losing;
     await (this.#leader === undefined ? this.#journal?.stop() : this.#leader.stop());
   }
 
@@ -204,6 +223,7 @@ export class Engine {
     journal.begin(begun.endLsn);
     const source =
       captureFailure === undefined ? createSource(sourceId, checked, this.#options) : createUnavailableSource(sourceId, captureFailure);
+    this.#loss = captureFailure;
     this.#ignoredMarks = () => source.ignoredMarks;
     this.#leader = new Leader({
       ...this.#options,
@@ -216,38 +236,58 @@ export class Engine {
         this.#state = "failed";
         void this.#close();
       },
+      onCaptureFailure: (error) => {
+        this.#losing ??= this.#lose(checked, error);
+      },
     });
     await this.#leader.start();
     if (this.#isStopping) return;
     this.#state = "leading";
+    this.#watch = this.#createWatch(checked, this.#leader.pipeline);
+    this.#watch.start();
     if (captureFailure !== undefined) return;
     log.info({ from: formatLsn(begun.endLsn), subscriptions: this.registry.size, events: catalogue.events.size }, "capture streams");
   }
 
   /** Asked when the lead is taken, and not before: while this process waited, the one before it went on. */
-  async #begin(
-    sourceId: string,
-    last: BatchRow | undefined,
-  ): Promise<{
-    readonly checked: CheckedDatabase;
-    readonly begun: Begun;
-    /** Why nothing can be captured. */
-    readonly captureFailure: AncrageError | undefined;
-  }> {
-    const { db, catalogue, options } = this.#options;
+  async #begin(sourceId: string, last: BatchRow | undefined): Promise<BegunLead> {
+    const { db, catalogue, options, log } = this.#options;
     const checked = await checkDatabase(db, { catalogue, environment: options.environment });
     const epoch = await readEpoch(db, sourceId);
     const revision = await readLastRevision(db);
-    let endLsn = last?.endLsn ?? 0n;
-    let captureFailure: AncrageError | undefined;
-    try {
-      endLsn = await this.#resumeAt(last, checked);
-    } catch (error) {
-      if (!(error instanceof AncrageError) || error.code !== "ANCRAGE_SLOT_LOST") throw error;
-      captureFailure = error;
-    }
+    const { endLsn, failure } = await beginCapture(db, checked, catalogue, log);
     await this.#subscriptions.load();
-    return { checked, begun: { last, epoch, endLsn, revision }, captureFailure };
+    return { checked, begun: { last, epoch, endLsn, revision }, captureFailure: failure };
+  }
+
+  #createWatch({ names, server }: CheckedDatabase, pipeline: Pipeline): CaptureWatch {
+    const { db, catalogue, clock, log, signal, captureWatchMs = 10_000 } = this.#options;
+    return new CaptureWatch({
+      db,
+      names,
+      catalogue,
+      seenRight: { lsn: parseLsn(server.flushLsn), at: new Date(clock.nowMs()) },
+      isCapturing: () => pipeline.captureFailure === undefined,
+      onAltered: (what, { lsn, at }) => pipeline.stopCapture(new LossError({ reason: "capture-altered", what, fromLsn: lsn, fromAt: at })),
+      onLook: () => signal?.("watched"),
+      intervalMs: captureWatchMs,
+      clock,
+      log,
+    });
+  }
+
+  /** Notes what was lost as a gap: by it the next start, whoever makes it, knows where nothing was seen. */
+  async #lose(checked: CheckedDatabase, error: unknown): Promise<void> {
+    if (!(error instanceof AncrageError) || !lossCodes.has(error.code)) return;
+    for (let attempt = 0; !this.#isStopping; attempt++) {
+      try {
+        this.#loss = await loseCapture(this.#options.db, checked, error);
+        return;
+      } catch (fault) {
+        this.#options.log.warn({ err: fault }, "the gap could not be noted; trying again");
+        await pause(delayOf(faultDelaysMs, attempt), this.#stopping.signal);
+      }
+    }
   }
 
   /** A standby takes over at the very moment that the database fails over: it waits out what passes by itself. A first start says it. */
@@ -262,26 +302,16 @@ export class Engine {
       }
     }
   }
-
-  async #resumeAt(last: BatchRow | undefined, checked: CheckedDatabase): Promise<bigint> {
-    const confirmedLsn = parseLsn(checked.confirmedLsn);
-    const gap =
-      last !== undefined && confirmedLsn > last.endLsn ? await readGapFrom(this.#options.db, last.source, last.endLsn) : undefined;
-    const { endLsn, isAfterGap } = computeResumePosition({
-      slot: checked.names.slot,
-      journalEndLsn: last?.endLsn,
-      confirmedLsn,
-      flushLsn: parseLsn(checked.flushLsn),
-      gapEndLsn: gap?.toLsn,
-    });
-    if (isAfterGap) {
-      this.#options.log.warn(
-        { from: formatLsn(last?.endLsn ?? 0n), to: formatLsn(endLsn), since: gap?.fromAt },
-        "a gap: changes between the journal's end and the new slot were not seen",
-      );
-    }
-    return endLsn;
-  }
 }
+
+interface BegunLead {
+  readonly checked: CheckedDatabase;
+  readonly begun: Begun;
+  /** Why nothing can be captured. */
+  readonly captureFailure: AncrageError | undefined;
+}
+
+/** Capture ended with changes that were not seen, and not with a fault of this process. */
+const lossCodes: ReadonlySet<string> = new Set(["ANCRAGE_SLOT_LOST", "ANCRAGE_CAPTURE_ALTERED"]);
 
 const stoppedMeanwhile = (): AncrageError => new AncrageError("ANCRAGE_COMMAND_FAILED", "this instance was stopped while it was starting.");

@@ -5,6 +5,7 @@ import { Dispatcher } from "./deliver/dispatcher.ts";
 import { newDelivery } from "./deliver/delivery.ts";
 import { createSender, type Sender } from "./deliver/send.ts";
 import type { EngineOptions } from "./engine.ts";
+import { AncrageError } from "./errors.ts";
 import type { Journal, LastBatch } from "./journal/journal.ts";
 import { fanOutUnsettled } from "./journal/restart.ts";
 import { atMost } from "./pause.ts";
@@ -24,6 +25,8 @@ export interface LeaderOptions extends EngineOptions {
   readonly patiently: <Result>(work: () => Promise<Result>) => Promise<Result>;
   /** Everything ended by a fault, and another process may lead: slot and lock were let go. */
   readonly onFailure: () => void;
+  /** Capture ended by a fault; delivery goes on. */
+  readonly onCaptureFailure: (error: unknown) => void;
 }
 
 /** What a process finds when it begins to lead. */
@@ -82,6 +85,7 @@ export class Leader {
       readSubscription: (id, startLsn) => this.#readSubscription(id, startLsn),
       onTrigger: options.onTrigger,
       onFailure: options.onFailure,
+      onCaptureFailure: options.onCaptureFailure,
       maxOccurrences: given.batch.maxOccurrences,
       clock,
       log,
@@ -100,14 +104,17 @@ export class Leader {
   }
 
   /**
-   * Resolves when capture streams.
+   * Resolves when capture streams, or has ended with a slot that is lost.
    *
-   * @throws AncrageError of the source
+   * @throws AncrageError of the source, but for that
    */
   async start(): Promise<void> {
     const { source, journal, subscriptions, begun, patiently, deliveryDb } = this.#options;
     const { last, endLsn } = begun;
-    await patiently(() => source.start({ endLsn, journaled: journal.journaled }));
+    await patiently(() => source.start({ endLsn, journaled: journal.journaled })).catch((error: unknown) => {
+      if (!(error instanceof AncrageError) || error.code !== "ANCRAGE_SLOT_LOST") throw error;
+      this.pipeline.stopCapture(error);
+    });
     this.dispatcher.start();
     if (last !== undefined) {
       const batch = await fanOutUnsettled({

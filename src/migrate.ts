@@ -1,22 +1,32 @@
 import type pg from "pg";
+import { readCapturePlan, refuseCopy, refuseServer } from "./capture/check.ts";
+import { describeGap } from "./capture/loss.ts";
+import { explainDenied } from "./capture/rights.ts";
+import { changedFooting, readFooting } from "./capture/wal/footing.ts";
 import { captureNames, sourceIdOf } from "./capture/wal/slot.ts";
-import { readCapturePlan } from "./capture/check.ts";
-import { buildCatalogue } from "./event/catalogue.ts";
+import { buildCatalogue, type Catalogue } from "./event/catalogue.ts";
 import { discover } from "./event/discover.ts";
+import { planGrants } from "./grants.ts";
 import { readOptions, requireOptions, type AncrageOptions } from "./options.ts";
-import { formatLsn, parseLsn } from "./lsn.ts";
-import { readLastBatch } from "./store/batches.ts";
-import { readServerIdentity, readSlot } from "./store/capture-state.ts";
+import { parseLsn } from "./lsn.ts";
+import { readServerIdentity, readSlot, type ServerIdentity } from "./store/capture-state.ts";
 import { connectClient } from "./store/database.ts";
-import { insertGap } from "./store/gaps.ts";
+import { endGap, openGap, readJournalEnd } from "./store/gaps.ts";
 import { migrateSchema } from "./store/migrate.ts";
-import { writeEnvironment } from "./store/settings.ts";
+import { readSettings, writeDatabaseOid, writeEnvironment, writeFooting } from "./store/settings.ts";
 import { markUnplacedSubscriptions } from "./store/subscription-starts.ts";
 import { readTables } from "./store/tables.ts";
 
 export interface Migrated {
   /** What was done, in order: names of migrations, then the SQL that capture lacked. */
   readonly ran: readonly string[];
+}
+
+export interface MigrateHow {
+  /** Called with each step when it is done. */
+  readonly onStep?: ((step: string) => void) | undefined;
+  /** A role that is to run `start`: it gets what that takes, on tables that are made later too. */
+  readonly grantTo?: string | undefined;
 }
 
 /**
@@ -26,9 +36,9 @@ export interface Migrated {
  * @example
  * await migrate({ database: process.env.DATABASE_URL, events: "./hooks" });
  * @throws AncrageError `ANCRAGE_DEFINITION_INVALID` before anything is changed; `ANCRAGE_NOT_MIGRATED` where the server itself lacks
- * something
+ * something; `ANCRAGE_NOT_PERMITTED` with the SQL where the role does; `ANCRAGE_DATABASE_COPIED`
  */
-export async function migrate(given: AncrageOptions, onStep: (step: string) => void = () => undefined): Promise<Migrated> {
+export async function migrate(given: AncrageOptions, how: MigrateHow = {}): Promise<Migrated> {
   const options = readOptions(given);
   const { database } = requireOptions(options, "database");
   const client = await connectClient({ connectionString: database, applicationName: "ancrage migrate" });
@@ -38,21 +48,21 @@ export async function migrate(given: AncrageOptions, onStep: (step: string) => v
     const ran: string[] = [];
     const note = (step: string): void => {
       ran.push(step);
-      onStep(step);
+      how.onStep?.(step);
     };
-    const migrations = await migrateSchema(client);
+    const server = await readServerIdentity(client);
+    refuseServer(server);
+    const migrations = await explainDenied(client, () => migrateSchema(client), "create schema ancrage");
     // Only where the schema was made just now: a copy that is migrated under another name must be told from its first one.
     if (migrations.includes("journal")) await writeEnvironment(client, options.environment);
     for (const name of migrations) note(name);
-    const { databaseOid, systemIdentifier } = await readServerIdentity(client);
-    const plan = await readCapturePlan(client, catalogue, captureNames(databaseOid));
-    for (const { sql: statement } of plan) {
-      const makesSlot = statement.includes("pg_create_logical_replication_slot");
-      await (makesSlot ? runAsReplication(client, statement, options.replicationUrl) : client.query(statement));
+    const settings = await readSettings(client);
+    if (settings !== undefined) refuseCopy(settings, server, settings.environment);
+    await migrateCapture({ client, catalogue, server, generation: settings?.generation ?? 0, options, note, later: how.onStep });
+    await writeDatabaseOid(client, server.databaseOid);
+    for (const statement of how.grantTo === undefined ? [] : planGrants(how.grantTo, catalogue)) {
+      await explainDenied(client, () => client.query(statement), statement);
       note(statement);
-      if (!makesSlot) continue;
-      const gap = await noteGap(client, sourceIdOf(systemIdentifier, databaseOid), captureNames(databaseOid).slot);
-      if (gap !== undefined) note(gap);
     }
     // Each time: a migration that ended between the slot and this would leave them without a place for ever.
     await markUnplacedSubscriptions(client);
@@ -62,27 +72,61 @@ export async function migrate(given: AncrageOptions, onStep: (step: string) => v
   }
 }
 
+interface CaptureMigration {
+  readonly client: pg.Client;
+  readonly catalogue: Catalogue;
+  readonly server: ServerIdentity;
+  readonly generation: number;
+  readonly options: { readonly replicationUrl?: string | undefined; readonly failover: boolean };
+  readonly note: (step: string) => void;
+  readonly later: ((step: string) => void) | undefined;
+}
+
+async function migrateCapture({ client, catalogue, server, generation, options, note, later }: CaptureMigration): Promise<void> {
+  const names = captureNames(server.databaseOid);
+  // What somebody else changed since is for the next start to find: only what we change ourselves is certified.
+  const isSound = changedFooting((await readSettings(client))?.footing ?? {}, await readFooting(client, catalogue, names)).length === 0;
+  const plan = await readCapturePlan(client, catalogue, names, options.failover);
+  const isRead = ((await readSlot(client, names.slot))?.activePid ?? null) !== null;
+  for (const { sql, isNeeded, makesSlot } of plan) {
+    // A process that runs the definitions of before may still read it, and would take its leaving for an alteration.
+    if (!isNeeded && isRead) {
+      later?.(`left for a time when no process reads the log: ${sql}`);
+      continue;
+    }
+    await (makesSlot ? runAsReplication(client, sql, options.replicationUrl) : explainDenied(client, () => client.query(sql), sql));
+    note(sql);
+    if (isSound) await writeFooting(client, await readFooting(client, catalogue, names));
+    if (!makesSlot) continue;
+    const gap = await noteNewSlot(client, sourceIdOf({ ...server, generation }), names.slot);
+    if (gap !== undefined) note(gap);
+  }
+}
+
 /** A slot takes the replication privilege, which the owner of the tables may not have. */
-async function runAsReplication(owner: pg.Client, statement: string, replicationUrl: string | undefined): Promise<void> {
+export async function runAsReplication(owner: pg.Client, statement: string, replicationUrl: string | undefined): Promise<void> {
   if (replicationUrl === undefined) {
-    await owner.query(statement);
+    await explainDenied(owner, () => owner.query(statement), statement);
     return;
   }
   const replication = await connectClient({ connectionString: replicationUrl, applicationName: "ancrage migrate" });
   try {
-    await replication.query(statement);
+    await explainDenied(replication, () => replication.query(statement), statement);
   } finally {
     await replication.end();
   }
 }
 
-/** A new slot under a journal that has begun: what lies between the two was not seen. Said here, and by the status until it is dealt with. */
-async function noteGap(client: pg.Client, sourceId: string, slotName: string): Promise<string | undefined> {
-  const last = await readLastBatch(client, sourceId);
+/**
+ * A new slot under a journal that has begun: what lies between the two was not seen. Said here, and by the status until it is dealt with.
+ *
+ * @returns the gap, in words; undefined where there is none
+ */
+export async function noteNewSlot(client: pg.Client, sourceId: string, slotName: string): Promise<string | undefined> {
+  const last = await readJournalEnd(client, sourceId);
   const slot = await readSlot(client, slotName);
   if (last === undefined || typeof slot?.confirmedLsn !== "string") return undefined;
-  const toLsn = parseLsn(slot.confirmedLsn);
-  if (toLsn <= last.endLsn) return undefined;
-  await insertGap(client, sourceId, { fromLsn: last.endLsn, toLsn, reason: "slot-recreated" });
-  return `GAP: changes between ${formatLsn(last.endLsn)} and ${slot.confirmedLsn} were not seen, and make no events`;
+  await openGap(client, sourceId, { fromLsn: last.lsn, reason: "slot-recreated" });
+  const gap = await endGap(client, sourceId, parseLsn(slot.confirmedLsn));
+  return gap && `GAP: ${describeGap(gap)}`;
 }

@@ -51,6 +51,10 @@ const table = {
   capture: withDefault(oneOf("wal"), "wal", {
     help: "How changes are seen: `wal` reads the write-ahead log.",
   }),
+  failover: withDefault(boolean(), false, {
+    env: "ANCRAGE_FAILOVER",
+    help: "Makes the slot a failover slot (PostgreSQL 17 and later): standbys that synchronize slots can go on from it after a promotion.",
+  }),
   events: optional(eventModules(), {
     help: "The folder that holds `events/` and `tracking/`, or an object of definitions by name, for bundlers. The command line names the folder.",
   }),

@@ -30,6 +30,8 @@ export interface PipelineOptions {
   readonly onTrigger: (id: string, came: TriggerCame) => void;
   /** Everything ended by a fault, and another process may lead: slot and lock were let go. */
   readonly onFailure: () => void;
+  /** Capture ended by a fault; delivery goes on. */
+  readonly onCaptureFailure?: (error: unknown) => void;
   readonly maxOccurrences: number;
   readonly clock: Clock;
   readonly log: Logger;
@@ -267,11 +269,19 @@ export class Pipeline {
     try {
       return await this.#options.source.take(this.#options.maxOccurrences);
     } catch (error) {
-      this.#captureFailure = error;
-      const words = error instanceof AncrageError ? error.toString() : String(error);
-      this.#options.log.error({ err: error }, `capture stopped: ${words} Delivery and the API go on.`);
+      this.stopCapture(error);
       return [];
     }
+  }
+
+  /** Reads no more, and lets the slot go: whoever mends it must be able to drop it. Outcomes are journaled all the same. */
+  stopCapture(error: unknown): void {
+    if (this.#captureFailure !== undefined) return;
+    this.#captureFailure = error;
+    const words = error instanceof AncrageError ? error.toString() : String(error);
+    this.#options.log.error({ err: error }, `capture stopped: ${words} Delivery and the API go on.`);
+    void this.#options.source.stop();
+    this.#options.onCaptureFailure?.(error);
   }
 
   #isPositionDue(): boolean {
@@ -315,6 +325,8 @@ export class Pipeline {
   }
 
   #noteIdle(): void {
+    // What the server has read since may hold changes that capture lost.
+    if (this.#captureFailure !== undefined) return;
     const idleLsn = this.#options.source.idleLsn();
     if (idleLsn !== undefined && idleLsn > this.#passed.endLsn) this.#passed = { ...this.#passed, endLsn: idleLsn };
   }

@@ -2,6 +2,7 @@ import type { Engine } from "./engine.ts";
 import { AncrageError } from "./errors.ts";
 import type { Catalogue } from "./event/catalogue.ts";
 import type { Status, StatusProblem } from "./http/services.ts";
+import { describeGap } from "./capture/loss.ts";
 import { formatLsn } from "./lsn.ts";
 import type { Gap } from "./store/gaps.ts";
 
@@ -39,11 +40,15 @@ export async function readStatus(engine: Engine, catalogue: Catalogue, openGaps:
       hint: "Mend it and restart.",
     });
   }
+  problems.push(...engine.slotProblems.filter(({ code }) => code !== "slot-lost" || failure === undefined));
   for (const gap of await openGaps()) {
     problems.push({
       code: "gap",
-      message: `changes between ${formatLsn(gap.fromLsn)} and ${formatLsn(gap.toLsn)} (${gap.fromAt.toISOString()} to ${gap.toAt.toISOString()}) were not seen: ${gap.reason}.`,
-      hint: "They make no events. Once that is dealt with: update ancrage.gaps set resolved_at = now().",
+      message: describeGap(gap),
+      hint:
+        gap.toLsn === undefined
+          ? "It goes on: nothing is captured. See the other problem."
+          : `Those changes made no events. Backfill what matters ("ancrage backfill EVENT"), then say so: "ancrage gaps resolve ${gap.id}".`,
     });
   }
   const { state } = engine;
@@ -60,6 +65,7 @@ export async function readStatus(engine: Engine, catalogue: Catalogue, openGaps:
       lanesBehind: engine.dispatcher?.behindCount ?? 0,
       exhaustedSinceStart: engine.dispatcher?.exhaustedCount ?? 0,
       ignoredTriggers: engine.ignoredMarks,
+      slot: engine.slotHealth ?? null,
     },
   };
 }

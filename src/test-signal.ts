@@ -13,6 +13,8 @@ export type SignalName =
   /** The batch is in, and its messages are handed to delivery. */
   | "journaled"
   /** An attempt has ended; `{ message, outcome, subscription, after }`, with the delivery as it is from now on. */
-  | "attempted";
+  | "attempted"
+  /** The slot, and what capture stands on, were looked at. */
+  | "watched";
 
 export type TestSignal = (name: SignalName, detail?: unknown) => void | Promise<void>;

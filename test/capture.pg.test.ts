@@ -86,7 +86,7 @@ describe("migrate", () => {
     await expect(tried.start()).rejects.toMatchObject({
       code: "ANCRAGE_DATABASE_COPIED",
       message: expect.stringContaining('belongs to the environment "staging", and this process runs as "production"'),
-      hint: expect.stringContaining("update ancrage.settings set environment = 'production'"),
+      hint: expect.stringMatching(/--environment staging.*ancrage adopt/),
     });
     const staging = createAncrage({ ...options, environment: "staging" }, { log });
     started.push(tried, staging);

@@ -5,25 +5,34 @@ import {
   readParts,
   readPublications,
   readServerIdentity,
-  readSettings,
   readSlot,
   readVirtualColumns,
   readWalLevel,
-  type SettingsRow,
+  type ServerIdentity,
+  type SlotRow,
 } from "../store/capture-state.ts";
-import { pendingMigrations } from "../store/migrate.ts";
-import { captureNames, planCapture, type CaptureNames, type PlanStep } from "./wal/slot.ts";
+import { readLastBatch } from "../store/batches.ts";
 import type { Queryable } from "../store/database.ts";
+import { readEndlessGap } from "../store/gaps.ts";
+import { pendingMigrations } from "../store/migrate.ts";
+import { readSettings, type SettingsRow } from "../store/settings.ts";
+import { explainDenied } from "./rights.ts";
+import { captureNames, planCapture, sourceIdOf, type CaptureNames, type PlanStep } from "./wal/slot.ts";
 
 /** The least version whose logical decoding skips empty transactions and publishes messages as we read them. */
 const leastVersion = 150_000;
 
 /** What capture needs that the database does not have yet: the statements that make it, in their order. */
-export async function readCapturePlan(db: Queryable, catalogue: Catalogue, names: CaptureNames): Promise<readonly PlanStep[]> {
+export async function readCapturePlan(
+  db: Queryable,
+  catalogue: Catalogue,
+  names: CaptureNames,
+  isFailover = false,
+): Promise<readonly PlanStep[]> {
   const walLevel = await readWalLevel(db);
   if (walLevel !== "logical") {
     throw new AncrageError("ANCRAGE_NOT_MIGRATED", `wal_level is "${walLevel}", expected "logical": changes cannot be read from the log.`, {
-      hint: `Run "alter system set wal_level = 'logical'" and restart PostgreSQL.`,
+      hint: `Run "alter system set wal_level = 'logical'" as a superuser and restart PostgreSQL; managed servers have a switch of their own (docs/guides/databases.md).`,
     });
   }
   const { version } = await readServerIdentity(db);
@@ -34,6 +43,7 @@ export async function readCapturePlan(db: Queryable, catalogue: Catalogue, names
     names,
     publications: new Map(publications.map((publication) => [publication.name, publication])),
     hasSlot: (await readSlot(db, names.slot)) !== undefined,
+    isFailover: isFailover && version >= 170_000,
     version,
     parts: Map.groupBy(await readParts(db, oids), (part) => part.rootOid),
   });
@@ -64,66 +74,86 @@ async function refuseVirtual(db: Queryable, catalogue: Catalogue): Promise<void>
 export interface CheckedDatabase {
   readonly names: CaptureNames;
   readonly settings: SettingsRow;
-  readonly systemIdentifier: string;
-  readonly databaseOid: number;
-  /** Up to where PostgreSQL has forgotten what it sent: what we confirmed. */
-  readonly confirmedLsn: string;
-  readonly flushLsn: string;
+  readonly server: ServerIdentity;
+  readonly sourceId: string;
+  /** Undefined where it is gone under a journal that has begun: that is a gap, and no lack that `migrate` may fill in silence. */
+  readonly slot: SlotRow | undefined;
+  /** What was taken away while capture ran, and is still not there; else empty. */
+  readonly lacks: readonly PlanStep[];
 }
 
 /**
  * What must hold before anything is captured or sent.
  *
- * @throws AncrageError `ANCRAGE_NOT_MIGRATED` with the SQL that is missing, `ANCRAGE_SLOT_LOST`, `ANCRAGE_DATABASE_COPIED`
+ * @throws AncrageError `ANCRAGE_NOT_MIGRATED` with the SQL that is missing, `ANCRAGE_DATABASE_COPIED`, `ANCRAGE_NOT_PERMITTED`
  */
 export async function checkDatabase(
   db: Queryable,
   { catalogue, environment }: { readonly catalogue: Catalogue; readonly environment: string },
 ): Promise<CheckedDatabase> {
-  const { databaseOid, systemIdentifier, flushLsn, version } = await readServerIdentity(db);
-  if (version < leastVersion) {
-    throw new AncrageError("ANCRAGE_NOT_MIGRATED", `PostgreSQL ${Math.floor(version / 10_000)} is too old: expected 15 or later.`);
-  }
+  const server = await readServerIdentity(db);
+  refuseServer(server);
   const pending = await pendingMigrations(db as pg.ClientBase);
   if (pending.length > 0) {
     const list = pending.map(({ number, name }) => `${String(number).padStart(4, "0")}-${name}`).join(", ");
     throw notMigrated(`the schema "ancrage" lacks the migrations ${list}.`);
   }
-  const settings = await readSettings(db);
+  const settings = await explainDenied(db, () => readSettings(db));
   if (settings === undefined) throw notMigrated('the table "ancrage.settings" has no row.');
-  if (settings.systemIdentifier !== systemIdentifier) {
+  refuseCopy(settings, server, environment);
+  const names = captureNames(server.databaseOid);
+  const sourceId = sourceIdOf({ ...server, generation: settings.generation });
+  const hasJournal = (await readLastBatch(db, sourceId)) !== undefined;
+  const plan = (await readCapturePlan(db, catalogue, names)).filter(({ isNeeded }) => isNeeded);
+  const lacks = plan.filter(({ makesSlot }) => !(makesSlot && hasJournal));
+  const wasAltered = lacks.length > 0 && (await readEndlessGap(db, sourceId))?.reason === "capture-altered";
+  if (lacks.length > 0 && !wasAltered) {
+    throw notMigrated(`the database lacks:\n${lacks.map(({ sql }) => `  ${sql};`).join("\n")}\n`);
+  }
+  return { names, settings, server, sourceId, slot: await readSlot(db, names.slot), lacks };
+}
+
+/** @throws AncrageError `ANCRAGE_NOT_MIGRATED` where no setting of ours can make it work */
+export function refuseServer({ version, isReplica }: ServerIdentity): void {
+  if (version < leastVersion) {
+    throw new AncrageError("ANCRAGE_NOT_MIGRATED", `PostgreSQL ${Math.floor(version / 10_000)} is too old: expected 15 or later.`);
+  }
+  if (!isReplica) return;
+  throw new AncrageError("ANCRAGE_NOT_MIGRATED", "this server is a replica, which takes no writes: expected the primary.", {
+    hint: "Let DATABASE_URL name the primary, or a host name that follows it.",
+  });
+}
+
+/**
+ * A copy must not send what the first one sends: it is told by the server, by the database on it, or by the environment.
+ *
+ * @throws AncrageError `ANCRAGE_DATABASE_COPIED`
+ */
+export function refuseCopy(settings: SettingsRow, server: ServerIdentity, environment: string): void {
+  const { systemIdentifier, databaseOid } = settings;
+  const hint = (first: string): string =>
+    `${first}If this copy is to send from now on, run "ancrage adopt FOLDER": it says what it found, and makes this database one of its own.`;
+  if (systemIdentifier !== server.systemIdentifier) {
     throw new AncrageError(
       "ANCRAGE_DATABASE_COPIED",
-      `this database is a copy: it was migrated on the server ${settings.systemIdentifier}, and this is ${systemIdentifier}. Nothing is captured or sent from it.`,
-      {
-        hint: `If this copy is to send from now on (and the first one is not), run: update ancrage.settings set system_identifier = '${systemIdentifier}'`,
-      },
+      `this database is a copy: it was migrated on the server ${systemIdentifier}, and this is ${server.systemIdentifier} (a restored dump, or a server that was upgraded by pg_upgrade). Nothing is captured or sent from it.`,
+      { hint: hint("") },
+    );
+  }
+  if (databaseOid !== null && databaseOid !== server.databaseOid) {
+    throw new AncrageError(
+      "ANCRAGE_DATABASE_COPIED",
+      `this database is a copy: it was migrated as the database with the oid ${databaseOid} of this server, and has ${server.databaseOid}. Nothing is captured or sent from it.`,
+      { hint: hint("") },
     );
   }
   if (settings.environment !== environment) {
     throw new AncrageError(
       "ANCRAGE_DATABASE_COPIED",
       `this database belongs to the environment "${settings.environment}", and this process runs as "${environment}". Nothing is captured or sent from it.`,
-      {
-        hint: `Start it with --environment ${settings.environment}. If this is a copy that is to send under its own name, run: update ancrage.settings set environment = '${environment}'`,
-      },
+      { hint: hint(`Start it with --environment ${settings.environment} if it is that one. `) },
     );
   }
-  const names = captureNames(databaseOid);
-  const plan = await readCapturePlan(db, catalogue, names);
-  const needed = plan.filter(({ isNeeded }) => isNeeded);
-  if (needed.length > 0) throw notMigrated(`the database lacks:\n${needed.map(({ sql }) => `  ${sql};`).join("\n")}\n`);
-  const slot = await readSlot(db, names.slot);
-  if (slot?.confirmedLsn === undefined || slot.confirmedLsn === null || slot.walStatus === "lost") {
-    throw new AncrageError(
-      "ANCRAGE_SLOT_LOST",
-      `replication slot "${names.slot}" is ${slot?.walStatus ?? "gone"}: the log after the last journaled position is no longer there.`,
-      {
-        hint: 'Changes since then were not seen. Raise max_slot_wal_keep_size, drop the slot, and run "ancrage migrate".',
-      },
-    );
-  }
-  return { names, settings, systemIdentifier, databaseOid, confirmedLsn: slot.confirmedLsn, flushLsn };
 }
 
 function notMigrated(what: string): AncrageError {

@@ -4,6 +4,7 @@ import type { Queryable } from "./database.ts";
 export interface ServerIdentity {
   /** By which slot and publications are named. */
   readonly databaseOid: number;
+  readonly databaseName: string;
   readonly systemIdentifier: string;
   /** Up by one with each promotion of a replica, and each restore to a point in time. 0 on a replica. */
   readonly timeline: number;
@@ -14,7 +15,7 @@ export interface ServerIdentity {
 
 export async function readServerIdentity(db: Queryable): Promise<ServerIdentity> {
   const { rows } = await db.query<ServerIdentity>(`
-    select oid as "databaseOid", (select system_identifier::text from pg_control_system()) as "systemIdentifier",
+    select oid as "databaseOid", datname::text as "databaseName", (select system_identifier::text from pg_control_system()) as "systemIdentifier",
       -- The control file knows a new timeline only after the first checkpoint on it.
       case when pg_is_in_recovery() then 0
         else ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::integer end as timeline,
@@ -88,6 +89,25 @@ export async function readPublications(db: Queryable, names: readonly string[]):
   }));
 }
 
+/**
+ * What capture stands on, by name: the oid of each publication, and for each tracked table the oids of its places in them. A
+ * publication that was dropped and made again has another oid, a table that was taken out and put back another place.
+ */
+export type Footing = Readonly<Record<string, readonly string[]>>;
+
+export async function readFooting(db: Queryable, publications: readonly string[], tableOids: readonly number[]): Promise<Footing> {
+  const { rows } = await db.query<{ name: string; oids: string[] }>(
+    `select pubname::text as name, array_agg(oid::text) as oids from pg_publication where pubname = any($1) group by 1
+     union all
+     select 'table ' || r.prrelid::oid, array_agg(r.oid::text order by r.oid)
+     from pg_publication_rel r join pg_publication p on p.oid = r.prpubid
+     where p.pubname = any($1) and r.prrelid = any($2::oid[]) group by r.prrelid
+     order by 1`,
+    [publications, tableOids],
+  );
+  return Object.fromEntries(rows.map(({ name, oids }) => [name, oids]));
+}
+
 /** Columns of a table that PostgreSQL computes when they are read: no log carries them. By the oid of the table. */
 export async function readVirtualColumns(db: Queryable, oids: readonly number[]): Promise<ReadonlyMap<number, readonly string[]>> {
   const { rows } = await db.query<{ oid: number; names: string[] }>(
@@ -100,33 +120,28 @@ export async function readVirtualColumns(db: Queryable, oids: readonly number[])
 
 export interface SlotRow {
   readonly confirmedLsn: string | null;
+  /** Null once the log that it needs is gone. */
+  readonly restartLsn: string | null;
   readonly walStatus: string | null;
+  /** From PostgreSQL 17 on. */
+  readonly invalidationReason: string | null;
   readonly activePid: number | null;
   readonly plugin: string;
   readonly database: string;
+  /** Whether it is kept up to date on the standbys; never before PostgreSQL 17. */
+  readonly isFailover: boolean;
 }
 
 export async function readSlot(db: Queryable, name: string): Promise<SlotRow | undefined> {
-  const { rows } = await db.query<{
-    confirmed_lsn: string | null;
-    wal_status: string | null;
-    active_pid: number | null;
-    plugin: string;
-    database: string;
-  }>(
-    `select confirmed_flush_lsn::text as confirmed_lsn, wal_status, active_pid, plugin, database from pg_replication_slots where slot_name = $1`,
+  const { rows } = await db.query<SlotRow>(
+    // As JSON: what an older server has no column for is null.
+    `select confirmed_flush_lsn::text as "confirmedLsn", restart_lsn::text as "restartLsn", wal_status as "walStatus",
+       to_jsonb(s) ->> 'invalidation_reason' as "invalidationReason", active_pid as "activePid", plugin, database,
+       coalesce((to_jsonb(s) ->> 'failover')::boolean, false) as "isFailover"
+     from pg_replication_slots s where slot_name = $1`,
     [name],
   );
-  const [row] = rows;
-  return (
-    row && {
-      confirmedLsn: row.confirmed_lsn,
-      walStatus: row.wal_status,
-      activePid: row.active_pid,
-      plugin: row.plugin,
-      database: row.database,
-    }
-  );
+  return rows[0];
 }
 
 export interface PartRow {
@@ -176,18 +191,4 @@ export async function readParts(db: Queryable, oids: readonly number[]): Promise
     [oids],
   );
   return rows.map((row) => ({ rootOid: row.root_oid, schema: row.schema, table: row.table, identity: row.identity }));
-}
-
-export interface SettingsRow {
-  readonly systemIdentifier: string;
-  readonly environment: string;
-  readonly triggerKey: Buffer;
-}
-
-export async function readSettings(db: Queryable): Promise<SettingsRow | undefined> {
-  const { rows } = await db.query<{ system_identifier: string; environment: string; trigger_key: Buffer }>(
-    `select system_identifier, environment, trigger_key from ancrage.settings`,
-  );
-  const [row] = rows;
-  return row && { systemIdentifier: row.system_identifier, environment: row.environment, triggerKey: row.trigger_key };
 }

@@ -68,6 +68,8 @@ create table ancrage.gaps (
   constraint gaps_pkey PRIMARY KEY (id)
 );
 
+CREATE UNIQUE INDEX gaps_endless ON ancrage.gaps USING btree (source) WHERE (to_lsn IS NULL);
+
 create table ancrage.jobs (
   id text collate "C" not null,
   project text not null,
@@ -127,7 +129,11 @@ create table ancrage.rejections (
 create table ancrage.settings (
   only_row boolean not null default true,
   system_identifier text not null,
+  database_oid oid,
+  timeline integer,
   environment text not null default 'production'::text,
+  generation integer not null default 0,
+  footing jsonb,
   trigger_key bytea not null,
   constraint settings_only_row_check CHECK (only_row),
   constraint settings_pkey PRIMARY KEY (only_row),

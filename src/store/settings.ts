@@ -1,6 +1,53 @@
-import type pg from "pg";
+import type { Footing } from "./capture-state.ts";
+import type { Queryable } from "./database.ts";
+
+export interface SettingsRow {
+  readonly systemIdentifier: string;
+  /** Null until the database was migrated as a whole. */
+  readonly databaseOid: number | null;
+  readonly timeline: number | null;
+  readonly environment: string;
+  readonly generation: number;
+  readonly footing: Footing | null;
+  readonly triggerKey: Buffer;
+}
+
+export async function readSettings(db: Queryable): Promise<SettingsRow | undefined> {
+  const { rows } = await db.query<SettingsRow>(
+    `select system_identifier as "systemIdentifier", database_oid as "databaseOid", timeline, environment, generation, footing,
+       trigger_key as "triggerKey"
+     from ancrage.settings`,
+  );
+  return rows[0];
+}
 
 /** Says which environment a database belongs to. A process that runs as another one neither captures nor sends from it. */
-export async function writeEnvironment(db: Pick<pg.ClientBase, "query">, environment: string): Promise<void> {
+export async function writeEnvironment(db: Queryable, environment: string): Promise<void> {
   await db.query(`update ancrage.settings set environment = $1`, [environment]);
+}
+
+/** Which database of which server this is; once, by the first migration that came to its end. */
+export async function writeDatabaseOid(db: Queryable, oid: number): Promise<void> {
+  await db.query(`update ancrage.settings set database_oid = $1 where database_oid is null`, [oid]);
+}
+
+export async function writeTimeline(db: Queryable, timeline: number): Promise<void> {
+  await db.query(`update ancrage.settings set timeline = $1 where timeline is distinct from $1`, [timeline]);
+}
+
+/** What capture stands on, when it was seen to be right. */
+export async function writeFooting(db: Queryable, footing: Footing): Promise<void> {
+  await db.query(`update ancrage.settings set footing = $1 where footing is distinct from $1`, [JSON.stringify(footing)]);
+}
+
+/** Makes a copy a database of its own. Its positions begin anew: those of before were another server's, or another history's. */
+export async function adoptDatabase(
+  db: Queryable,
+  as: { readonly systemIdentifier: string; readonly databaseOid: number; readonly timeline: number; readonly environment: string },
+): Promise<void> {
+  await db.query(
+    `update ancrage.settings set system_identifier = $1, database_oid = $2, timeline = $3, environment = $4,
+       generation = generation + 1, footing = null`,
+    [as.systemIdentifier, as.databaseOid, as.timeline, as.environment],
+  );
 }

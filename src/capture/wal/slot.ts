@@ -20,7 +20,16 @@ export function captureNames(databaseOid: number): CaptureNames {
 }
 
 /** Names a source in the journal, and is part of every message id: ids of two databases never meet. */
-export const sourceIdOf = (systemIdentifier: string, databaseOid: number): string => `wal-${systemIdentifier}-${databaseOid}`;
+export function sourceIdOf({ systemIdentifier, databaseOid, generation }: SourceIdentity): string {
+  return `wal-${systemIdentifier}-${databaseOid}${generation === 0 ? "" : `-${generation}`}`;
+}
+
+export interface SourceIdentity {
+  readonly systemIdentifier: string;
+  readonly databaseOid: number;
+  /** How often the database was adopted. */
+  readonly generation: number;
+}
 
 /** What there is, as `planCapture` compares it with what is needed. */
 export interface CaptureState {
@@ -28,6 +37,8 @@ export interface CaptureState {
   /** By name; absent where it does not exist. */
   readonly publications: ReadonlyMap<string, PublicationState>;
   readonly hasSlot: boolean;
+  /** Whether a slot that is made is kept up to date on the standbys too. */
+  readonly isFailover?: boolean;
   /** As `server_version_num` has it. */
   readonly version: number;
   /** By the oid of the tracked table: what holds its rows, the table itself or the leaves of a partitioned one. */
@@ -42,6 +53,8 @@ export interface PlanStep {
   readonly sql: string;
   /** Without it changes would be missed: `start` refuses. Else it only tidies up what nothing reads any more. */
   readonly isNeeded: boolean;
+  /** It takes the replication privilege, and must run outside of a transaction that has written. */
+  readonly makesSlot: boolean;
 }
 
 /**
@@ -65,8 +78,8 @@ export function planCapture(catalogue: Catalogue, state: CaptureState): readonly
     tracked.filter((table) => !table.readsUpdatesOrDeletes),
     state,
   );
-  const needed = (sql: string): PlanStep => ({ sql, isNeeded: true });
-  const tidying = (sql: string): PlanStep => ({ sql, isNeeded: false });
+  const needed = (sql: string): PlanStep => ({ sql, isNeeded: true, makesSlot: false });
+  const tidying = (sql: string): PlanStep => ({ sql, isNeeded: false, makesSlot: false });
   return [
     ...tracked.flatMap((table) => planIdentity(table, state)).map(needed),
     // A table that moves from one to the other stands in both for a moment: in neither, its inserts of that moment would be lost.
@@ -74,7 +87,7 @@ export function planCapture(catalogue: Catalogue, state: CaptureState): readonly
     ...inserts.added.map(needed),
     ...all.dropped.map(tidying),
     ...inserts.dropped.map(tidying),
-    ...(state.hasSlot ? [] : [needed(createSlotSql(names.slot))]),
+    ...(state.hasSlot ? [] : [{ sql: createSlotSql(names.slot, state.isFailover), isNeeded: true, makesSlot: true }]),
   ];
 }
 

@@ -1,6 +1,6 @@
 import type { Clock } from "../../clock.ts";
 import { delayOf } from "../../delay-of.ts";
-import { AncrageError } from "../../errors.ts";
+import { AncrageError, sqlStateOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { formatLsn } from "../../lsn.ts";
 import { pause } from "../../pause.ts";
@@ -21,7 +21,7 @@ import { decode, type PgOutputMessage } from "./pgoutput.ts";
 import { createTransactionQueue, type Segment } from "./queue.ts";
 import { compileRelation, type Relation } from "./relation.ts";
 import { SnapshotReader } from "./snapshot-reader.ts";
-import { explainStartFailure } from "./start-failure.ts";
+import { explainStartFailure, publicationMissing } from "./start-failure.ts";
 import { ReplicationStream } from "./stream.ts";
 import { toChange, type RowChange } from "./to-change.ts";
 
@@ -191,6 +191,9 @@ export class WalSource implements ChangeSource {
   async #reconnect(error: Error): Promise<void> {
     const { log } = this.#options;
     this.#stream = undefined;
+    // Before PostgreSQL 18: the log is decoded as of the time of each change, and at that time the publication was not there. It will
+    // not be there the next time either.
+    if (sqlStateOf(error) === "42704") return this.#fail(publicationMissing(error));
     this.#step({ kind: "disconnected" });
     this.#open = undefined;
     // The new session describes its relations anew.

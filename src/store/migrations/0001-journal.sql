@@ -1,11 +1,19 @@
 -- The journal, the subscriptions, and the function that makes an event happen from SQL.
 -- The schema `ancrage`, and the table of migrations in it, are made by migrate.ts before the first file runs.
 
--- One row. The system identifier is that of the cluster this database was migrated in: a copy does not send.
+-- One row. System identifier and oid are those of the cluster and the database that this was migrated in: a copy does not send.
 create table ancrage.settings (
   only_row          boolean primary key default true check (only_row),
   system_identifier text    not null,
+  -- Null until the database was migrated as a whole.
+  database_oid      oid,
+  -- That of the last start. It goes up with a failover, and with a restore to a point in time.
+  timeline          integer,
   environment       text    not null default 'production',
+  -- Up by one with each adoption: positions of before are then another source's, and so are the ids made of them.
+  generation        integer not null default 0,
+  -- What capture stood on when it was last seen to be right: see capture/wal/footing.ts.
+  footing           jsonb,
   trigger_key       bytea   not null check (length(trigger_key) = 64)
 );
 
@@ -143,6 +151,7 @@ create table ancrage.gaps (
   resolved_at timestamptz,
   noted_at    timestamptz not null default now()
 );
+create unique index gaps_endless on ancrage.gaps (source) where to_lsn is null;
 
 create table ancrage.jobs (
   id         text        collate "C" primary key,

@@ -1,0 +1,101 @@
+import type { CheckedDatabase } from "./capture/check.ts";
+import { describeGap, LossError, type Loss } from "./capture/loss.ts";
+import { changedFooting, readFooting } from "./capture/wal/footing.ts";
+import type { AncrageError } from "./errors.ts";
+import type { Catalogue } from "./event/catalogue.ts";
+import type { Logger } from "./log.ts";
+import { parseLsn } from "./lsn.ts";
+import { computeResume, type Resume } from "./resume-position.ts";
+import { readSlot } from "./store/capture-state.ts";
+import type { Queryable } from "./store/database.ts";
+import { endGap, openGap, readEndlessGap, readGapEndingAt, readJournalEnd } from "./store/gaps.ts";
+import { writeFooting, writeTimeline } from "./store/settings.ts";
+
+export interface BegunCapture {
+  /** Where the log is read from. */
+  readonly endLsn: bigint;
+  /** Why nothing can be captured; the gap is noted then. */
+  readonly failure: AncrageError | undefined;
+}
+
+/** A check of the footing that was right is at most so old when a process ends, with room for a slow one. */
+const uncheckedS = 60;
+
+/**
+ * Decides where capture goes on, and notes what was lost: what has no gap in the journal was seen.
+ *
+ * Asked when the lead is taken, and not before: while this process waited, the one before it went on.
+ */
+export async function beginCapture(db: Queryable, checked: CheckedDatabase, catalogue: Catalogue, log: Logger): Promise<BegunCapture> {
+  const { sourceId, server, settings } = checked;
+  const resume = await decide(db, checked);
+  if (resume.kind === "lost") {
+    await openGap(db, sourceId, resume);
+    return { endLsn: resume.fromLsn, failure: new LossError(resume) };
+  }
+  const before = await readEndlessGap(db, sourceId);
+  if (before !== undefined && checked.lacks.length > 0) {
+    const what = `capture stopped since it lacked what it stands on, and it still lacks:\n${checked.lacks.map(({ sql }) => `  ${sql};`).join("\n")}\n`;
+    return {
+      endLsn: resume.endLsn,
+      failure: new LossError({ reason: before.reason, what, fromLsn: before.fromLsn, fromAt: before.fromAt }),
+    };
+  }
+  const footing = await readFooting(db, catalogue, checked.names);
+  const changed = changedFooting(settings.footing ?? {}, footing);
+  if (changed.length > 0) {
+    log.error(
+      { changed },
+      "a publication, or a table in it, was taken away and put back since the last run: changes in between may be missing",
+    );
+    const last = await readJournalEnd(db, sourceId, uncheckedS);
+    await openGap(db, sourceId, { fromLsn: last?.lsn ?? resume.endLsn, fromAt: last?.at, reason: "capture-altered" });
+  }
+  // What was altered counts from where the log ends now; a slot that stands where it should has lost nothing after all.
+  const isAltered = changed.length > 0 || before?.reason === "capture-altered";
+  const ended = await endGap(db, sourceId, isAltered ? parseLsn(server.flushLsn) : resume.endLsn);
+  if (ended !== undefined) log.warn({ gap: ended.id }, `a gap has ended: ${describeGap(ended)}`);
+  if (resume.isAfterGap) log.warn("capture goes on after a gap; the status shows it until it is resolved");
+  if (settings.timeline !== null && settings.timeline !== server.timeline) {
+    log.warn({ before: settings.timeline, now: server.timeline }, "another timeline: a replica was promoted, or a backup restored");
+  }
+  await writeFooting(db, footing);
+  await writeTimeline(db, server.timeline);
+  return { endLsn: resume.endLsn, failure: undefined };
+}
+
+async function decide(db: Queryable, { sourceId, slot, names, server, settings }: CheckedDatabase): Promise<Resume> {
+  const journal = await readJournalEnd(db, sourceId);
+  const isAtEndOfGap =
+    typeof slot?.confirmedLsn === "string" && (await readGapEndingAt(db, sourceId, parseLsn(slot.confirmedLsn))) !== undefined;
+  return computeResume({
+    slotName: names.slot,
+    slot,
+    database: server.databaseName,
+    journal: journal && { endLsn: journal.lsn, at: journal.at },
+    flushLsn: parseLsn(server.flushLsn),
+    isAtEndOfGap,
+    timeline: server.timeline,
+    lastTimeline: settings.timeline ?? undefined,
+  });
+}
+
+/**
+ * Capture was lost while it ran: notes the gap, and says it in the same words as a start.
+ *
+ * @param error what ended it
+ */
+export async function loseCapture(db: Queryable, checked: CheckedDatabase, error: AncrageError): Promise<AncrageError> {
+  const loss = error instanceof LossError ? error.loss : await lossOf(db, checked, error);
+  await openGap(db, checked.sourceId, loss);
+  return new LossError(loss);
+}
+
+async function lossOf(db: Queryable, checked: CheckedDatabase, error: AncrageError): Promise<Loss> {
+  const resume = await decide(db, { ...checked, slot: await readSlot(db, checked.names.slot) });
+  if (resume.kind === "lost") return resume;
+  const journal = await readJournalEnd(db, checked.sourceId);
+  // It looks as it should, and cannot be read all the same: the source's own words.
+  const reason = error.code === "ANCRAGE_CAPTURE_ALTERED" ? "capture-altered" : "slot-dropped";
+  return { reason, what: error.message, fromLsn: journal?.lsn ?? resume.endLsn, fromAt: journal?.at };
+}
