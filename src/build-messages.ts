@@ -3,7 +3,7 @@ import { delayOf, faultDelaysMs } from "./delay-of.ts";
 import type { Catalogue } from "./event/catalogue.ts";
 import { computeMessageId, rejectionIdOf } from "./message-id.ts";
 import { matchChange, matchTrigger, type Matched, type Occurrence, type Unmatched } from "./match.ts";
-import type { Message, Rejection } from "./message.ts";
+import type { Message, MessageOrigin, Rejection } from "./message.ts";
 import { buildPayloads, type Payload, type PayloadDeps } from "./payload/build.ts";
 import { describeThrown } from "./payload/describe.ts";
 import { BatchFault } from "./payload/fault.ts";
@@ -68,6 +68,7 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
     key: occurrence.key,
     position: occurrence.position,
     committedAtUs: occurrence.transaction.committedAtUs,
+    origin: originOf(occurrence),
     body: Buffer.from(json, "utf8"),
     envelopes: {},
   });
@@ -193,6 +194,16 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
       rejections.sort((a, b) => comparePositions(a.position, b.position));
       return { messages, rejections, subscriptions, triggers, passed, endLsn };
     },
+  };
+}
+
+function originOf({ event, actor, causedBy }: Occurrence): MessageOrigin | undefined {
+  if (actor === undefined && causedBy === undefined) return undefined;
+  const isEcho = event.definition.echo === true;
+  return {
+    actor: isEcho ? undefined : actor,
+    causedBy: isEcho ? undefined : causedBy?.subscriptionId,
+    depth: causedBy?.depth ?? 0,
   };
 }
 

@@ -257,7 +257,8 @@ export class Engine {
     const revision = await readLastRevision(db);
     const { endLsn, failure } = await beginCapture(db, checked, catalogue, log);
     await this.#subscriptions.load();
-    return { checked, begun: { last, epoch, endLsn, revision }, captureFailure: failure };
+    const markKey = checked.settings.triggerKey;
+    return { checked, begun: { last, epoch, endLsn, revision, markKey }, captureFailure: failure };
   }
 
   #createWatch({ names, server }: CheckedDatabase, pipeline: Pipeline): CaptureWatch {

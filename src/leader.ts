@@ -1,3 +1,4 @@
+import { createSecretKey } from "node:crypto";
 import { Backlog } from "./backlog.ts";
 import type { ChangeSource } from "./capture/change.ts";
 import { DeletionWatch } from "./deletion-watch.ts";
@@ -37,6 +38,8 @@ export interface Begun {
   readonly endLsn: bigint;
   /** The last revision of a subscription that was given out before they were read. */
   readonly revision: bigint;
+  /** What `ancrage.emit` signs with. */
+  readonly markKey: Buffer;
 }
 
 const graceMs = 10_000;
@@ -60,6 +63,7 @@ export class Leader {
       allowNetworks: given.allowNetworks,
       timeoutMs: given.delivery.timeoutMs,
       connectionsPerOrigin,
+      causeKey: createSecretKey(begun.markKey),
       version,
       clock,
     });

@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from "node:util";
+import type { Cause } from "./cause.ts";
 import type { Action, Change, Position, Row, Transaction, TriggerMark } from "./capture/change.ts";
 import type { Catalogue, CatalogueEvent, CompiledRule } from "./event/catalogue.ts";
 import { refuseThenable } from "./thenable.ts";
@@ -17,7 +18,10 @@ export interface Occurrence {
   readonly record: Row | undefined;
   /** The third argument of `trigger`. */
   readonly data: unknown;
+  /** Who made it happen, as the application said. */
   readonly actor: string | undefined;
+  /** The delivery that made the application make it happen. */
+  readonly causedBy?: Cause | undefined;
 }
 
 /** A rule or a handler that could not be asked: a rejection, so that the change is not lost in silence. */
@@ -49,7 +53,7 @@ const nothing: Matched = { occurrences: none, unmatched: none, handledBy: none }
  */
 export function matchChange(change: Change, catalogue: Catalogue, isParked: (eventOrFile: string) => boolean = () => false): Matched {
   const tracked = catalogue.tables.get(change.table);
-  if (tracked === undefined) return nothing;
+  if (tracked === undefined || change.origin?.isMuted === true) return nothing;
   const occurrences: Occurrence[] = [];
   const unmatched: Unmatched[] = [];
   const seen = new Set<string>();
@@ -107,7 +111,7 @@ export function askWhere(event: CatalogueEvent, record: Row): boolean {
 
 /** `ancrage.trigger(…)`: it asks neither `on` nor `where`. */
 export function matchTrigger(mark: TriggerMark, catalogue: Catalogue): Matched {
-  const { transaction, position, key, data } = mark;
+  const { transaction, position, key, data, origin } = mark;
   const happened = {
     transaction,
     position,
@@ -117,7 +121,8 @@ export function matchTrigger(mark: TriggerMark, catalogue: Catalogue): Matched {
     action: undefined,
     before: undefined,
     record: undefined,
-    actor: undefined,
+    actor: origin?.actor,
+    causedBy: origin?.cause,
   } as const;
   const event = catalogue.events.get(mark.event);
   if (event !== undefined) return { occurrences: [{ ...happened, event }], unmatched: none, handledBy: none };
@@ -149,7 +154,7 @@ function holds(rule: CompiledRule, event: CatalogueEvent, change: Change): boole
 const isOther = (before: unknown, after: unknown): boolean => before !== after && !isDeepStrictEqual(before, after);
 
 function ofChange<Event>(event: Event, change: Change): Omit<Occurrence, "event"> & { readonly event: Event } {
-  const { transaction, position, key, action, before, after } = change;
+  const { transaction, position, key, action, before, after, origin } = change;
   return {
     event,
     transaction,
@@ -160,7 +165,8 @@ function ofChange<Event>(event: Event, change: Change): Omit<Occurrence, "event"
     before,
     record: after ?? before,
     data: undefined,
-    actor: undefined,
+    actor: origin?.actor,
+    causedBy: origin?.cause,
   };
 }
 

@@ -10,10 +10,21 @@ export interface Message {
   readonly position: Position;
   /** Microseconds since the Unix epoch. */
   readonly committedAtUs: bigint;
+  /** What keeps it from those who made it happen; undefined where nobody said who did. */
+  readonly origin?: MessageOrigin | undefined;
   /** The payload as JSON in UTF-8; `format.ts` puts the envelope around it. */
   readonly body: Buffer;
   /** What `format.ts` made of it, once a format. Filled by `deliver/send.ts`. */
   readonly envelopes: Partial<Record<Format, Buffer>>;
+}
+
+/** As `ancrage.actor` and `ancrage.caused_by` said; of an event that is to echo, the depth alone. */
+export interface MessageOrigin {
+  readonly actor: string | undefined;
+  /** The subscription whose delivery made the application write. */
+  readonly causedBy: string | undefined;
+  /** Deliveries that led to it. */
+  readonly depth: number;
 }
 
 /** An occurrence that could not become a message. */

@@ -1,3 +1,5 @@
+import type { Cause } from "../cause.ts";
+
 /**
  * What later steps know of capture: changes and explicit triggers, in commit order, each with its position.
  *
@@ -32,6 +34,16 @@ export interface Transaction {
   readonly committedAtUs: bigint;
 }
 
+/** What a transaction said of itself (`ancrage.actor`, `caused_by`, `mute`) before a change. Shared by the changes that follow. */
+export interface Origin {
+  /** Who makes the changes, as the application says. */
+  readonly actor?: string;
+  /** The delivery that made the application write. */
+  readonly cause?: Cause;
+  /** Not tracked at all. */
+  readonly isMuted?: boolean;
+}
+
 /** One row insert, update or delete, as committed. */
 export interface Change {
   readonly kind: "change";
@@ -46,6 +58,7 @@ export interface Change {
   readonly before: Row | undefined;
   /** The new row; `undefined` for a delete. */
   readonly after: Row | undefined;
+  readonly origin?: Origin | undefined;
 }
 
 /** `ancrage.trigger(…)`, as it was committed. */
@@ -58,6 +71,7 @@ export interface TriggerMark {
   readonly event: string;
   readonly key: string;
   readonly data: unknown;
+  readonly origin?: Origin | undefined;
 }
 
 /** A subscription was created, changed or deleted at this place of the log. */

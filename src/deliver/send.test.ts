@@ -32,7 +32,14 @@ beforeEach(async () => {
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   aheadMs = 0;
   const clock = { nowMs: systemClock.nowMs, monotonicMs: () => systemClock.monotonicMs() + aheadMs };
-  sender = createSender({ allowNetworks: ["127.0.0.0/8"], clock, timeoutMs: 300, version: "0", connectionsPerOrigin: 1 });
+  sender = createSender({
+    allowNetworks: ["127.0.0.0/8"],
+    clock,
+    timeoutMs: 300,
+    version: "0",
+    connectionsPerOrigin: 1,
+    causeKey: createSecretKey(Buffer.alloc(64)),
+  });
 });
 afterEach(async () => {
   await sender.close();

@@ -1,4 +1,6 @@
+import type { KeyObject } from "node:crypto";
 import type { Dispatcher as Undici } from "undici";
+import { formatCause } from "../cause.ts";
 import type { Clock } from "../clock.ts";
 import { contentTypeOf, formatMessage, type Format } from "../format.ts";
 import type { Message } from "../message.ts";
@@ -17,6 +19,8 @@ export interface SenderOptions extends Omit<ConnectorOptions, "timeoutMs"> {
   readonly clock: Clock;
   /** Connections to one origin, at most. */
   readonly connectionsPerOrigin: number;
+  /** Signs the header `ancrage-cause`. */
+  readonly causeKey: KeyObject;
 }
 
 /** How much of an answer is read, and how much of that is kept. */
@@ -82,6 +86,8 @@ export function createSender(options: SenderOptions): Sender {
         String(attempt.number),
         "ancrage-subscription",
         subscription.id,
+        "ancrage-cause",
+        causeOf(options.causeKey, message, subscription),
       ];
       const exchange = new Exchange(options, attempt, (outcome) => {
         live.delete(exchange);
@@ -101,6 +107,9 @@ export function createSender(options: SenderOptions): Sender {
     },
   };
 }
+
+const causeOf = (key: KeyObject, { id, origin }: Message, subscription: Subscription): string =>
+  formatCause(key, { messageId: id, subscriptionId: subscription.id, depth: (origin?.depth ?? 0) + 1 });
 
 function bodyOf(message: Message, format: Format): Buffer {
   return (message.envelopes[format] ??= formatMessage(format, message));

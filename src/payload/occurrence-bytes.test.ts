@@ -21,6 +21,7 @@ const occurrence: Occurrence = {
   reason: "change",
   action: "update",
   actor: "integration:zapier",
+  causedBy: { messageId: "msg_1", subscriptionId: "sub_1", depth: 2 },
   transaction: { xid: 4_294_967_295, commitLsn: 2n ** 64n - 1n, committedAtUs: 1_795_500_000_000_001n },
   position: { commitLsn: 2n ** 64n - 1n, changeLsn: 1n, ordinal: 3 },
   before: undefined,

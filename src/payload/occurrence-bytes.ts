@@ -1,4 +1,5 @@
 import type { Action, Row, Value } from "../capture/change.ts";
+import type { Cause } from "../cause.ts";
 import { AncrageError, type ErrorCode } from "../errors.ts";
 import type { CatalogueEvent } from "../event/catalogue.ts";
 import type { Occurrence } from "../match.ts";
@@ -10,6 +11,7 @@ interface StoredOccurrence {
   readonly reason: Occurrence["reason"];
   readonly action?: Action;
   readonly actor?: string;
+  readonly causedBy?: Cause;
   readonly transaction: { readonly xid: number; readonly commitLsn: string; readonly committedAtUs: string };
   readonly position: { readonly commitLsn: string; readonly changeLsn: string; readonly ordinal: number };
   readonly before?: StoredRow;
@@ -43,13 +45,14 @@ export function formatOccurrence(occurrence: Omit<Occurrence, "event"> & { reado
 }
 
 function storeOccurrence(occurrence: Parameters<typeof formatOccurrence>[0]): StoredOccurrence {
-  const { event, key, reason, action, actor, transaction, position, before, record, data } = occurrence;
+  const { event, key, reason, action, actor, causedBy, transaction, position, before, record, data } = occurrence;
   return {
     event: event.name,
     key,
     reason,
     ...(action === undefined ? {} : { action }),
     ...(actor === undefined ? {} : { actor }),
+    ...(causedBy === undefined ? {} : { causedBy }),
     transaction: {
       xid: transaction.xid,
       commitLsn: String(transaction.commitLsn),
@@ -88,6 +91,7 @@ export function parseOccurrence(bytes: Buffer, events: ReadonlyMap<string, Catal
     reason: stored.reason,
     action: stored.action,
     actor: stored.actor,
+    causedBy: stored.causedBy,
     transaction: {
       xid: transaction.xid,
       commitLsn: BigInt(transaction.commitLsn),

@@ -5,12 +5,26 @@ import { copyInto, createCopyRows } from "./copy.ts";
 /** The writes of a batch, one function a statement. All of them run on the journal's session, inside the batch's transaction. */
 
 /** In the order in which a row has them, by COPY here and as literals in `small-batch.ts`. */
-export const messageColumns = ["id", "project", "event", "key", "commit_lsn", "change_lsn", "ordinal", "committed_at", "body"];
+export const messageColumns = [
+  "id",
+  "project",
+  "event",
+  "key",
+  "commit_lsn",
+  "change_lsn",
+  "ordinal",
+  "committed_at",
+  "body",
+  "actor",
+  "caused_by",
+  "depth",
+];
 
 export async function insertMessages(client: pg.ClientBase, messages: readonly Message[]): Promise<void> {
   const rows = createCopyRows();
   for (const message of messages) {
-    rows.beginRow(9);
+    const { actor, causedBy, depth = 0 } = message.origin ?? {};
+    rows.beginRow(12);
     rows.text(message.id);
     rows.text(message.project);
     rows.text(message.event);
@@ -20,6 +34,11 @@ export async function insertMessages(client: pg.ClientBase, messages: readonly M
     rows.int4(message.position.ordinal);
     rows.timestamp(message.committedAtUs);
     rows.bytes(message.body);
+    if (actor === undefined) rows.empty();
+    else rows.text(actor);
+    if (causedBy === undefined) rows.empty();
+    else rows.text(causedBy);
+    rows.int4(depth);
   }
   await copyInto(client, "ancrage.messages", messageColumns, rows);
 }

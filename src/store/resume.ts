@@ -5,7 +5,7 @@ import type { DeliveryState, LaneId, Message } from "../message.ts";
 import { inPoolTransaction, type Queryable } from "./database.ts";
 
 const messageColumns = `m.id, m.project, m.event, m.key, m.commit_lsn::text, m.change_lsn::text, m.ordinal,
-  (extract(epoch from m.committed_at) * 1000000)::bigint::text as committed_at_us, m.body`;
+  (extract(epoch from m.committed_at) * 1000000)::bigint::text as committed_at_us, m.body, m.actor, m.caused_by, m.depth`;
 
 interface MessageRow {
   readonly id: string;
@@ -17,6 +17,9 @@ interface MessageRow {
   readonly ordinal: number;
   readonly committed_at_us: string;
   readonly body: Buffer;
+  readonly actor: string | null;
+  readonly caused_by: string | null;
+  readonly depth: number;
 }
 
 function toMessage(row: MessageRow): Message {
@@ -27,6 +30,10 @@ function toMessage(row: MessageRow): Message {
     key: row.key,
     position: { commitLsn: parseLsn(row.commit_lsn), changeLsn: parseLsn(row.change_lsn), ordinal: row.ordinal },
     committedAtUs: BigInt(row.committed_at_us),
+    origin:
+      row.actor === null && row.caused_by === null && row.depth === 0
+        ? undefined
+        : { actor: row.actor ?? undefined, causedBy: row.caused_by ?? undefined, depth: row.depth },
     body: row.body,
     envelopes: {},
   };

@@ -101,6 +101,9 @@ create table ancrage.messages (
   ordinal integer not null,
   committed_at timestamp with time zone not null,
   body bytea not null,
+  actor text,
+  caused_by text collate "C",
+  depth integer not null default 0,
   constraint messages_pkey PRIMARY KEY (id)
 ) partition by RANGE (id);
 
@@ -135,6 +138,8 @@ create table ancrage.settings (
   generation integer not null default 0,
   footing jsonb,
   trigger_key bytea not null,
+  inner_key bytea not null default ancrage.hmac_pad(trigger_key, 54),
+  outer_key bytea not null default ancrage.hmac_pad(trigger_key, 92),
   constraint settings_only_row_check CHECK (only_row),
   constraint settings_pkey PRIMARY KEY (only_row),
   constraint settings_trigger_key_check CHECK ((length(trigger_key) = 64))
@@ -183,6 +188,22 @@ create table ancrage.tokens (
   constraint tokens_pkey PRIMARY KEY (id)
 );
 
+CREATE OR REPLACE FUNCTION ancrage.actor(name text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  if name is null or name = '' or length(name) > 256 then
+    raise exception 'ancrage.actor: expected a name of 1 to 256 characters, got %', coalesce(quote_literal(left(name, 300)), 'null') using errcode = '22023';
+  end if;
+  perform ancrage.emit('ancrage.origin', jsonb_build_object('actor', name));
+end
+$function$
+;
+-- postgres=X/postgres
+
 CREATE OR REPLACE FUNCTION ancrage.base32(value bigint, digits integer)
  RETURNS text
  LANGUAGE sql
@@ -193,6 +214,42 @@ AS $function$
   from generate_series(0, digits - 1) as i
 $function$
 ;
+
+CREATE OR REPLACE FUNCTION ancrage.caused_by(cause text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  if cause is null then
+    return;
+  end if;
+  if length(cause) > 256 then
+    raise exception 'ancrage.caused_by: expected the value of a header ancrage-cause, got % characters', length(cause) using errcode = '22023';
+  end if;
+  perform ancrage.emit('ancrage.origin', jsonb_build_object('cause', cause));
+end
+$function$
+;
+-- postgres=X/postgres
+
+CREATE OR REPLACE FUNCTION ancrage.emit(prefix text, content jsonb)
+ RETURNS void
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  keys   record;
+  signed bytea := convert_to((content || jsonb_build_object('xid', pg_current_xact_id()::text))::text, 'UTF8');
+begin
+  select inner_key, outer_key into strict keys from ancrage.settings;
+  perform pg_logical_emit_message(true, prefix, sha256(keys.outer_key || sha256(keys.inner_key || signed)) || signed);
+end
+$function$
+;
+-- postgres=X/postgres
 
 CREATE OR REPLACE FUNCTION ancrage.ensure_partitions(day date)
  RETURNS void
@@ -220,6 +277,34 @@ $function$
 ;
 -- postgres=X/postgres
 
+CREATE OR REPLACE FUNCTION ancrage.hmac_pad(key bytea, pad integer)
+ RETURNS bytea
+ LANGUAGE plpgsql
+ IMMUTABLE STRICT
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  for i in 0..length(key) - 1 loop
+    key := set_byte(key, i, get_byte(key, i) # pad);
+  end loop;
+  return key;
+end
+$function$
+;
+
+CREATE OR REPLACE FUNCTION ancrage.mute()
+ RETURNS void
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  perform ancrage.emit('ancrage.origin', jsonb_build_object('mute', true));
+end
+$function$
+;
+-- postgres=X/postgres
+
 CREATE OR REPLACE FUNCTION ancrage.trigger(event text, key text, data jsonb DEFAULT NULL::jsonb)
  RETURNS uuid
  LANGUAGE plpgsql
@@ -227,11 +312,7 @@ CREATE OR REPLACE FUNCTION ancrage.trigger(event text, key text, data jsonb DEFA
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 declare
-  id      uuid := gen_random_uuid();
-  content bytea;
-  secret  bytea;
-  inner_pad bytea := '\x';
-  outer_pad bytea := '\x';
+  id uuid := gen_random_uuid();
 begin
   if event is null or event = '' then
     raise exception 'ancrage.trigger: expected the name of an event, got %', coalesce(quote_literal(event), 'null') using errcode = '22023';
@@ -239,13 +320,7 @@ begin
   if key is null then
     raise exception 'ancrage.trigger(%): expected the key of a record as text, got null', quote_literal(event) using errcode = '22023';
   end if;
-  select trigger_key into strict secret from ancrage.settings;
-  for i in 0..63 loop
-    inner_pad := inner_pad || set_byte('\x00', 0, get_byte(secret, i) # 54);
-    outer_pad := outer_pad || set_byte('\x00', 0, get_byte(secret, i) # 92);
-  end loop;
-  content := convert_to(jsonb_build_object('id', id, 'event', event, 'key', key, 'data', data, 'xid', pg_current_xact_id()::text)::text, 'UTF8');
-  perform pg_logical_emit_message(true, 'ancrage.trigger', sha256(outer_pad || sha256(inner_pad || content)) || content);
+  perform ancrage.emit('ancrage.trigger', jsonb_build_object('id', id, 'event', event, 'key', key, 'data', data));
   return id;
 end
 $function$

@@ -47,10 +47,13 @@ export async function writeSmallBatch(client: pg.ClientBase, row: BatchRow, batc
 
 const { escapeLiteral } = pg;
 
+const literalOf = (text: string | undefined): string => (text === undefined ? "null" : escapeLiteral(text));
+
 function messagesSql(messages: readonly Message[]): string {
-  const rows = messages.map(({ id, project, event, key, position, committedAtUs, body }) => {
+  const rows = messages.map(({ id, project, event, key, position, committedAtUs, body, origin }) => {
+    const from = origin === undefined ? "null,null,0" : `${literalOf(origin.actor)},${literalOf(origin.causedBy)},${origin.depth}`;
     const place = `'${formatLsn(position.commitLsn)}','${formatLsn(position.changeLsn)}',${position.ordinal}`;
-    return `('${id}',${escapeLiteral(project)},${escapeLiteral(event)},${escapeLiteral(key)},${place},${timestampSql(committedAtUs)},'\\x${body.toString("hex")}')`;
+    return `('${id}',${escapeLiteral(project)},${escapeLiteral(event)},${escapeLiteral(key)},${place},${timestampSql(committedAtUs)},'\\x${body.toString("hex")}',${from})`;
   });
   return `insert into ancrage.messages (${messageColumns.join(", ")}) values ${rows.join(",")}`;
 }

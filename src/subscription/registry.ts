@@ -15,6 +15,8 @@ export interface Subscription {
   /** Changes of transactions that were committed after this one are its own. */
   readonly startLsn: bigint;
   readonly state: "enabled" | "paused" | "disabled";
+  /** Changes that they made are not sent to it: whoever created it, and those it names. */
+  readonly ignoredActors?: readonly string[];
 }
 
 /**

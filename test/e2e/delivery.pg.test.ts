@@ -1,3 +1,4 @@
+import { createSecretKey } from "node:crypto";
 import type { ServerResponse } from "node:http";
 import { createServer, type AddressInfo, type Socket } from "node:net";
 import { gzipSync } from "node:zlib";
@@ -245,6 +246,7 @@ test("what waits for a connection when its subscription is deleted is not sent a
     version: "0",
     clock: systemClock,
     connectionsPerOrigin: 1,
+    causeKey: createSecretKey(Buffer.alloc(64)),
   });
   const subscription: Subscription = {
     id: "sub_1",

@@ -11,6 +11,7 @@ import {
   startOfLog,
   type Captured,
   type ChangeSource,
+  type Origin,
   type Position,
   type ResumePoint,
   type Transaction,
@@ -69,6 +70,8 @@ export class WalSource implements ChangeSource {
   #seen: Position = startOfLog;
   /** The transaction that the log is in; undefined between two. Written by `#receive`. */
   #open: Segment | undefined;
+  /** What the open transaction has said of itself so far. Written by `#mark`. */
+  #origin: Origin | undefined;
   #lastChangeLsn = 0n;
   #ordinal = 0;
   /** Changes of the open transaction since it was last handed over. */
@@ -259,6 +262,7 @@ export class WalSource implements ChangeSource {
 
   #begin(transaction: Transaction): void {
     this.#step({ kind: "begin" });
+    this.#origin = undefined;
     this.#lastChangeLsn = 0n;
     this.#ordinal = 0;
     this.#unannounced = 0;
@@ -281,7 +285,7 @@ export class WalSource implements ChangeSource {
     const { transaction } = this.#current();
     const position = this.#place(lsn, transaction);
     if (this.#isSeen(position)) return;
-    this.#push({ kind: "change", transaction, position, ...change }, bytes);
+    this.#push({ kind: "change", transaction, position, ...change, origin: this.#origin }, bytes);
   }
 
   #mark(message: Extract<PgOutputMessage, { kind: "message" }>, bytes: number): void {
@@ -293,7 +297,10 @@ export class WalSource implements ChangeSource {
     if (mark === "ignored") {
       this.#ignoredMarks++;
       this.#options.log.warn({ prefix: message.prefix }, "a logical message was ignored: it is not signed, or not transactional");
-    } else if (!this.#isSeen(position)) this.#push(mark, bytes);
+    } else if (mark.kind === "origin") {
+      // Also where it was seen before: what follows it in a large transaction may not have been.
+      this.#origin = { ...this.#origin, ...mark.origin };
+    } else if (!this.#isSeen(position)) this.#push(mark.kind === "trigger" ? { ...mark, origin: this.#origin } : mark, bytes);
   }
 
   #commit(endLsn: bigint): void {

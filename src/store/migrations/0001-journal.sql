@@ -1,6 +1,18 @@
 -- The journal, the subscriptions, and the function that makes an event happen from SQL.
 -- The schema `ancrage`, and the table of migrations in it, are made by migrate.ts before the first file runs.
 
+-- One half of HMAC-SHA256's key: computed once and stored, since in PL/pgSQL it costs more than the hashes.
+create function ancrage.hmac_pad(key bytea, pad integer) returns bytea
+  language plpgsql immutable strict set search_path = pg_catalog, pg_temp
+as $$
+begin
+  for i in 0..length(key) - 1 loop
+    key := set_byte(key, i, get_byte(key, i) # pad);
+  end loop;
+  return key;
+end
+$$;
+
 -- One row. System identifier and oid are those of the cluster and the database that this was migrated in: a copy does not send.
 create table ancrage.settings (
   only_row          boolean primary key default true check (only_row),
@@ -14,7 +26,9 @@ create table ancrage.settings (
   generation        integer not null default 0,
   -- What capture stood on when it was last seen to be right: see capture/wal/footing.ts.
   footing           jsonb,
-  trigger_key       bytea   not null check (length(trigger_key) = 64)
+  trigger_key       bytea   not null check (length(trigger_key) = 64),
+  inner_key         bytea   not null generated always as (ancrage.hmac_pad(trigger_key, 54)) stored,
+  outer_key         bytea   not null generated always as (ancrage.hmac_pad(trigger_key, 92)) stored
 );
 
 create sequence ancrage.revision;
@@ -84,6 +98,10 @@ create table ancrage.messages (
   committed_at timestamptz not null,
   -- The payload as JSON: `format.ts` wraps these bytes, which never change.
   body         bytea       not null,
+  -- Who wrote the row, as the application said; the subscription whose delivery made it do so, and how many deliveries led to this one.
+  actor        text,
+  caused_by    text        collate "C",
+  depth        integer     not null default 0,
   primary key (id)
 ) partition by range (id);
 
@@ -206,17 +224,27 @@ end
 $$;
 revoke execute on function ancrage.ensure_partitions(date) from public;
 
--- Makes `event` happen for `key` if, and when, this transaction commits. No table is written: a transactional logical message
--- goes into the log, signed (HMAC-SHA256), because any role may emit messages of any prefix. `xid` binds it to its transaction.
+-- Puts a logical message into the log, which is there if, and when, this transaction commits. No table is written. Signed
+-- (HMAC-SHA256), because any role may emit messages of any prefix; `xid` binds it to its transaction.
+create function ancrage.emit(prefix text, content jsonb) returns void
+  language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  keys   record;
+  signed bytea := convert_to((content || jsonb_build_object('xid', pg_current_xact_id()::text))::text, 'UTF8');
+begin
+  select inner_key, outer_key into strict keys from ancrage.settings;
+  perform pg_logical_emit_message(true, prefix, sha256(keys.outer_key || sha256(keys.inner_key || signed)) || signed);
+end
+$$;
+revoke execute on function ancrage.emit(text, jsonb) from public;
+
+-- Makes `event` happen for `key`.
 create function ancrage.trigger(event text, key text, data jsonb default null) returns uuid
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  id      uuid := gen_random_uuid();
-  content bytea;
-  secret  bytea;
-  inner_pad bytea := '\x';
-  outer_pad bytea := '\x';
+  id uuid := gen_random_uuid();
 begin
   if event is null or event = '' then
     raise exception 'ancrage.trigger: expected the name of an event, got %', coalesce(quote_literal(event), 'null') using errcode = '22023';
@@ -224,14 +252,48 @@ begin
   if key is null then
     raise exception 'ancrage.trigger(%): expected the key of a record as text, got null', quote_literal(event) using errcode = '22023';
   end if;
-  select trigger_key into strict secret from ancrage.settings;
-  for i in 0..63 loop
-    inner_pad := inner_pad || set_byte('\x00', 0, get_byte(secret, i) # 54);
-    outer_pad := outer_pad || set_byte('\x00', 0, get_byte(secret, i) # 92);
-  end loop;
-  content := convert_to(jsonb_build_object('id', id, 'event', event, 'key', key, 'data', data, 'xid', pg_current_xact_id()::text)::text, 'UTF8');
-  perform pg_logical_emit_message(true, 'ancrage.trigger', sha256(outer_pad || sha256(inner_pad || content)) || content);
+  perform ancrage.emit('ancrage.trigger', jsonb_build_object('id', id, 'event', event, 'key', key, 'data', data));
   return id;
 end
 $$;
 revoke execute on function ancrage.trigger(text, text, jsonb) from public;
+
+-- Who makes the changes that follow in this transaction: `context.actor`, and what keeps a subscriber's own changes from it.
+create function ancrage.actor(name text) returns void
+  language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if name is null or name = '' or length(name) > 256 then
+    raise exception 'ancrage.actor: expected a name of 1 to 256 characters, got %', coalesce(quote_literal(left(name, 300)), 'null') using errcode = '22023';
+  end if;
+  perform ancrage.emit('ancrage.origin', jsonb_build_object('actor', name));
+end
+$$;
+revoke execute on function ancrage.actor(text) from public;
+
+-- Which delivery makes the application change what follows in this transaction: the value of the request's header `ancrage-cause`.
+-- Null, for a request that has none, says nothing.
+create function ancrage.caused_by(cause text) returns void
+  language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if cause is null then
+    return;
+  end if;
+  if length(cause) > 256 then
+    raise exception 'ancrage.caused_by: expected the value of a header ancrage-cause, got % characters', length(cause) using errcode = '22023';
+  end if;
+  perform ancrage.emit('ancrage.origin', jsonb_build_object('cause', cause));
+end
+$$;
+revoke execute on function ancrage.caused_by(text) from public;
+
+-- The changes that follow in this transaction are not tracked: no rule and no handler is asked about them. `ancrage.trigger` still is.
+create function ancrage.mute() returns void
+  language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform ancrage.emit('ancrage.origin', jsonb_build_object('mute', true));
+end
+$$;
+revoke execute on function ancrage.mute() from public;
