@@ -10,7 +10,7 @@ import {
   type WrittenAttempt,
 } from "../store/journal-rows.ts";
 import { isSmall, writeSmallBatch, type SmallBatch } from "../store/small-batch.ts";
-import { placeSubscription } from "../store/subscription-starts.ts";
+import { placeFormerStart, placeSubscription } from "../store/subscription-starts.ts";
 import { coalesceUpdates, type Chain } from "./coalesce.ts";
 import { dayOfMessage, formatDay } from "../message-id.ts";
 import type { Batch } from "./journal.ts";
@@ -28,7 +28,10 @@ export async function writeBatch(client: pg.ClientBase, row: BatchRow, batch: Ba
     for (const chain of chains) for (const update of chain.updates) attempts.push(...attemptsOf(update, isLate(chain)));
   }
   if (attempts.length > 0) await insertAttempts(client, attempts);
-  for (const start of batch.starts) await placeSubscription(client, start);
+  for (const start of batch.starts) {
+    await placeSubscription(client, start);
+    await placeFormerStart(client, start);
+  }
   await commitBatch(client);
 }
 

@@ -1,10 +1,34 @@
 import type { Format } from "../format.ts";
 import type { Queryable } from "./database.ts";
 
-/** A session or a pool: whatever answers a statement. */
 export const subscriptionFormats = ["standard", "result", "bare", "cloudevents"] as const satisfies readonly Format[];
 
-type SubscriptionState = "enabled" | "paused" | "disabled" | "deleted";
+/** Whether what failed holds back what comes after it: never, of its own record, or of all. */
+export const subscriptionOrders = ["none", "record", "all"] as const;
+
+/** How much a receiver takes at most. */
+export interface Limits {
+  readonly inFlight?: number;
+  readonly perSecond?: number;
+}
+
+/** What a subscription wants of its events' payloads, as `subscription/filter.ts` reads it. */
+type StoredFilter = Readonly<Record<string, unknown>>;
+
+/**
+ * What a subscription matched from a place in the log on, until the next one's place. A change, and a message, that were committed
+ * before a subscription was changed belong to it as it was then.
+ */
+export interface FormerStart {
+  readonly revision: bigint;
+  /** Empty while it is disabled. */
+  readonly events: readonly string[];
+  readonly filter: StoredFilter | null;
+  /** Null until the stream has passed it, and nothing is sent before. */
+  readonly startLsn: bigint | null;
+}
+
+export type SubscriptionState = "enabled" | "paused" | "disabled" | "deleted";
 
 /** A secret as it is stored: `subscription/secret.ts` seals and opens it. Times are ISO 8601. */
 export interface SealedSecret {
@@ -24,10 +48,10 @@ export interface SubscriptionRow {
   readonly url: string;
   readonly description: string;
   readonly format: Format;
-  readonly filter: unknown;
+  readonly filter: StoredFilter | null;
   readonly headers: Readonly<Record<string, string>>;
-  readonly order: "none" | "record" | "all";
-  readonly limits: Readonly<Record<string, unknown>>;
+  readonly order: (typeof subscriptionOrders)[number];
+  readonly limits: Limits;
   readonly metadata: Readonly<Record<string, unknown>>;
   /** Newest first. */
   readonly secrets: readonly SealedSecret[];
@@ -35,8 +59,12 @@ export interface SubscriptionRow {
   readonly stateReason: string | null;
   /** Raised at each change; whoever keeps a copy takes only higher ones. */
   readonly revision: bigint;
-  /** Where the log placed this revision; null until the stream has passed it, and nothing is sent before. */
+  /** The revision that it has matched since: of its creation, or of the last change of events, filter, or between enabled and disabled. */
+  readonly startRevision: bigint;
+  /** Where the log placed `startRevision`; null until the stream has passed it, and nothing is sent before. */
   readonly startLsn: bigint | null;
+  /** What it matched before `startRevision`, newest first, for as long as messages from then may be fanned out. */
+  readonly former: readonly FormerStart[];
   readonly expiresAt: Date | null;
   readonly createdAt: Date;
   readonly updatedAt: Date;
@@ -45,7 +73,11 @@ export interface SubscriptionRow {
 // `pg_lsn - '0/0'` is the position as a number: node-postgres hands both it and int8 over as text.
 const columns = `
   id, project, events, url, description, format, filter, headers, delivery_order, limits, metadata, secrets, state, state_reason,
-  revision, (start_lsn - '0/0'::pg_lsn)::text as start_lsn, expires_at, created_at, updated_at`;
+  revision, start_revision, (start_lsn - '0/0'::pg_lsn)::text as start_lsn, expires_at, created_at, updated_at,
+  (select jsonb_agg(jsonb_build_object(
+      'revision', s.revision::text, 'events', s.events, 'filter', s.filter, 'start_lsn', (s.start_lsn - '0/0'::pg_lsn)::text
+    ) order by s.revision desc)
+   from ancrage.subscription_starts s where s.subscription_id = subscriptions.id) as former`;
 
 interface StoredRow {
   readonly id: string;
@@ -54,41 +86,125 @@ interface StoredRow {
   readonly url: string;
   readonly description: string;
   readonly format: Format;
-  readonly filter: unknown;
+  readonly filter: StoredFilter | null;
   readonly headers: Record<string, string>;
   readonly delivery_order: SubscriptionRow["order"];
-  readonly limits: Record<string, unknown>;
+  readonly limits: Limits;
   readonly metadata: Record<string, unknown>;
   readonly secrets: SealedSecret[];
   readonly state: SubscriptionState;
   readonly state_reason: string | null;
   readonly revision: string;
+  readonly start_revision: string;
   readonly start_lsn: string | null;
+  readonly former: readonly StoredStart[] | null;
   readonly expires_at: Date | null;
   readonly created_at: Date;
   readonly updated_at: Date;
 }
 
-export interface NewSubscriptionRow {
+interface StoredStart {
+  readonly revision: string;
+  readonly events: readonly string[];
+  readonly filter: StoredFilter | null;
+  readonly start_lsn: string | null;
+}
+
+/** What a caller may set, and set anew. */
+export type SubscriptionFields = Pick<
+  SubscriptionRow,
+  "events" | "url" | "description" | "format" | "filter" | "headers" | "order" | "limits" | "metadata" | "expiresAt"
+>;
+
+export interface NewSubscriptionRow extends SubscriptionFields {
   readonly id: string;
   readonly project: string;
-  readonly events: readonly string[];
-  readonly url: string;
-  readonly description: string;
-  readonly format: Format;
-  readonly metadata: Readonly<Record<string, unknown>>;
   readonly secrets: readonly SealedSecret[];
 }
 
 export async function insertSubscription(db: Queryable, row: NewSubscriptionRow): Promise<SubscriptionRow> {
   const { rows } = await db.query<StoredRow>(
-    `insert into ancrage.subscriptions (id, project, events, url, description, format, metadata, secrets)
-     values ($1, $2, $3, $4, $5, $6, $7, $8)
+    `insert into ancrage.subscriptions
+       (id, project, secrets, events, url, description, format, filter, headers, delivery_order, limits, metadata, expires_at)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
      returning ${columns}`,
-    // node-postgres writes a JavaScript array as a PostgreSQL array: jsonb must be handed over as text.
-    [row.id, row.project, row.events, row.url, row.description, row.format, JSON.stringify(row.metadata), JSON.stringify(row.secrets)],
+    [row.id, row.project, JSON.stringify(row.secrets), ...valuesOf(row)],
   );
   return onlyRow(rows);
+}
+
+/** Keeps what it has matched so far, before `updateSubscription` or `setSubscriptionState` begin anew. */
+export async function keepFormerStart(db: Queryable, id: string): Promise<void> {
+  await db.query(
+    `insert into ancrage.subscription_starts (subscription_id, revision, events, filter, start_lsn)
+     select id, start_revision, case when state = 'disabled' then '{}' else events end, filter, start_lsn
+     from ancrage.subscriptions where id = $1`,
+    [id],
+  );
+}
+
+/** @param startsAnew whether it matches something else from this revision on: the log then places it again */
+export async function updateSubscription(
+  db: Queryable,
+  { id, fields, startsAnew }: { readonly id: string; readonly fields: SubscriptionFields; readonly startsAnew: boolean },
+): Promise<SubscriptionRow> {
+  const { rows } = await db.query<StoredRow>(
+    `update ancrage.subscriptions
+     set events = $3, url = $4, description = $5, format = $6, filter = $7, headers = $8, delivery_order = $9, limits = $10,
+         metadata = $11, expires_at = $12, revision = next.number, updated_at = now(),
+         start_revision = case when $2 then next.number else start_revision end,
+         start_lsn = case when $2 then null else start_lsn end
+     from (select nextval('ancrage.revision') as number) as next
+     where id = $1
+     returning ${columns}`,
+    [id, startsAnew, ...valuesOf(fields)],
+  );
+  return onlyRow(rows);
+}
+
+/** @param startsAnew whether it matches something else from this revision on: the log then places it again */
+export async function setSubscriptionState(
+  db: Queryable,
+  change: { readonly id: string; readonly state: SubscriptionState; readonly reason: string | null; readonly startsAnew: boolean },
+): Promise<SubscriptionRow> {
+  const { rows } = await db.query<StoredRow>(
+    `update ancrage.subscriptions
+     set state = $2, state_reason = $3, revision = next.number, updated_at = now(),
+         start_revision = case when $4 then next.number else start_revision end,
+         start_lsn = case when $4 then null else start_lsn end
+     from (select nextval('ancrage.revision') as number) as next
+     where id = $1
+     returning ${columns}`,
+    [change.id, change.state, change.reason, change.startsAnew],
+  );
+  return onlyRow(rows);
+}
+
+export async function setSubscriptionSecrets(db: Queryable, id: string, secrets: readonly SealedSecret[]): Promise<SubscriptionRow> {
+  const { rows } = await db.query<StoredRow>(
+    `update ancrage.subscriptions
+     set secrets = $2, revision = nextval('ancrage.revision'), updated_at = now()
+     where id = $1
+     returning ${columns}`,
+    [id, JSON.stringify(secrets)],
+  );
+  return onlyRow(rows);
+}
+
+/** In the order in which the statements name them. node-postgres writes an array as a PostgreSQL array: jsonb is handed over as text. */
+function valuesOf(fields: SubscriptionFields): readonly unknown[] {
+  return [
+    fields.events,
+    fields.url,
+    fields.description,
+    fields.format,
+    fields.filter === null ? null : JSON.stringify(fields.filter),
+    JSON.stringify(fields.headers),
+    fields.order,
+    JSON.stringify(fields.limits),
+    JSON.stringify(fields.metadata),
+    fields.expiresAt,
+  ];
 }
 
 /**
@@ -190,7 +306,14 @@ function fromStored(row: StoredRow): SubscriptionRow {
     state: row.state,
     stateReason: row.state_reason,
     revision: BigInt(row.revision),
+    startRevision: BigInt(row.start_revision),
     startLsn: row.start_lsn === null ? null : BigInt(row.start_lsn),
+    former: (row.former ?? []).map(({ revision, events, filter, start_lsn }) => ({
+      revision: BigInt(revision),
+      events,
+      filter,
+      startLsn: start_lsn === null ? null : BigInt(start_lsn),
+    })),
     expiresAt: row.expires_at,
     createdAt: row.created_at,
     updatedAt: row.updated_at,

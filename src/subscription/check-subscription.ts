@@ -1,14 +1,20 @@
 import { isDeepStrictEqual } from "node:util";
 import { nearestName } from "../nearest-name.ts";
 import type { Format } from "../format.ts";
-import { subscriptionFormats } from "../store/subscriptions.ts";
+import {
+  subscriptionFormats,
+  subscriptionOrders,
+  type Limits,
+  type SubscriptionFields,
+  type SubscriptionRow,
+} from "../store/subscriptions.ts";
+import { isObject, isStorable, pointerTo, show, unstorable, type Fault, type Refuse } from "./fault.ts";
+import { checkFilter, type FilterSpec } from "./filter.ts";
+import { checkHeaders } from "./headers.ts";
+import { checkLimits } from "./limits.ts";
 import { parseSecret } from "./secret.ts";
 
-/** One thing that is wrong with an input, and where: a JSON pointer. */
-export interface Fault {
-  readonly pointer: string;
-  readonly detail: string;
-}
+export { isStorable, unstorable, type Fault } from "./fault.ts";
 
 /** What a subscription is made of, checked and with its defaults. */
 export interface CheckedSubscription {
@@ -17,7 +23,13 @@ export interface CheckedSubscription {
   readonly url: string;
   readonly description: string;
   readonly format: Format;
+  readonly filter: FilterSpec | null;
+  /** Names in lower case. */
+  readonly headers: Readonly<Record<string, string>>;
+  readonly order: SubscriptionRow["order"];
+  readonly limits: Limits;
   readonly metadata: Readonly<Record<string, unknown>>;
+  readonly expiresAt: Date | null;
   /** Undefined where the caller leaves it to us. */
   readonly project: string | undefined;
   readonly secret: Buffer | undefined;
@@ -27,6 +39,7 @@ export interface SubscriptionRules {
   /** The names of all events. */
   readonly events: Iterable<string>;
   readonly url: UrlRules;
+  readonly nowMs: number;
 }
 
 export interface UrlRules {
@@ -38,42 +51,58 @@ const mostEvents = 100;
 const mostCharacters = { url: 2048, description: 1000, project: 200, metadata: 8192 };
 
 // REST-hook clients of Zapier's first years send target_url, and some its older name beside it.
-const urlFields = ["url", "target_url", "subscription_url"] as const;
-const fields: ReadonlySet<string> = new Set([...urlFields, "event", "events", "description", "format", "metadata", "project", "secret"]);
+export const urlFields = ["url", "target_url", "subscription_url"] as const;
+/** What a caller may set, and set anew. */
+export const changeableFields = [
+  ...urlFields,
+  "event",
+  "events",
+  "description",
+  "format",
+  "filter",
+  "headers",
+  "order",
+  "limits",
+  "metadata",
+  "expiresAt",
+] as const;
+const fields: readonly string[] = [...changeableFields, "project", "secret"];
 
 /** Checks all of an input at once, so that whoever wrote it corrects it once. */
 export function checkSubscription(
   input: unknown,
   rules: SubscriptionRules,
 ): { readonly kind: "checked"; readonly value: CheckedSubscription } | { readonly kind: "refused"; readonly faults: readonly Fault[] } {
-  if (!isObject(input)) return { kind: "refused", faults: [{ pointer: "", detail: `expected an object, got ${show(input)}` }] };
+  if (!isObject(input)) return { kind: "refused", faults: [notAnObject(input)] };
   const faults: Fault[] = [];
   const refuse = (pointer: string, detail: string): undefined => void faults.push({ pointer, detail });
 
-  for (const name of Object.keys(input)) {
-    if (fields.has(name)) continue;
-    const meant = nearestName(name, [...fields]);
-    refuse(
-      pointerTo(name),
-      `unknown field; ${meant === undefined ? "" : `did you mean "${meant}"? `}expected one of ${[...fields].join(", ")}`,
-    );
-  }
+  for (const name of Object.keys(input)) if (!fields.includes(name)) refuse(pointerTo(name), describeUnknownField(name, fields));
   const events = checkEvents(input, new Set(rules.events), refuse);
   const url = checkUrlFields(input, rules.url, refuse);
   const description = checkText(input, "description", mostCharacters.description, refuse);
   const format = checkFormat(input["format"], refuse);
+  const filter = checkFilter(input["filter"], refuse);
+  const headers = checkHeaders(input["headers"], refuse);
+  const order = checkOrder(input["order"], refuse);
+  const limits = checkLimits(input["limits"], refuse);
   const metadata = checkMetadata(input["metadata"], refuse);
+  const expiresAt = checkExpiry(input["expiresAt"], rules.nowMs, refuse);
   const project = checkText(input, "project", mostCharacters.project, refuse);
   if (project === "") refuse("/project", `expected the name of a project, got ""`);
   const secret = checkSecret(input["secret"], refuse);
 
-  if (faults.length > 0 || events === undefined || url === undefined || format === undefined || metadata === undefined) {
-    return { kind: "refused", faults };
-  }
-  return { kind: "checked", value: { events, url, description: description ?? "", format, metadata, project, secret } };
+  const required = { events, url, format, filter, headers, order, limits, metadata, expiresAt };
+  if (faults.length > 0 || !isComplete(required)) return { kind: "refused", faults };
+  return { kind: "checked", value: { ...required, description: description ?? "", project, secret } };
 }
 
-type Refuse = (pointer: string, detail: string) => undefined;
+type Complete<Fields> = { readonly [Name in keyof Fields]: Exclude<Fields[Name], undefined> };
+
+function isComplete<Fields extends object>(fields: Fields): fields is Fields & Complete<Fields> {
+  return Object.values(fields).every((value) => value !== undefined);
+}
+
 type Input = Readonly<Record<string, unknown>>;
 
 function checkEvents(input: Input, known: ReadonlySet<string>, refuse: Refuse): readonly string[] | undefined {
@@ -149,6 +178,24 @@ function checkText(input: Input, name: "description" | "project", most: number, 
   return isStorable(value) ? value : refuse(`/${name}`, unstorable);
 }
 
+function checkOrder(value: unknown, refuse: Refuse): SubscriptionRow["order"] | undefined {
+  if (value === undefined) return "none";
+  const order = subscriptionOrders.find((name) => name === value);
+  return order ?? refuse("/order", `expected one of ${subscriptionOrders.join(", ")}, got ${show(value)}`);
+}
+
+const isoTime = /^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)$/;
+
+function checkExpiry(value: unknown, nowMs: number, refuse: Refuse): Date | null | undefined {
+  if (value === undefined || value === null) return null;
+  const expected = "expected a time in ISO 8601 with its zone, such as 2027-01-31T00:00:00Z";
+  // `Date` takes much more, and means local time where no zone is named.
+  if (typeof value !== "string" || !isoTime.test(value)) return refuse("/expiresAt", `${expected}, got ${show(value)}`);
+  const ms = Date.parse(value);
+  if (Number.isNaN(ms)) return refuse("/expiresAt", `${expected}, got ${show(value)}`);
+  return ms > nowMs ? new Date(ms) : refuse("/expiresAt", `expected a time to come, got ${show(value)}`);
+}
+
 function checkFormat(value: unknown, refuse: Refuse): Format | undefined {
   if (value === undefined) return "standard";
   const format = subscriptionFormats.find((name) => name === value);
@@ -173,27 +220,13 @@ function checkSecret(value: unknown, refuse: Refuse): Buffer | undefined {
   return Buffer.isBuffer(secret) ? secret : refuse("/secret", secret.fault);
 }
 
-function isObject(value: unknown): value is Input {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
+/** What is wrong with an input that has no fields. */
+export function notAnObject(input: unknown): Fault {
+  return { pointer: "", detail: `expected an object, got ${show(input)}` };
 }
 
-/** What a text or JSON must be without, in words. */
-export const unstorable = "expected no character U+0000 and no half of a surrogate pair, which PostgreSQL cannot store";
-
-/** Whether PostgreSQL takes a value as `jsonb`, and its texts as `text`. Of all that JSON can say it refuses these two. */
-export function isStorable(value: unknown): boolean {
-  // JSON writes both as escapes; an even number of backslashes before one is a text that merely looks like it.
-  return !/(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f])/.test(JSON.stringify(value) ?? "");
-}
-
-/** A JSON pointer to a member (RFC 6901). */
-function pointerTo(name: string): string {
-  return `/${name.replaceAll("~", "~0").replaceAll("/", "~1")}`;
-}
-
-/** A value as a message shows it, cut where it is long. */
-function show(value: unknown): string {
-  if (value === undefined) return "nothing";
-  const text = JSON.stringify(value);
-  return text.length > 200 ? `${text.slice(0, 200)}…` : text;
+/** Names the nearest one that there is. */
+export function describeUnknownField(name: string, known: readonly string[]): string {
+  const meant = nearestName(name, known);
+  return `unknown field; ${meant === undefined ? "" : `did you mean "${meant}"? `}expected one of ${known.join(", ")}`;
 }

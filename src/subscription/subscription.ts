@@ -1,20 +1,30 @@
 import { randomBytes } from "node:crypto";
+import { isDeepStrictEqual } from "node:util";
 import type pg from "pg";
 import { AncrageError } from "../errors.ts";
 import type { Format } from "../format.ts";
-import { inPoolTransaction } from "../store/database.ts";
+import { dropSubscriptionHealth } from "../store/subscription-health.ts";
 import {
   deleteSubscription,
   emitSubscriptionMark,
   insertSubscription,
   listSubscriptions,
-  lockSubscription,
   readSubscriptionOf,
+  setSubscriptionSecrets,
+  setSubscriptionState,
+  updateSubscription,
+  type Limits,
   type SubscriptionFilter,
   type SubscriptionRow,
 } from "../store/subscriptions.ts";
-import { checkSubscription, type Fault, type UrlRules } from "./check-subscription.ts";
+import { checkSubscriptionPatch, fieldsOf } from "./check-patch.ts";
+import { checkSubscription, type UrlRules } from "./check-subscription.ts";
+import type { Fault } from "./fault.ts";
+import type { FilterSpec } from "./filter.ts";
+import { checkRotation, rotateSecrets, type Rotation } from "./rotate.ts";
 import { createSecret, formatSecret, openSecrets, sealSecret, type SecretKey } from "./secret.ts";
+import { nextState, type StateCommand } from "./state.ts";
+import { changeSubscription, startAnew, writeSubscription } from "./write.ts";
 
 /** What `create` takes. Exactly one of `event` and `events`, and of `url` and `target_url`, is needed. */
 export interface NewSubscription {
@@ -25,6 +35,16 @@ export interface NewSubscription {
   readonly description?: string;
   /** Default `standard`. */
   readonly format?: Format;
+  /** Which payloads it wants; default: all. */
+  readonly filter?: FilterSpec | null;
+  /** Sent with every request, such as the receiver's own credentials. No answer shows their values. */
+  readonly headers?: Readonly<Record<string, string>>;
+  /** Whether what failed holds back what comes after it, of its record or of all. Default `none`. */
+  readonly order?: SubscriptionRow["order"];
+  /** How much the receiver takes at most. */
+  readonly limits?: Limits;
+  /** ISO 8601 with its zone. From then on nothing is sent. */
+  readonly expiresAt?: string | null;
   /** Whatever the caller wants to find again here: at most 8,192 characters of JSON. */
   readonly metadata?: Readonly<Record<string, unknown>>;
   /** Default `default`. */
@@ -32,6 +52,11 @@ export interface NewSubscription {
   /** `whsec_` and the base64 of 24 to 64 bytes. Default: new random bytes. */
   readonly secret?: string;
 }
+
+/** What `update` takes: a merge patch (RFC 7396). `null` sets a field to its default. */
+export type SubscriptionPatch = {
+  readonly [Name in Exclude<keyof NewSubscription, "project" | "secret">]?: NewSubscription[Name] | null;
+};
 
 /** The functions that the routes call, and that a program may call itself. `project` undefined means any project. */
 export interface SubscriptionService {
@@ -57,7 +82,45 @@ export interface SubscriptionService {
   /** Newest first, without the deleted ones. */
   list(filter: SubscriptionFilter): Promise<readonly SubscriptionRow[]>;
   /**
-   * Ends a subscription. Once this resolves, no request to its URL begins in this process.
+   * Changes what is given, and nothing else. What is committed from then on is matched by the new events and filter; all else counts
+   * once this resolves.
+   *
+   * @example
+   * ```ts
+   * await ancrage.subscriptions.update(id, { filter: { amount: { gte: 1000 } }, description: null });
+   * ```
+   * @returns undefined as for `get`
+   * @throws AncrageError `ANCRAGE_SUBSCRIPTION_INVALID`; `subscriptionFaults` lists what is wrong with it
+   */
+  update(id: string, patch: SubscriptionPatch, project?: string): Promise<SubscriptionRow | undefined>;
+  /**
+   * From now on its messages are journaled and wait. Once this resolves no request to its URL begins: in this process at once, in
+   * another one that leads within the 5 s for which this waits at most.
+   *
+   * @throws AncrageError `ANCRAGE_SUBSCRIPTION_STATE` where it is disabled
+   */
+  pause(id: string, project?: string): Promise<SubscriptionRow | undefined>;
+  /**
+   * What waits since it was paused is sent, and what comes.
+   *
+   * @throws AncrageError `ANCRAGE_SUBSCRIPTION_STATE` where it is disabled, or has expired
+   */
+  resume(id: string, project?: string): Promise<SubscriptionRow | undefined>;
+  /**
+   * Ends what disabled or paused it. What waits from before it was disabled is sent; what was committed while it was is not.
+   *
+   * @throws AncrageError `ANCRAGE_SUBSCRIPTION_STATE` where it has expired
+   */
+  enable(id: string, project?: string): Promise<SubscriptionRow | undefined>;
+  /**
+   * Gives it a new secret. Both sign for `graceHours` (0 to 168, default 24), so that the receiver changes over when it can.
+   *
+   * @returns the row and the new secret
+   * @throws AncrageError `ANCRAGE_SUBSCRIPTION_INVALID`, and `ANCRAGE_SECRET_KEY_INVALID` where another key sealed the present one
+   */
+  rotateSecret(id: string, rotation?: Rotation, project?: string): Promise<CreatedSubscription | undefined>;
+  /**
+   * Ends a subscription. Once this resolves no request to its URL begins, as for `pause`.
    *
    * @returns the row, also where it was deleted before; undefined where there never was one, or it is another project's
    */
@@ -76,7 +139,7 @@ export interface SubscriptionServiceOptions {
   /** The names of all events, as they are now. */
   readonly events: () => Iterable<string>;
   readonly url?: UrlRules;
-  /** Called after each committed change, and awaited before the caller hears of it: the registry takes the row here. */
+  /** Called after each committed change, and awaited before the caller hears of it: whoever sends takes the row here. */
   readonly onChanged?: (row: SubscriptionRow) => Promise<void> | void;
   readonly nowMs?: () => number;
 }
@@ -84,14 +147,34 @@ export interface SubscriptionServiceOptions {
 export function createSubscriptionService(options: SubscriptionServiceOptions): SubscriptionService {
   const { db, secretKey } = options;
   const nowMs = options.nowMs ?? Date.now;
+  const rules = () => ({ events: options.events(), url: options.url ?? {}, nowMs: nowMs() });
   const changed = async (row: SubscriptionRow): Promise<SubscriptionRow> => {
     await options.onChanged?.(row);
     return row;
   };
+  /** Also for what was so before: whoever repeats a request whose answer was lost must get the same promise. */
+  const answer = async (row: SubscriptionRow | undefined): Promise<SubscriptionRow | undefined> =>
+    row === undefined || row.state === "deleted" ? undefined : changed(row);
+
+  const command = async (id: string, project: string | undefined, name: StateCommand): Promise<SubscriptionRow | undefined> => {
+    const row = await changeSubscription(db, { id, project }, async (found, client) => {
+      if (found.state === "deleted") return undefined;
+      const state = nextState(found, name, nowMs());
+      if (state === found.state) return undefined;
+      const startsAnew = found.state === "disabled";
+      if (startsAnew) {
+        await startAnew(client, id);
+        await dropSubscriptionHealth(client, id);
+      }
+      return setSubscriptionState(client, { id, state, reason: null, startsAnew });
+    });
+    return answer(row);
+  };
+
   return {
     async create(input) {
-      const checked = checkSubscription(input, { events: options.events(), url: options.url ?? {} });
-      if (checked.kind === "refused") throw refusedSubscription(checked.faults);
+      const checked = checkSubscription(input, rules());
+      if (checked.kind === "refused") throw refusedSubscription("made", checked.faults);
       const { secret = createSecret(), project = "default", ...fields } = checked.value;
       const at = nowMs();
       const id = createSubscriptionId(at, randomBytes(10));
@@ -102,6 +185,40 @@ export function createSubscriptionService(options: SubscriptionServiceOptions): 
         return row;
       });
       return { subscription: await changed(subscription), secret: formatSecret(secret) };
+    },
+
+    async update(id, patch, project) {
+      const row = await changeSubscription(db, { id, project }, async (found, client) => {
+        if (found.state === "deleted") return undefined;
+        const checked = checkSubscriptionPatch(found, patch, rules());
+        if (checked.kind === "refused") throw refusedSubscription("changed", checked.faults);
+        const fields = checked.value;
+        if (isDeepStrictEqual(fields, fieldsOf(found))) return undefined;
+        const startsAnew = !isDeepStrictEqual([fields.events, fields.filter], [found.events, found.filter]);
+        if (startsAnew) await startAnew(client, id);
+        return updateSubscription(client, { id, fields, startsAnew });
+      });
+      return answer(row);
+    },
+
+    pause: (id, project) => command(id, project, "pause"),
+    resume: (id, project) => command(id, project, "resume"),
+    enable: (id, project) => command(id, project, "enable"),
+
+    async rotateSecret(id, rotation = {}, project) {
+      const checked = checkRotation(rotation);
+      if (checked.kind === "refused") throw refusedSubscription("changed", checked.faults);
+      const { secret = createSecret(), graceHours } = checked.value;
+      const row = await changeSubscription(db, { id, project }, async (found, client) => {
+        if (found.state === "deleted") return undefined;
+        const now = new Date(nowMs());
+        // One that does not open here cannot sign beside the new one: better refused than a receiver that takes nothing for a day.
+        openSecrets(secretKey, found, now);
+        const secrets = rotateSecrets(found.secrets, sealSecret(secretKey, found, secret, now), { graceHours, now });
+        return setSubscriptionSecrets(client, id, secrets);
+      });
+      const subscription = await answer(row);
+      return subscription === undefined ? undefined : { subscription, secret: formatSecret(secret) };
     },
 
     async get(id, project) {
@@ -120,36 +237,23 @@ export function createSubscriptionService(options: SubscriptionServiceOptions): 
     list: (filter) => listSubscriptions(db, filter),
 
     async delete(id, project) {
-      const row = await writeSubscription(db, async (client) => {
-        const found = await lockSubscription(client, id, project);
-        if (found === undefined || found.state === "deleted") return found;
-        const deleted = await deleteSubscription(client, id);
-        await emitSubscriptionMark(client, deleted);
-        return deleted;
-      });
-      // Also for one that was deleted before: whoever repeats a deletion whose answer was lost must get the same promise.
+      const row = await changeSubscription(db, { id, project }, (found, client) =>
+        found.state === "deleted" ? undefined : deleteSubscription(client, id),
+      );
       return row === undefined ? undefined : changed(row);
     },
   };
 }
 
-/** Runs `work` in one transaction that is on disk once this resolves, whatever the database's default is. */
-async function writeSubscription<Result>(db: pg.Pool, work: (client: pg.ClientBase) => Promise<Result>): Promise<Result> {
-  return await inPoolTransaction(db, async (client) => {
-    await client.query("set local synchronous_commit = on");
-    return work(client);
-  });
-}
-
-function refusedSubscription(faults: readonly Fault[]): AncrageError {
+function refusedSubscription(done: "made" | "changed", faults: readonly Fault[]): AncrageError {
   const list = faults.map((fault) => (fault.pointer === "" ? fault.detail : `${fault.pointer.slice(1)}: ${fault.detail}`)).join("\n  ");
-  return new AncrageError("ANCRAGE_SUBSCRIPTION_INVALID", `the subscription cannot be made:\n  ${list}`, {
+  return new AncrageError("ANCRAGE_SUBSCRIPTION_INVALID", `the subscription cannot be ${done}:\n  ${list}`, {
     hint: "Correct what is listed and send it again.",
     cause: faults,
   });
 }
 
-/** What is wrong with the input that made `create` throw; undefined for every other error. */
+/** What is wrong with the input that made `create`, `update` or `rotateSecret` throw; undefined for every other error. */
 export function subscriptionFaults(error: unknown): readonly Fault[] | undefined {
   if (!(error instanceof AncrageError) || error.code !== "ANCRAGE_SUBSCRIPTION_INVALID") return undefined;
   return error.cause as readonly Fault[];

@@ -49,7 +49,9 @@ create table ancrage.subscriptions (
   state           text        not null default 'enabled' check (state in ('enabled', 'paused', 'disabled', 'deleted')),
   state_reason    text,
   revision        bigint      not null default nextval('ancrage.revision'),
-  -- Where the log placed this revision; null until the stream has passed it, and nothing is sent before.
+  -- The revision since which it matches what it does now. Defaults are evaluated in the order of the columns, so this is the row's own.
+  start_revision  bigint      not null default currval('ancrage.revision'),
+  -- Where the log placed that; null until the stream has passed it, and nothing is sent before.
   start_lsn       pg_lsn,
   expires_at      timestamptz,
   created_at      timestamptz not null default now(),
@@ -57,6 +59,26 @@ create table ancrage.subscriptions (
 );
 create index subscriptions_project on ancrage.subscriptions (project, id);
 create index subscriptions_revision on ancrage.subscriptions (revision);
+create index subscriptions_expiry on ancrage.subscriptions (expires_at) where state in ('enabled', 'paused');
+
+-- What subscriptions matched before their last change of events, filter, or between enabled and disabled: messages from then may still
+-- be fanned out. An empty list of events: it was disabled.
+create table ancrage.subscription_starts (
+  subscription_id text        collate "C" not null,
+  revision        bigint      not null,
+  events          text[]      not null,
+  filter          jsonb,
+  start_lsn       pg_lsn,
+  primary key (subscription_id, revision)
+);
+
+-- Receivers that took nothing since a failure: when to give up on them must outlive a restart. Those that do well have no row.
+create table ancrage.subscription_health (
+  subscription_id text        collate "C" primary key,
+  failing_since   timestamptz not null,
+  failures        integer     not null check (failures > 0),
+  updated_at      timestamptz not null default now()
+);
 
 -- Appended: a process that was superseded cannot insert the next number, and its batch fails whole.
 create table ancrage.batches (
