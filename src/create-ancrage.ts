@@ -165,6 +165,11 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
       get: async (id, project) => (await lazily()).get(id, project),
       secret: async (id, project) => (await lazily()).secret(id, project),
       list: async (filter) => (await lazily()).list(filter),
+      update: async (id, patch, project) => (await lazily()).update(id, patch, project),
+      pause: async (id, project) => (await lazily()).pause(id, project),
+      resume: async (id, project) => (await lazily()).resume(id, project),
+      enable: async (id, project) => (await lazily()).enable(id, project),
+      rotateSecret: async (id, rotation, project) => (await lazily()).rotateSecret(id, rotation, project),
       delete: async (id, project) => (await lazily()).delete(id, project),
     },
     async start() {

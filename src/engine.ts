@@ -10,7 +10,6 @@ import { CaptureWatch } from "./capture/wal/capture-watch.ts";
 import type { Clock } from "./clock.ts";
 import { createSource } from "./create-source.ts";
 import { delayOf, faultDelaysMs } from "./delay-of.ts";
-import { deletionsAcknowledged } from "./deletion-watch.ts";
 import type { Dispatcher } from "./deliver/dispatcher.ts";
 import { AncrageError } from "./errors.ts";
 import type { Catalogue } from "./event/catalogue.ts";
@@ -26,6 +25,7 @@ import type { Pipeline } from "./pipeline.ts";
 import { readEpoch, type BatchRow } from "./store/batches.ts";
 import { readLastRevision } from "./store/revisions.ts";
 import type { SubscriptionRow } from "./store/subscriptions.ts";
+import { changesAcknowledged } from "./subscription-watch.ts";
 import type { ValueTypes } from "./store/types.ts";
 import { LiveSubscriptions } from "./subscription/live.ts";
 import type { Registry } from "./subscription/registry.ts";
@@ -173,18 +173,17 @@ export class Engine {
   }
 
   /**
-   * A subscription was changed by this process's API. A deletion counts at once here; where another process leads, this waits until
-   * that one heeds it, at most 5 s.
+   * A subscription was changed by this process's API. Here that counts at once; where another process leads, this waits until that one
+   * heeds it, at most 5 s. What was just made needs no wait: where it begins is for the log to say.
    */
   async subscriptionChanged(row: SubscriptionRow): Promise<void> {
-    if (row.state !== "deleted") return;
-    if (this.#leader === undefined) this.#subscriptions.remove(row);
-    else this.#leader.removed(row);
-    if (this.#state === "leading") return;
+    this.#leader?.changed(row);
+    const wasMade = row.revision === row.startRevision && row.former.length === 0;
+    if (this.#state === "leading" || wasMade) return;
     try {
-      await deletionsAcknowledged(this.#options.deliveryDb, this.#stopping.signal);
+      await changesAcknowledged(this.#options.deliveryDb, this.#stopping.signal);
     } catch (error) {
-      this.#options.log.warn({ err: error, subscription: row.id }, "could not ask whether the process that leads heeds a deletion");
+      this.#options.log.warn({ err: error, subscription: row.id }, "could not ask whether the process that leads heeds a change");
     }
   }
 

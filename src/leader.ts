@@ -1,7 +1,6 @@
 import { createSecretKey } from "node:crypto";
 import { Backlog } from "./backlog.ts";
 import type { ChangeSource } from "./capture/change.ts";
-import { DeletionWatch } from "./deletion-watch.ts";
 import { Dispatcher } from "./deliver/dispatcher.ts";
 import { newDelivery } from "./deliver/delivery.ts";
 import { createSender, type Sender } from "./deliver/send.ts";
@@ -13,8 +12,8 @@ import { atMost } from "./pause.ts";
 import { Pipeline } from "./pipeline.ts";
 import { readUnsettled } from "./store/resume.ts";
 import type { SubscriptionRow } from "./store/subscriptions.ts";
+import { SubscriptionWatch } from "./subscription-watch.ts";
 import type { LiveSubscriptions } from "./subscription/live.ts";
-import type { Subscription } from "./subscription/registry.ts";
 import { version } from "./version.ts";
 
 export interface LeaderOptions extends EngineOptions {
@@ -52,7 +51,7 @@ export class Leader {
   readonly #options: LeaderOptions;
   readonly #sender: Sender;
   readonly #backlog: Backlog;
-  readonly #deletions: DeletionWatch;
+  readonly #watch: SubscriptionWatch;
   #isRunning = false;
 
   constructor(options: LeaderOptions) {
@@ -86,7 +85,7 @@ export class Leader {
       journal,
       registry,
       dispatcher: this.dispatcher,
-      readSubscription: (id, startLsn) => this.#readSubscription(id, startLsn),
+      refreshSubscription: (id) => this.#refresh(id),
       onTrigger: options.onTrigger,
       onFailure: options.onFailure,
       onCaptureFailure: options.onCaptureFailure,
@@ -97,12 +96,14 @@ export class Leader {
     });
     const flushed = (): Promise<void> => this.pipeline.flushed();
     this.#backlog = new Backlog({ db: deliveryDb, registry, dispatcher: this.dispatcher, flushed, log });
-    this.#deletions = new DeletionWatch({
+    this.#watch = new SubscriptionWatch({
       db: deliveryDb,
       source: source.sourceId,
       epoch: begun.epoch,
       from: begun.revision,
-      onDeleted: (deleted) => this.removed(deleted),
+      onChanged: async ({ id, revision }) => {
+        if ((registry.get(id)?.revision ?? -1n) < revision) await this.#refresh(id);
+      },
       log,
     });
   }
@@ -132,7 +133,7 @@ export class Leader {
     this.pipeline.start(endLsn);
     this.#isRunning = true;
     this.#backlog.start();
-    this.#deletions.start();
+    this.#watch.start();
   }
 
   /** Ends a start that waits for the slot. */
@@ -152,13 +153,27 @@ export class Leader {
     await journal.stop();
     await ended;
     await this.#backlog.stop();
-    await this.#deletions.stop();
+    await this.#watch.stop();
     await source.stop();
     await this.#sender.close();
   }
 
-  /** Nothing more is begun to it once this returns. */
-  removed(row: Pick<SubscriptionRow, "id" | "revision">): void {
+  /** Once this returns nothing more is begun as it was before: to one that was paused, disabled or deleted nothing at all. */
+  changed(row: SubscriptionRow): void {
+    if (row.state === "deleted") {
+      this.#removed(row);
+      return;
+    }
+    const { subscriptions } = this.#options;
+    const known = subscriptions.registry.get(row.id);
+    subscriptions.put(row);
+    this.dispatcher.changed(row.id);
+    // What came while it was not is in the journal only, for the greater part.
+    if (known === undefined || known.state === "enabled") return;
+    if (subscriptions.registry.get(row.id)?.state === "enabled") this.dispatcher.wake(row.id);
+  }
+
+  #removed(row: SubscriptionRow): void {
     if (!this.#options.subscriptions.remove(row)) return;
     this.dispatcher.changed(row.id);
     // Not waited for: a journal that refuses must not hold the answer up, and the loop itself may be the caller, when it comes to a
@@ -166,12 +181,13 @@ export class Leader {
     this.#backlog.cancel(row.id);
   }
 
-  async #readSubscription(id: string, startLsn: bigint): Promise<Subscription | undefined> {
-    const read = await this.#options.subscriptions.read(id, startLsn);
-    if (read.kind === "live") return read.subscription;
-    if (read.kind === "deleted") this.removed(read.row);
+  /** @returns whether it is there */
+  async #refresh(id: string): Promise<boolean> {
+    const row = await this.#options.subscriptions.read(id);
+    if (row !== undefined) this.changed(row);
+    if (row !== undefined && row.state !== "deleted") return true;
     // Also one that this process never knew: it may have been deleted while nobody led.
     this.#backlog.cancel(id);
-    return undefined;
+    return false;
   }
 }

@@ -24,8 +24,8 @@ export interface PipelineOptions {
   readonly journal: Journal;
   readonly registry: Registry;
   readonly dispatcher: Dispatcher;
-  /** A subscription as it is now, opened; undefined where it was deleted. */
-  readonly readSubscription: (id: string, startLsn: bigint) => Promise<Subscription | undefined>;
+  /** Takes a subscription into the registry as it is now; false where it was deleted. */
+  readonly refreshSubscription: (id: string) => Promise<boolean>;
   /** What came of an explicit trigger, for whoever waits for it. */
   readonly onTrigger: (id: string, came: TriggerCame) => void;
   /** Everything ended by a fault, and another process may lead: slot and lock were let go. */
@@ -239,10 +239,9 @@ export class Pipeline {
       try {
         const starts: SubscriptionStart[] = [];
         for (const { subscriptionId, revision, transaction } of marks) {
-          const subscription = await this.#options.readSubscription(subscriptionId, transaction.commitLsn);
-          if (subscription === undefined) continue;
-          this.#options.registry.put(subscription);
-          if (subscription.revision === revision) starts.push({ id: subscriptionId, revision, lsn: transaction.commitLsn });
+          if (!(await this.#options.refreshSubscription(subscriptionId))) continue;
+          const lsn = transaction.commitLsn;
+          if (this.#options.registry.place(subscriptionId, revision, lsn)) starts.push({ id: subscriptionId, revision, lsn });
         }
         return starts;
       } catch (error) {

@@ -89,6 +89,7 @@ export function createSender(options: SenderOptions): Sender {
         "ancrage-cause",
         causeOf(options.causeKey, message, subscription),
       ];
+      if (subscription.headers !== undefined) headers.push(...subscription.headers);
       const exchange = new Exchange(options, attempt, (outcome) => {
         live.delete(exchange);
         done(outcome);

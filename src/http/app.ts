@@ -13,6 +13,7 @@ import { addEntryPointRoutes } from "./routes/entry-points.ts";
 import { addEventRoutes } from "./routes/events.ts";
 import { addMessageRoutes } from "./routes/messages.ts";
 import { addRejectionRoutes } from "./routes/rejections.ts";
+import { addSubscriptionCommandRoutes } from "./routes/subscription-commands.ts";
 import { addSubscriptionRoutes } from "./routes/subscriptions.ts";
 import { addSystemRoutes } from "./routes/system.ts";
 import type { Services } from "./services.ts";
@@ -66,6 +67,7 @@ export function createApp(services: Services): { readonly fetch: (request: Reque
   );
   api.use(requireJson);
   addSubscriptionRoutes(api, services);
+  addSubscriptionCommandRoutes(api, services);
   addEventRoutes(api, services);
   addMessageRoutes(api, services);
   addDeliveryRoutes(api, services);

@@ -13,6 +13,7 @@ export const problemCodes = {
   "unknown-event": { status: 404, title: "There is no such event" },
   "unknown-entry-point": { status: 404, title: "There is no such entry point" },
   "method-not-allowed": { status: 405, title: "The path does not take this method" },
+  "wrong-state": { status: 409, title: "It is in a state in which this cannot be done" },
   "sample-none": { status: 409, title: "The event has nothing to show" },
   "body-too-large": { status: 413, title: "The body is too large" },
   "unsupported-media-type": { status: 415, title: "The body must be JSON" },

@@ -1,6 +1,7 @@
 import { z } from "@hono/zod-openapi";
 import { isStorable, unstorable } from "../subscription/check-subscription.ts";
-import { subscriptionFormats, type SubscriptionRow } from "../store/subscriptions.ts";
+import { subscriptionFormats, subscriptionOrders, type SubscriptionRow } from "../store/subscriptions.ts";
+import { hiddenValue } from "../subscription/headers.ts";
 
 /** The objects of the API, for its types and its OpenAPI document. Times are ISO 8601 with `Z`. */
 
@@ -25,6 +26,41 @@ export const problemSchema = z
 
 export const formatSchema = z.enum(subscriptionFormats, { error: `expected one of ${subscriptionFormats.join(", ")}` });
 
+const scalarSchema = z.union([z.string(), z.number(), z.boolean(), z.null()]);
+
+const filterSchema = z
+  .record(
+    z.string(),
+    z.union([
+      scalarSchema,
+      z.array(scalarSchema).min(1).max(100),
+      z.strictObject({
+        eq: scalarSchema.optional(),
+        ne: scalarSchema.optional(),
+        gt: z.union([z.string(), z.number()]).optional(),
+        gte: z.union([z.string(), z.number()]).optional(),
+        lt: z.union([z.string(), z.number()]).optional(),
+        lte: z.union([z.string(), z.number()]).optional(),
+        in: z.array(scalarSchema).min(1).max(100).optional(),
+        exists: z.boolean().optional(),
+      }),
+    ]),
+  )
+  .openapi({ description: "Paths into the payload, and what must stand there; all must hold.", example: { amount: { gte: 1000 } } });
+
+const limitsSchema = z.strictObject({
+  inFlight: z.int().min(1).max(64).optional().openapi({ description: "Requests at a time." }),
+  perSecond: z.number().min(0.01).max(10_000).optional().openapi({ description: "Requests that begin in a second." }),
+});
+
+const settableFields = {
+  filter: filterSchema.nullable().optional().openapi({ description: "Null: every payload." }),
+  headers: z.record(z.string(), z.string()).optional().openapi({ description: "Sent with every request. Values are never shown." }),
+  order: z.enum(subscriptionOrders).optional().openapi({ default: "none" }),
+  limits: limitsSchema.optional(),
+  expiresAt: time.nullable().optional().openapi({ description: "From then on nothing is sent." }),
+};
+
 /** For the document only: `checkSubscription` checks, since it explains better and the library's callers need it too. */
 export const newSubscriptionSchema = z
   .strictObject({
@@ -39,11 +75,17 @@ export const newSubscriptionSchema = z
       .openapi({ description: "The same as url, as old REST-hook clients name it.", deprecated: true }),
     description: z.string().max(1000).optional(),
     format: formatSchema.optional().openapi({ default: "standard" }),
+    ...settableFields,
     metadata: z.record(z.string(), z.unknown()).optional().openapi({ description: "Anything; at most 8,192 characters of JSON." }),
     project: z.string().min(1).max(200).optional().openapi({ description: "Only for tokens of all projects.", default: "default" }),
     secret: z.string().optional().openapi({ description: "whsec_ and the base64 of 24 to 64 bytes. Default: new random bytes." }),
   })
   .openapi("NewSubscription");
+
+/** For the document only, as `newSubscriptionSchema`: `checkSubscriptionPatch` checks. */
+export const subscriptionPatchSchema = newSubscriptionSchema
+  .omit({ project: true, secret: true })
+  .openapi("SubscriptionPatch", { description: "A merge patch (RFC 7396): null sets a field to its default." });
 
 export const subscriptionSchema = z
   .object({
@@ -53,14 +95,14 @@ export const subscriptionSchema = z
     url: z.string(),
     description: z.string(),
     format: formatSchema,
-    filter: z.unknown(),
-    headers: z.record(z.string(), z.string()),
-    order: z.enum(["none", "record", "all"]),
-    limits: z.record(z.string(), z.unknown()),
+    filter: filterSchema.nullable(),
+    headers: z.record(z.string(), z.string()).openapi({ description: "Names; every value is hidden." }),
+    order: z.enum(subscriptionOrders),
+    limits: limitsSchema,
     metadata: z.record(z.string(), z.unknown()),
     expiresAt: time.nullable(),
     state: z.enum(["enabled", "paused", "disabled", "deleted"]),
-    stateReason: z.string().nullable(),
+    stateReason: z.string().nullable().openapi({ description: "Why it is disabled: gone, asked, failing or expired." }),
     createdAt: time,
   })
   .openapi("Subscription");
@@ -203,9 +245,9 @@ export function viewSubscription(row: SubscriptionRow): SubscriptionView {
     url: row.url,
     description: row.description,
     format: row.format,
-    filter: row.filter,
+    filter: row.filter as SubscriptionView["filter"],
     // Receivers' own credentials stand in these: whoever may list subscriptions need not learn them.
-    headers: Object.fromEntries(Object.keys(row.headers).map((name) => [name, "…"])),
+    headers: Object.fromEntries(Object.keys(row.headers).map((name) => [name, hiddenValue])),
     order: row.order,
     limits: { ...row.limits },
     metadata: { ...row.metadata },

@@ -12,19 +12,19 @@ export async function drawRevision(db: Queryable): Promise<bigint> {
   return BigInt(rows[0]?.revision ?? 0);
 }
 
-/** Subscriptions that were deleted after a revision. */
-export async function readDeletedSince(
+/** Subscriptions that were changed after a revision, the deleted included. */
+export async function readChangedSince(
   db: Queryable,
   revision: bigint,
 ): Promise<readonly { readonly id: string; readonly revision: bigint }[]> {
   const { rows } = await db.query<{ id: string; revision: string }>(
-    `select id, revision::text from ancrage.subscriptions where revision > $1 and state = 'deleted'`,
+    `select id, revision::text from ancrage.subscriptions where revision > $1 order by revision`,
     [revision.toString()],
   );
   return rows.map((row) => ({ id: row.id, revision: BigInt(row.revision) }));
 }
 
-/** Says that deletions up to a revision are heeded, unless another process leads meanwhile. */
+/** Says that changes up to a revision are heeded, unless another process leads meanwhile. */
 export async function acknowledgeRevision(
   db: Queryable,
   { source, epoch, revision }: { readonly source: string; readonly epoch: bigint; readonly revision: bigint },

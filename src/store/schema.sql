@@ -145,6 +145,24 @@ create table ancrage.settings (
   constraint settings_trigger_key_check CHECK ((length(trigger_key) = 64))
 );
 
+create table ancrage.subscription_health (
+  subscription_id text collate "C" not null,
+  failing_since timestamp with time zone not null,
+  failures integer not null,
+  updated_at timestamp with time zone not null default now(),
+  constraint subscription_health_failures_check CHECK ((failures > 0)),
+  constraint subscription_health_pkey PRIMARY KEY (subscription_id)
+);
+
+create table ancrage.subscription_starts (
+  subscription_id text collate "C" not null,
+  revision bigint not null,
+  events text[] not null,
+  filter jsonb,
+  start_lsn pg_lsn,
+  constraint subscription_starts_pkey PRIMARY KEY (subscription_id, revision)
+);
+
 create table ancrage.subscriptions (
   id text collate "C" not null,
   project text not null,
@@ -161,6 +179,7 @@ create table ancrage.subscriptions (
   state text not null default 'enabled'::text,
   state_reason text,
   revision bigint not null default nextval('ancrage.revision'::regclass),
+  start_revision bigint not null default currval('ancrage.revision'::regclass),
   start_lsn pg_lsn,
   expires_at timestamp with time zone,
   created_at timestamp with time zone not null default now(),
@@ -171,6 +190,8 @@ create table ancrage.subscriptions (
   constraint subscriptions_pkey PRIMARY KEY (id),
   constraint subscriptions_state_check CHECK ((state = ANY (ARRAY['enabled'::text, 'paused'::text, 'disabled'::text, 'deleted'::text])))
 );
+
+CREATE INDEX subscriptions_expiry ON ancrage.subscriptions USING btree (expires_at) WHERE (state = ANY (ARRAY['enabled'::text, 'paused'::text]));
 
 CREATE INDEX subscriptions_project ON ancrage.subscriptions USING btree (project, id);
 

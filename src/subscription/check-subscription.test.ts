@@ -5,7 +5,7 @@ import { checkSubscription, checkUrl, type Fault } from "./check-subscription.ts
 import { createSubscriptionId } from "./subscription.ts";
 
 const events = ["NewOpportunity", "deal.won"];
-const check = (input: unknown) => checkSubscription(input, { events, url: {} });
+const check = (input: unknown) => checkSubscription(input, { events, url: {}, nowMs: 0 });
 const faultsOf = (input: unknown): readonly Fault[] => {
   const checked = check(input);
   return checked.kind === "refused" ? checked.faults : [];
@@ -61,7 +61,12 @@ describe("subscriptions", () => {
         url: "https://example.com/",
         description: "",
         format: "standard",
+        filter: null,
+        headers: {},
+        order: "none",
+        limits: {},
         metadata: {},
+        expiresAt: null,
         project: undefined,
         secret: undefined,
       },

@@ -1,13 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { nearestName } from "../nearest-name.ts";
 import type { Format } from "../format.ts";
-import {
-  subscriptionFormats,
-  subscriptionOrders,
-  type Limits,
-  type SubscriptionFields,
-  type SubscriptionRow,
-} from "../store/subscriptions.ts";
+import { subscriptionFormats, subscriptionOrders, type Limits, type SubscriptionRow } from "../store/subscriptions.ts";
 import { isObject, isStorable, pointerTo, show, unstorable, type Fault, type Refuse } from "./fault.ts";
 import { checkFilter, type FilterSpec } from "./filter.ts";
 import { checkHeaders } from "./headers.ts";

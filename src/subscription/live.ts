@@ -32,25 +32,21 @@ export class LiveSubscriptions {
   /** @throws AncrageError `ANCRAGE_SECRET_KEY_INVALID` where no subscription opens at all: then it is the key that is wrong */
   async load(): Promise<void> {
     const rows = await readLiveSubscriptions(this.#options.db);
-    for (const row of rows) {
-      const subscription = this.#open(row, row.startLsn ?? 0n);
-      // One that the stream has not come to yet is put in when it does.
-      if (row.startLsn !== null) this.registry.put(subscription);
-    }
+    for (const row of rows) this.registry.put(this.#open(row));
     const [failure] = this.#unopened.values();
     if (failure !== undefined && this.#unopened.size === rows.length) throw failure;
   }
 
-  /**
-   * One as it is now.
-   *
-   * @param startLsn where the log placed it, for a row that does not say so yet
-   */
-  async read(id: string, startLsn: bigint): Promise<ReadSubscription> {
-    const row = await readSubscription(this.#options.db, id);
-    if (row === undefined) return { kind: "unknown" };
-    if (row.state === "deleted") return { kind: "deleted", row };
-    return { kind: "live", subscription: this.#open(row, row.startLsn ?? startLsn) };
+  /** One as it is now, the deleted included; nothing is taken of it yet. */
+  read(id: string): Promise<SubscriptionRow | undefined> {
+    return readSubscription(this.#options.db, id);
+  }
+
+  /** Takes a row unless a newer one was taken. A deleted one is for `remove`. */
+  put(row: SubscriptionRow): void {
+    // Not opened for nothing: that takes the secrets to be deciphered.
+    if (row.state === "deleted" || (this.registry.get(row.id)?.revision ?? -1n) >= row.revision) return;
+    this.registry.put(this.#open(row));
   }
 
   /** @returns whether it was there */
@@ -62,10 +58,10 @@ export class LiveSubscriptions {
   }
 
   /** One that does not open must not end capture and delivery for all others: it is kept, with nothing sent, and named. */
-  #open(row: SubscriptionRow, startLsn: bigint): Subscription {
+  #open(row: SubscriptionRow): Subscription {
     const { secretKey, clock, log } = this.#options;
     try {
-      const subscription = openSubscription(secretKey, row, startLsn, new Date(clock.nowMs()));
+      const subscription = openSubscription(secretKey, row, new Date(clock.nowMs()));
       this.#unopened.delete(row.id);
       return subscription;
     } catch (error) {
@@ -73,12 +69,7 @@ export class LiveSubscriptions {
         log.error({ err: error, subscription: row.id }, "a subscription does not open; its deliveries wait in the journal");
       }
       this.#unopened.set(row.id, error);
-      return holdSubscription(row, startLsn);
+      return holdSubscription(row);
     }
   }
 }
-
-export type ReadSubscription =
-  | { readonly kind: "live"; readonly subscription: Subscription }
-  | { readonly kind: "deleted"; readonly row: SubscriptionRow }
-  | { readonly kind: "unknown" };

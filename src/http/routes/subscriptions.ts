@@ -1,11 +1,17 @@
 import { createRoute, z } from "@hono/zod-openapi";
-import type { NewSubscription } from "../../subscription/subscription.ts";
+import type { NewSubscription, SubscriptionPatch } from "../../subscription/subscription.ts";
 import { checkUrl, isStorable, unstorable } from "../../subscription/check-subscription.ts";
-import { subscriptionFaults } from "../../subscription/subscription.ts";
 import { projectOf, type Principal } from "../auth.ts";
-import { notFound, refusal } from "../problem.ts";
-import { bearer, invalid, json, listQuery, page, pageOf, problems, text, type Api, query } from "../route.ts";
-import { createdSubscriptionSchema, newSubscriptionSchema, subscriptionSchema, viewSubscription } from "../schemas.ts";
+import { answerChange, noSubscription, orRefuse, subscriptionParams as params } from "../subscription-answers.ts";
+import { refusal } from "../problem.ts";
+import { bearer, json, listQuery, page, pageOf, problems, text, type Api, query } from "../route.ts";
+import {
+  createdSubscriptionSchema,
+  newSubscriptionSchema,
+  subscriptionPatchSchema,
+  subscriptionSchema,
+  viewSubscription,
+} from "../schemas.ts";
 import type { Services } from "../services.ts";
 
 const tags = ["subscriptions"];
@@ -14,7 +20,6 @@ const urlFilter = z
   .max(2048, "expected at most 2048 characters")
   .refine(isStorable, unstorable)
   .optional();
-const params = z.object({ id: text("the id of a subscription").openapi({ param: { name: "id", in: "path" } }) });
 
 const create = createRoute({
   method: "post",
@@ -70,6 +75,27 @@ const secret = createRoute({
   responses: { 200: json("The secret that signs now.", z.object({ secret: z.string() }).openapi("Secret")), ...problems },
 });
 
+const update = createRoute({
+  method: "patch",
+  path: "/v1/subscriptions/{id}",
+  tags,
+  security: bearer,
+  summary: "Change a subscription",
+  description:
+    "A merge patch. What is committed from then on is matched by the new events and filter; all else counts once this is answered.",
+  request: {
+    params,
+    body: {
+      required: true,
+      content: {
+        "application/merge-patch+json": { schema: { $ref: "#/components/schemas/SubscriptionPatch" } },
+        "application/json": { schema: { $ref: "#/components/schemas/SubscriptionPatch" } },
+      },
+    },
+  },
+  responses: { 200: json("The subscription.", subscriptionSchema), ...problems },
+});
+
 const remove = createRoute({
   method: "delete",
   path: "/v1/subscriptions/{id}",
@@ -84,6 +110,7 @@ const remove = createRoute({
 export function addSubscriptionRoutes(api: Api, services: Services): void {
   const { subscriptions } = services;
   api.openAPIRegistry.register("NewSubscription", newSubscriptionSchema);
+  api.openAPIRegistry.register("SubscriptionPatch", subscriptionPatchSchema);
 
   api.openapi(create, async (c) => {
     const { subscription, secret } = await createFor(services, c.get("principal"), await c.req.json());
@@ -120,6 +147,13 @@ export function addSubscriptionRoutes(api: Api, services: Services): void {
     return c.json({ secret: found }, 200);
   });
 
+  api.openapi(update, async (c) => {
+    const { id } = c.req.valid("param");
+    const patch = await c.req.json<SubscriptionPatch>();
+    const row = await answerChange(id, () => subscriptions.update(id, patch, c.get("principal").project));
+    return c.json(viewSubscription(row), 200);
+  });
+
   api.openapi(remove, async (c) => {
     const { id } = c.req.valid("param");
     const row = await subscriptions.delete(id, c.get("principal").project);
@@ -132,19 +166,9 @@ export function addSubscriptionRoutes(api: Api, services: Services): void {
 async function createFor(services: Services, principal: Principal, input: unknown) {
   const named = isObject(input) && typeof input["project"] === "string" ? input["project"] : undefined;
   const project = projectOf(principal, named);
-  try {
-    // Only objects can have a project put into them: what else was sent is refused by the service, which says what it got.
-    return await services.subscriptions.create(
-      (isObject(input) && project !== undefined ? { ...input, project } : input) as NewSubscription,
-    );
-  } catch (error) {
-    const faults = subscriptionFaults(error);
-    throw faults === undefined ? error : invalid(faults);
-  }
-}
-
-function noSubscription(id: string) {
-  return notFound(`there is no subscription ${JSON.stringify(id)}.`);
+  // Only objects can have a project put into them: what else was sent is refused by the service, which says what it got.
+  const asked = (isObject(input) && project !== undefined ? { ...input, project } : input) as NewSubscription;
+  return await orRefuse(() => services.subscriptions.create(asked));
 }
 
 /** A URL is stored normalised; a filter that is none matches nothing rather than everything. */

@@ -1,16 +1,16 @@
 import type pg from "pg";
 import type { Logger } from "./log.ts";
 import { pause } from "./pause.ts";
-import { acknowledgeRevision, drawRevision, readAcknowledgedRevision, readDeletedSince, readLastRevision } from "./store/revisions.ts";
+import { acknowledgeRevision, drawRevision, readAcknowledgedRevision, readChangedSince, readLastRevision } from "./store/revisions.ts";
 
-export interface DeletionWatchOptions {
+export interface SubscriptionWatchOptions {
   readonly db: pg.Pool;
   readonly source: string;
   readonly epoch: bigint;
   /** The last revision that was given out before the live subscriptions were read. */
   readonly from: bigint;
-  /** Nothing more is begun to a subscription once this returns. */
-  readonly onDeleted: (subscription: { readonly id: string; readonly revision: bigint }) => void;
+  /** Heeds a change, unless it was heeded before: nothing more is begun as it was before, once this resolves. */
+  readonly onChanged: (change: { readonly id: string; readonly revision: bigint }) => Promise<void>;
   readonly log: Logger;
 }
 
@@ -21,19 +21,20 @@ const acknowledgePollMs = 50;
 const acknowledgeMs = 5_000;
 
 /**
- * In the process that leads: heeds deletions by other processes within about a second, however far behind capture is, and also once it
- * has ended. (Only deletions: where a subscription begins is for the log to say.)
+ * In the process that leads: heeds what other processes changed of subscriptions within about a second, however far behind capture is,
+ * and also once it has ended. (What a subscription matches is exact by the log all the same: see `fanOut`.)
  *
- * What is acknowledged is the last revision that was given out *before* a look began. So whoever has committed a deletion, draws a
- * revision, and sees that one acknowledged knows of a look that began after its commit.
+ * What is acknowledged is the last revision that was given out *before* a look began. So whoever has committed a change, draws a
+ * revision, and sees that one acknowledged knows of a look that began after its commit. Where no revision was given out since the last
+ * look, nobody waits for another one.
  */
-export class DeletionWatch {
-  readonly #options: DeletionWatchOptions;
+export class SubscriptionWatch {
+  readonly #options: SubscriptionWatchOptions;
   readonly #stopping = new AbortController();
   #acknowledged: bigint | undefined;
   #watching: Promise<void> | undefined;
 
-  constructor(options: DeletionWatchOptions) {
+  constructor(options: SubscriptionWatchOptions) {
     this.#options = options;
   }
 
@@ -52,24 +53,24 @@ export class DeletionWatch {
       try {
         await this.#look();
       } catch (error) {
-        if (!this.#stopping.signal.aborted) this.#options.log.warn({ err: error }, "could not read which subscriptions were deleted");
+        if (!this.#stopping.signal.aborted) this.#options.log.warn({ err: error }, "could not read which subscriptions were changed");
       }
       await pause(pollMs, this.#stopping.signal);
     }
   }
 
   async #look(): Promise<void> {
-    const { db, source, epoch, from, onDeleted } = this.#options;
+    const { db, source, epoch, from, onChanged } = this.#options;
     const revision = await readLastRevision(db);
-    for (const deleted of await readDeletedSince(db, (this.#acknowledged ?? from) - overlap)) onDeleted(deleted);
     if (revision === this.#acknowledged) return;
+    for (const change of await readChangedSince(db, (this.#acknowledged ?? from) - overlap)) await onChanged(change);
     await acknowledgeRevision(db, { source, epoch, revision });
     this.#acknowledged = revision;
   }
 }
 
 /** Waits until whoever leads heeds what is committed by now, at most 5 s. Where nobody leads nobody sends. */
-export async function deletionsAcknowledged(db: pg.Pool, stopping: AbortSignal): Promise<void> {
+export async function changesAcknowledged(db: pg.Pool, stopping: AbortSignal): Promise<void> {
   const revision = await drawRevision(db);
   for (let waitedMs = 0; waitedMs < acknowledgeMs && !stopping.aborted; waitedMs += acknowledgePollMs) {
     const acknowledged = await readAcknowledgedRevision(db);

@@ -1,0 +1,298 @@
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { createTestApi, type TestApi } from "../../../test/api.ts";
+import { cloneDatabase, type TestDatabase } from "../../../test/database.ts";
+import { readSubscription, type SubscriptionRow } from "../../store/subscriptions.ts";
+import { hashToken } from "../auth.ts";
+
+const changed: SubscriptionRow[] = [];
+let database: TestDatabase;
+let api: TestApi;
+beforeAll(async () => {
+  database = await cloneDatabase();
+  api = createTestApi(database, {}, { onChanged: (row) => void changed.push(row) });
+  await database.client.query(`insert into ancrage.tokens (id, project, name, hash) values ('tok_acme', 'acme', 'Acme', $1)`, [
+    hashToken("acme-token"),
+  ]);
+});
+afterAll(async () => {
+  await api.pool.end();
+  await database.remove();
+});
+
+const url = "https://example.com/hook";
+const make = async (over: object = {}): Promise<{ readonly id: string; readonly path: string; readonly secret: string }> => {
+  const { status, body } = await api.call("POST", "/v1/subscriptions", { body: { event: "deal.won", url, ...over } });
+  expect(status).toBe(201);
+  return { id: body.id, path: `/v1/subscriptions/${body.id}`, secret: body.secret };
+};
+const rowOf = async (id: string): Promise<SubscriptionRow> => {
+  const row = await readSubscription(api.pool, id);
+  if (row === undefined) throw new Error(`no row ${id}`);
+  return row;
+};
+
+const all = {
+  description: "Deals of the north",
+  format: "bare",
+  filter: { amount: { gte: 1000 }, "customer.country": ["FR", "BE"] },
+  headers: { Authorization: "Bearer receiver-credential", "x-tenant": "42" },
+  order: "record",
+  limits: { inFlight: 4, perSecond: 0.5 },
+  metadata: { crm: "x" },
+  expiresAt: "2099-01-31T00:00:00+01:00",
+};
+const shown = {
+  ...all,
+  headers: { authorization: "…", "x-tenant": "…" },
+  expiresAt: "2099-01-30T23:00:00.000Z",
+};
+
+describe("every field", () => {
+  test("is taken when it is made, and shown; values of headers are not", async () => {
+    const { path, id } = await make(all);
+    const { body } = await api.call("GET", path);
+    expect(body).toMatchObject(shown);
+    expect(JSON.stringify(body)).not.toContain("receiver-credential");
+    expect((await rowOf(id)).headers).toEqual({ authorization: "Bearer receiver-credential", "x-tenant": "42" });
+  });
+
+  test("is changed by a merge patch, which leaves what it does not name; null sets the default", async () => {
+    const { path, id } = await make();
+    expect(await api.call("PATCH", path, { body: { ...all, url: "https://example.com/other", events: ["NewOpportunity"] } })).toMatchObject(
+      {
+        status: 200,
+        body: { ...shown, id, url: "https://example.com/other", events: ["NewOpportunity"] },
+      },
+    );
+    const { body } = await api.call("PATCH", path, {
+      body: {
+        filter: { amount: null, status: "won" },
+        headers: { "x-tenant": "…", authorization: null, "x-new": "1" },
+        limits: { inFlight: 8 },
+      },
+    });
+    expect(body).toMatchObject({
+      filter: { "customer.country": ["FR", "BE"], status: "won" },
+      limits: { inFlight: 8, perSecond: 0.5 },
+      description: all.description,
+    });
+    expect((await rowOf(id)).headers).toEqual({ "x-tenant": "42", "x-new": "1" });
+    const nothing = Object.fromEntries(Object.keys(all).map((name) => [name, null]));
+    expect((await api.call("PATCH", path, { body: nothing })).body).toMatchObject({
+      description: "",
+      format: "standard",
+      filter: null,
+      headers: {},
+      order: "none",
+      limits: {},
+      metadata: {},
+      expiresAt: null,
+    });
+  });
+
+  test("REST-hook clients' names are taken in a change, and as a merge patch by its media type", async () => {
+    const { path } = await make();
+    const headers = { "content-type": "application/merge-patch+json" };
+    const raw = JSON.stringify({ event: "NewOpportunity", target_url: "https://example.com/t" });
+    expect(await api.call("PATCH", path, { raw, headers })).toMatchObject({
+      status: 200,
+      body: { events: ["NewOpportunity"], url: "https://example.com/t" },
+    });
+  });
+
+  test("all that is wrong with a change is listed at once, and nothing is changed", async () => {
+    const { path, id } = await make();
+    const before = await rowOf(id);
+    const { status, body } = await api.call("PATCH", path, {
+      body: {
+        url: null,
+        events: [],
+        filter: { a: { gte: null, near: 1 } },
+        headers: { host: "x" },
+        order: "key",
+        limits: { inFlight: 0, perSeconds: 1 },
+        expiresAt: "2020-01-01T00:00:00Z",
+        project: "acme",
+        secret: "x",
+        state: "paused",
+        flter: 1,
+      },
+    });
+    expect(status).toBe(422);
+    expect(body.errors.map((fault: { pointer: string }) => fault.pointer).toSorted()).toEqual(
+      [
+        "/events",
+        "/expiresAt",
+        "/filter/a/near",
+        "/flter",
+        "/headers/host",
+        "/limits/inFlight",
+        "/limits/perSeconds",
+        "/order",
+        "/project",
+        "/secret",
+        "/state",
+        "/url",
+      ].toSorted(),
+    );
+    expect(await rowOf(id)).toEqual(before);
+  });
+
+  test.each(["2027-01-31", "2027-01-31T00:00:00", 1, "soon", "2027-13-31T00:00:00Z"])("%j is no time", async (expiresAt) => {
+    const { status, body } = await api.call("POST", "/v1/subscriptions", { body: { event: "deal.won", url, expiresAt } });
+    expect({ status, errors: body.errors }).toMatchObject({ status: 422, errors: [{ pointer: "/expiresAt" }] });
+  });
+
+  test("an event that is not defined any more does not stand in the way of other changes", async () => {
+    const { path, id } = await make();
+    await database.client.query(`update ancrage.subscriptions set events = '{gone.event}' where id = $1`, [id]);
+    expect(await api.call("PATCH", path, { body: { description: "still there" } })).toMatchObject({
+      status: 200,
+      body: { events: ["gone.event"] },
+    });
+    expect((await api.call("PATCH", path, { body: { event: "nonsense" } })).status).toBe(422);
+  });
+});
+
+describe("a change in the log", () => {
+  test("of events or filter begins a new start and keeps the one before; of anything else it does not", async () => {
+    const { path, id } = await make();
+    const made = await rowOf(id);
+    await database.client.query(`update ancrage.subscriptions set start_lsn = '0/64' where id = $1`, [id]);
+    await api.call("PATCH", path, { body: { url: "https://example.com/2", description: "x", headers: { a: "b" } } });
+    expect(await rowOf(id)).toMatchObject({ startRevision: made.revision, startLsn: 100n, former: [] });
+    await api.call("PATCH", path, { body: { filter: { a: 1 } } });
+    const filtered = await rowOf(id);
+    expect(filtered).toMatchObject({
+      startRevision: filtered.revision,
+      startLsn: null,
+      former: [{ revision: made.revision, events: ["deal.won"], filter: null, startLsn: 100n }],
+    });
+    await api.call("PATCH", path, { body: { events: ["NewOpportunity"] } });
+    expect((await rowOf(id)).former).toEqual([
+      { revision: filtered.revision, events: ["deal.won"], filter: { a: 1 }, startLsn: null },
+      filtered.former[0],
+    ]);
+  });
+
+  test("that changes nothing has no revision, and is answered all the same", async () => {
+    const { path, id } = await make({ filter: { a: 1 } });
+    const before = await rowOf(id);
+    const heard = changed.length;
+    expect((await api.call("PATCH", path, { body: { events: ["deal.won"], filter: { a: 1 } } })).status).toBe(200);
+    expect(await rowOf(id)).toEqual(before);
+    expect(changed.slice(heard)).toMatchObject([{ id }]);
+  });
+
+  test("what no message can belong to any more is forgotten", async () => {
+    const { path, id } = await make();
+    await database.client.query(
+      `insert into ancrage.leaders (source, epoch, process, lease_until) values ('test', 1, 'test', now() + '1 hour')`,
+    );
+    await database.client.query(
+      `insert into ancrage.batches (source, number, epoch, journaled_commit_lsn, journaled_change_lsn, journaled_ordinal,
+         settled_commit_lsn, settled_change_lsn, settled_ordinal, end_lsn) values ('test', 1, 1, '0/300', '0/0', 0, '0/250', '0/0', 0, '0/300')`,
+    );
+    const place = (lsn: string) => database.client.query(`update ancrage.subscriptions set start_lsn = $2 where id = $1`, [id, lsn]);
+    for (const [index, lsn] of ["0/100", "0/200", "0/300"].entries()) {
+      await place(lsn);
+      await api.call("PATCH", path, { body: { filter: { a: index } } });
+    }
+    // 0/100 ended at 0/200, before what is settled; 0/200 ended at 0/300, after it.
+    expect((await rowOf(id)).former.map((start) => start.startLsn)).toEqual([0x300n, 0x200n]);
+  });
+});
+
+describe("pausing, resuming, enabling", () => {
+  const call = (path: string, name: string) => api.call("POST", `${path}/${name}`);
+
+  test("pause and resume lead there and back, and repeating either changes nothing", async () => {
+    const { path, id } = await make();
+    expect(await call(path, "pause")).toMatchObject({ status: 200, body: { state: "paused" } });
+    const paused = await rowOf(id);
+    expect(await call(path, "pause")).toMatchObject({ status: 200, body: { state: "paused" } });
+    expect(await rowOf(id)).toEqual(paused);
+    // What is committed while it is paused is its own: no new start.
+    expect(paused.former).toEqual([]);
+    expect(await call(path, "resume")).toMatchObject({ status: 200, body: { state: "enabled" } });
+    expect(changed.at(-1)).toMatchObject({ id, state: "enabled" });
+  });
+
+  test("a disabled one is neither paused nor resumed but enabled, with a new start", async () => {
+    const { path, id } = await make();
+    await database.client.query(`update ancrage.subscriptions set state = 'disabled', state_reason = 'gone' where id = $1`, [id]);
+    for (const name of ["pause", "resume"]) {
+      expect(await call(path, name)).toMatchObject({
+        status: 409,
+        body: { code: "wrong-state", detail: expect.stringContaining("is disabled (gone)"), hint: expect.stringContaining("Enable it") },
+      });
+    }
+    expect(await call(path, "enable")).toMatchObject({ status: 200, body: { state: "enabled", stateReason: null } });
+    expect((await rowOf(id)).former).toMatchObject([{ events: [] }]);
+  });
+
+  test("an expired one is enabled once its time was changed", async () => {
+    const { path, id } = await make();
+    await database.client.query(
+      `update ancrage.subscriptions set state = 'disabled', state_reason = 'expired', expires_at = '2020-01-01' where id = $1`,
+      [id],
+    );
+    expect(await call(path, "enable")).toMatchObject({ status: 409, body: { hint: expect.stringContaining("expiresAt") } });
+    expect((await api.call("PATCH", path, { body: { expiresAt: null } })).status).toBe(200);
+    expect((await call(path, "enable")).status).toBe(200);
+  });
+
+  test("there is none of another project, and none that was deleted", async () => {
+    const { path } = await make();
+    const requests = [
+      ["PATCH", path, { body: { description: "x" } }],
+      ["POST", `${path}/pause`, {}],
+      ["POST", `${path}/resume`, {}],
+      ["POST", `${path}/enable`, {}],
+      ["POST", `${path}/rotate-secret`, {}],
+    ] as const;
+    for (const [method, target, options] of requests) {
+      expect(await api.call(method, target, { ...options, token: "acme-token" })).toMatchObject({ status: 404 });
+    }
+    await api.call("DELETE", path);
+    for (const [method, target, options] of requests) expect(await api.call(method, target, options)).toMatchObject({ status: 404 });
+  });
+});
+
+describe("a new secret", () => {
+  test("signs with the one before, which ends after its hours", async () => {
+    const { path, id, secret } = await make();
+    const { status, body } = await api.call("POST", `${path}/rotate-secret`);
+    expect({ status, body }).toMatchObject({ status: 200, body: { id, secret: expect.stringMatching(/^whsec_/) } });
+    expect(body.secret).not.toBe(secret);
+    expect((await api.call("GET", `${path}/secret`)).body).toEqual({ secret: body.secret });
+    const { secrets } = await rowOf(id);
+    expect(secrets).toMatchObject([{ expiresAt: null }, { expiresAt: expect.stringMatching(/Z$/) }]);
+    const hours = (Date.parse(secrets[1]?.expiresAt ?? "") - Date.now()) / 3_600_000;
+    expect(hours).toBeGreaterThan(23.9);
+    expect(hours).toBeLessThanOrEqual(24);
+  });
+
+  test("with graceHours 0 it is alone at once, and may be given", async () => {
+    const { path, id } = await make();
+    const given = `whsec_${Buffer.alloc(32, 7).toString("base64")}`;
+    await api.call("POST", `${path}/rotate-secret`);
+    const { body } = await api.call("POST", `${path}/rotate-secret`, { body: { graceHours: 0, secret: given } });
+    expect(body.secret).toBe(given);
+    expect((await rowOf(id)).secrets).toHaveLength(1);
+  });
+
+  test("keeps at most ten old ones", async () => {
+    const { path, id } = await make();
+    for (let turn = 0; turn < 12; turn++) await api.call("POST", `${path}/rotate-secret`);
+    expect((await rowOf(id)).secrets).toHaveLength(11);
+  });
+
+  test("is refused with all that is wrong, and shows no secret", async () => {
+    const { path } = await make();
+    const { status, body } = await api.call("POST", `${path}/rotate-secret`, { body: { graceHours: -1, secret: "whsec_c2hvcnQ=", x: 1 } });
+    expect(status).toBe(422);
+    expect(body.errors.map((fault: { pointer: string }) => fault.pointer)).toEqual(["/x", "/graceHours", "/secret"]);
+    expect(JSON.stringify(body)).not.toContain("c2hvcnQ");
+  });
+});
