@@ -101,8 +101,9 @@ export class Leader {
       source: source.sourceId,
       epoch: begun.epoch,
       from: begun.revision,
-      onChanged: async ({ id, revision }) => {
-        if ((registry.get(id)?.revision ?? -1n) < revision) await this.#refresh(id);
+      onChanged: async (change) => {
+        if (change.isDeleted) this.#removed(change);
+        else if (!registry.knows(change.id, change.revision)) await this.#refresh(change.id);
       },
       log,
     });
@@ -173,7 +174,7 @@ export class Leader {
     if (subscriptions.registry.get(row.id)?.state === "enabled") this.dispatcher.wake(row.id);
   }
 
-  #removed(row: SubscriptionRow): void {
+  #removed(row: Pick<SubscriptionRow, "id" | "revision">): void {
     if (!this.#options.subscriptions.remove(row)) return;
     this.dispatcher.changed(row.id);
     // Not waited for: a journal that refuses must not hold the answer up, and the loop itself may be the caller, when it comes to a

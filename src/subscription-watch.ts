@@ -1,7 +1,14 @@
 import type pg from "pg";
 import type { Logger } from "./log.ts";
 import { pause } from "./pause.ts";
-import { acknowledgeRevision, drawRevision, readAcknowledgedRevision, readChangedSince, readLastRevision } from "./store/revisions.ts";
+import {
+  acknowledgeRevision,
+  drawRevision,
+  readAcknowledgedRevision,
+  readChangedSince,
+  readLastRevision,
+  type SubscriptionChange,
+} from "./store/revisions.ts";
 
 export interface SubscriptionWatchOptions {
   readonly db: pg.Pool;
@@ -10,7 +17,7 @@ export interface SubscriptionWatchOptions {
   /** The last revision that was given out before the live subscriptions were read. */
   readonly from: bigint;
   /** Heeds a change, unless it was heeded before: nothing more is begun as it was before, once this resolves. */
-  readonly onChanged: (change: { readonly id: string; readonly revision: bigint }) => Promise<void>;
+  readonly onChanged: (change: SubscriptionChange) => Promise<void>;
   readonly log: Logger;
 }
 

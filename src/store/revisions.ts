@@ -12,16 +12,20 @@ export async function drawRevision(db: Queryable): Promise<bigint> {
   return BigInt(rows[0]?.revision ?? 0);
 }
 
+/** That a subscription was changed, and whether it was deleted. */
+export interface SubscriptionChange {
+  readonly id: string;
+  readonly revision: bigint;
+  readonly isDeleted: boolean;
+}
+
 /** Subscriptions that were changed after a revision, the deleted included. */
-export async function readChangedSince(
-  db: Queryable,
-  revision: bigint,
-): Promise<readonly { readonly id: string; readonly revision: bigint }[]> {
-  const { rows } = await db.query<{ id: string; revision: string }>(
-    `select id, revision::text from ancrage.subscriptions where revision > $1 order by revision`,
+export async function readChangedSince(db: Queryable, revision: bigint): Promise<readonly SubscriptionChange[]> {
+  const { rows } = await db.query<{ id: string; revision: string; is_deleted: boolean }>(
+    `select id, revision::text, state = 'deleted' as is_deleted from ancrage.subscriptions where revision > $1 order by revision`,
     [revision.toString()],
   );
-  return rows.map((row) => ({ id: row.id, revision: BigInt(row.revision) }));
+  return rows.map((row) => ({ id: row.id, revision: BigInt(row.revision), isDeleted: row.is_deleted }));
 }
 
 /** Says that changes up to a revision are heeded, unless another process leads meanwhile. */

@@ -45,7 +45,7 @@ export class LiveSubscriptions {
   /** Takes a row unless a newer one was taken. A deleted one is for `remove`. */
   put(row: SubscriptionRow): void {
     // Not opened for nothing: that takes the secrets to be deciphered.
-    if (row.state === "deleted" || (this.registry.get(row.id)?.revision ?? -1n) >= row.revision) return;
+    if (row.state === "deleted" || this.registry.knows(row.id, row.revision)) return;
     this.registry.put(this.#open(row));
   }
 

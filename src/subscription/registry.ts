@@ -49,6 +49,8 @@ export const unplaced = 0xffff_ffff_ffff_ffffn;
 export interface Registry {
   readonly size: number;
   get(id: string): Subscription | undefined;
+  /** Whether this revision of it, or a later one, was taken: also of one that was removed. */
+  knows(id: string, revision: bigint): boolean;
   /** Those that have, or had, one event in one project. Which of them a message goes to is for `fanOut` to say. */
   of(project: string, event: string): readonly Subscription[];
   /** @returns whether it was newer than what was known */
@@ -102,6 +104,7 @@ export function createRegistry(): Registry {
       return byId.size;
     },
     get: (id) => byId.get(id),
+    knows: (id, revision) => (byId.get(id)?.revision ?? removed.get(id) ?? -1n) >= revision,
     of(project, event) {
       const place = byEvent.get(nameOf(project, event));
       if (place === undefined) return none;
