@@ -133,10 +133,14 @@ export interface DueDelivery {
 export async function readDueDeliveries(db: Queryable, lane: LaneId, limit: number): Promise<readonly DueDelivery[]> {
   const { rows } = await db.query<{ message_id: string; state: DeliveryState; round: number; attempts: number; bytes: number }>(
     // The length of a body is known without reading it.
-    `select d.message_id, d.state, d.round, d.attempts, length(m.body) as bytes
-     from ancrage.deliveries d join ancrage.messages m on m.id = d.message_id
-     where d.subscription_id = $1 and ${jobOf} = $2 and ${isUnfinished} and ${isDue}
-     order by ${placeOf} limit $3`,
+    // First the page, then its messages: joined in one, the planner may join the whole backlog and sort that.
+    `with d as materialized (
+       select d.message_id, d.state, d.round, d.attempts, ${placeOf} as place from ancrage.deliveries d
+       where d.subscription_id = $1 and ${jobOf} = $2 and ${isUnfinished} and ${isDue}
+       order by ${placeOf} limit $3
+     )
+     select d.message_id, d.state, d.round, d.attempts, length(m.body) as bytes
+     from d join ancrage.messages m on m.id = d.message_id order by d.place`,
     [lane.subscriptionId, lane.jobId ?? "", limit],
   );
   return rows.map(({ message_id: messageId, ...row }) => ({ messageId, ...row }));
