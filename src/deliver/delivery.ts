@@ -41,10 +41,62 @@ export interface Step {
   readonly update: DeliveryUpdate;
 }
 
-//            delivered ◄────────────┐
-//                ▲                  │
-//   pending ─────┼──► retrying ─────┼──► exhausted      (an attempt failed, and none is left)
-//      └─────────┴────────┴─────────┴──► canceled       (its subscription was deleted)
+/**
+ * What may happen to a delivery.
+ *
+ * - `failure`: an attempt failed, and one is left; `failure-last`: none is.
+ * - `abort`: an attempt failed, and the receiver does not want this message again.
+ * - `cancel`: its subscription was deleted, or somebody asked for it; `expire`: its message is too old to be kept.
+ * - `resend`: by hand. It begins a new round: attempts count from nothing.
+ */
+export type DeliveryEvent = "success" | "failure" | "failure-last" | "abort" | "cancel" | "expire" | "resend";
+
+//                      ┌── success ──────────► delivered ──┐
+//   ┌─► pending ───────┤                                   │
+//   │      │ failure   ├── failure-last, abort ► exhausted ┤
+//   │      ▼           │                                   │
+//   │   retrying ──────┤                                   │
+//   │    ▲    │        └── cancel, expire ────► canceled ──┤
+//   │    └────┘ failure                                    │
+//   └───────────────────────── resend (one round up) ──────┘
+
+/** From each state by each event to the next one; undefined where it does not happen. (Complete: the compiler asks for each pair.) */
+export const transitions: Readonly<Record<DeliveryState, Readonly<Record<DeliveryEvent, DeliveryState | undefined>>>> = {
+  pending: {
+    success: "delivered",
+    failure: "retrying",
+    "failure-last": "exhausted",
+    abort: "exhausted",
+    cancel: "canceled",
+    expire: "canceled",
+    resend: undefined,
+  },
+  retrying: {
+    success: "delivered",
+    failure: "retrying",
+    "failure-last": "exhausted",
+    abort: "exhausted",
+    cancel: "canceled",
+    expire: "canceled",
+    resend: undefined,
+  },
+  delivered: { ...never(), resend: "pending" },
+  exhausted: { ...never(), resend: "pending" },
+  canceled: { ...never(), resend: "pending" },
+};
+
+/** What is over stays as it is; only somebody's hand begins it anew. */
+function never(): Readonly<Record<DeliveryEvent, undefined>> {
+  return {
+    success: undefined,
+    failure: undefined,
+    "failure-last": undefined,
+    abort: undefined,
+    cancel: undefined,
+    expire: undefined,
+    resend: undefined,
+  };
+}
 
 /** Turns an outcome into what happens next. Pure: time and chance are given. */
 export function applyOutcome(
@@ -54,54 +106,50 @@ export function applyOutcome(
   now: { readonly ms: number; readonly random: number },
 ): Step {
   const attempts = delivery.attempts + 1;
-  if (outcome.kind === "delivered") {
-    return step(delivery, { state: "delivered", attempts, nextAttemptAtMs: undefined }, outcome, now.ms);
-  }
+  if (outcome.kind === "delivered") return step(delivery, { event: "success", attempts, nextAttemptAtMs: undefined }, outcome, now.ms);
   const delayMs = computeRetryDelayMs(policy, attempts, now.random);
-  return delayMs === undefined
-    ? step(delivery, { state: "exhausted", attempts, nextAttemptAtMs: undefined }, outcome, now.ms)
-    : step(delivery, { state: "retrying", attempts, nextAttemptAtMs: now.ms + delayMs }, outcome, now.ms);
+  const event = outcome.directive === "abort-message" ? "abort" : delayMs === undefined ? "failure-last" : "failure";
+  const nextAttemptAtMs = event === "failure" && delayMs !== undefined ? now.ms + Math.max(delayMs, outcome.retryAfterMs ?? 0) : undefined;
+  return step(delivery, { event, attempts, nextAttemptAtMs }, outcome, now.ms);
 }
 
 /** Its row, without an attempt: it has been open for long, or leaves memory. */
 export function suspend(delivery: Delivery, nowMs: number): Step {
-  return step(
-    delivery,
-    { state: delivery.state, attempts: delivery.attempts, nextAttemptAtMs: delivery.nextAttemptAtMs },
-    undefined,
-    nowMs,
-  );
+  const { attempts, nextAttemptAtMs } = delivery;
+  return step(delivery, { event: undefined, attempts, nextAttemptAtMs }, undefined, nowMs);
 }
 
-/** Its subscription was deleted. */
+/** Its subscription was deleted, or somebody asked for it. */
 export function cancel(delivery: Delivery, nowMs: number): Step {
-  return step(delivery, { state: "canceled", attempts: delivery.attempts, nextAttemptAtMs: undefined }, undefined, nowMs);
+  return step(delivery, { event: "cancel", attempts: delivery.attempts, nextAttemptAtMs: undefined }, undefined, nowMs);
 }
 
-function step(
-  delivery: Delivery,
-  to: Pick<Delivery, "state" | "attempts" | "nextAttemptAtMs">,
-  outcome: Outcome | undefined,
-  nowMs: number,
-): Step {
-  const { message, subscriptionId, round } = delivery;
+interface Move extends Pick<Delivery, "attempts" | "nextAttemptAtMs"> {
+  /** Undefined: its state stays. */
+  readonly event: DeliveryEvent | undefined;
+}
+
+function step(delivery: Delivery, { event, attempts, nextAttemptAtMs }: Move, outcome: Outcome | undefined, nowMs: number): Step {
+  const { message, subscriptionId, round, jobId } = delivery;
+  const state = event === undefined ? delivery.state : transitions[delivery.state][event];
+  if (state === undefined) throw new Error(`expected a delivery that is not over, got ${delivery.state} and "${event ?? ""}"`);
   const failure = outcome?.kind === "failed" ? outcome : undefined;
   return {
-    delivery: { ...delivery, ...to, hasRow: true, batch: undefined },
+    delivery: { ...delivery, state, attempts, nextAttemptAtMs, hasRow: true, batch: undefined },
     update: {
       row: {
         messageId: message.id,
         subscriptionId,
         project: message.project,
-        state: to.state,
+        state,
         round,
-        attempts: to.attempts,
-        nextAttemptAtMs: to.nextAttemptAtMs,
+        attempts,
+        nextAttemptAtMs,
         lastStatus: outcome?.status,
-        lastReason: failure?.reason,
+        lastReason: event === "abort" ? "aborted" : failure?.reason,
         durationMs: outcome?.durationMs,
         updatedAtMs: nowMs,
-        jobId: delivery.jobId,
+        jobId,
       },
       from: delivery.hasRow ? { state: delivery.state, attempts: delivery.attempts } : undefined,
       attempt:
@@ -111,7 +159,7 @@ function step(
               messageId: message.id,
               subscriptionId,
               round,
-              number: to.attempts,
+              number: attempts,
               atMs: nowMs - failure.durationMs,
               status: failure.status,
               reason: failure.reason,
