@@ -1,5 +1,8 @@
 import type pg from "pg";
-import type { Dispatcher, Refill } from "./deliver/dispatcher.ts";
+import type { Delivery } from "./deliver/delivery.ts";
+import type { Dispatcher } from "./deliver/dispatcher.ts";
+import type { Refill, RefillRequest } from "./deliver/refiller.ts";
+import { createPicking, pickInOrder } from "./deliver/order.ts";
 import type { Logger } from "./log.ts";
 import type { LaneId } from "./message.ts";
 import { pause } from "./pause.ts";
@@ -10,7 +13,10 @@ import {
   readDueDeliveries,
   readDueLanes,
   readMessages,
+  readWaitingDeliveries,
+  type DueDelivery,
   type LanePlace,
+  type WaitingDelivery,
 } from "./store/resume.ts";
 import { readSubscription } from "./store/subscriptions.ts";
 import type { Registry } from "./subscription/registry.ts";
@@ -30,6 +36,8 @@ const sweepMs = 5_000;
 const thoroughEvery = 6;
 /** Bodies that one refill reads, at most: 1,000 of 1 MiB would be a gibibyte for each lane. */
 const refillBytes = 4 * 1024 * 1024;
+/** Of a lane with an order, so many rows are looked at at a time. */
+const pageCount = 1_000;
 /** Small enough that nobody waits for its rows for long; the pause leaves the disk to others. */
 const cancelCount = 1_000;
 const cancelPauseMs = 50;
@@ -61,22 +69,50 @@ export class Backlog {
   }
 
   /** What `Dispatcher` refills a lane with. */
-  async refill(lane: LaneId, limit: number, isInMemory: (messageId: string) => boolean): Promise<Refill> {
+  async refill(request: RefillRequest): Promise<Refill> {
     const { db, dispatcher, flushed } = this.#options;
     // What overflowed before is read only once it is in the journal.
     await flushed();
-    const count = limit + dispatcher.heldBy(lane);
+    const { lane, order, whereIs } = request;
+    if (order !== "none") return this.#refillInOrder({ ...request, order });
+    const count = request.limit + dispatcher.heldBy(lane);
     const due = await readDueDeliveries(db, lane, count);
-    const waiting = due.filter(({ messageId }) => !isInMemory(messageId));
-    const taken = new Map(takeWithin(waiting, refillBytes).map((delivery) => [delivery.messageId, delivery]));
-    const messages = await readMessages(db, [...taken.keys()]);
-    const deliveries = messages.flatMap((message) => {
-      const delivery = taken.get(message.id);
-      if (delivery === undefined) return [];
-      const { state, round, attempts } = delivery;
-      return [{ message, ...lane, state, round, attempts, hasRow: true, nextAttemptAtMs: undefined, batch: undefined }];
+    const waiting = due.filter(({ messageId }) => whereIs(messageId) === undefined);
+    const taken = takeWithin(waiting, refillBytes);
+    return { deliveries: await this.#open(lane, taken), isAll: due.length < count && taken.length === waiting.length };
+  }
+
+  /** Pages of all that is unfinished, by position, until enough may be sent: what waits for its next attempt holds others back. */
+  async #refillInOrder({ lane, order, limit, whereIs }: RefillRequest & { readonly order: "record" | "all" }): Promise<Refill> {
+    const picking = createPicking();
+    const picked: WaitingDelivery[] = [];
+    let isEnd = false;
+    for (let after = ""; !isEnd && picked.length < limit && !this.#isStopping;) {
+      const page = await readWaitingDeliveries(this.#options.db, lane, { after, limit: pageCount });
+      picked.push(...pickInOrder(order, page, picking, whereIs));
+      isEnd = page.length < pageCount || (order === "all" && picking.blocked.size > 0);
+      after = page.at(-1)?.place ?? after;
+    }
+    const taken = takeWithin(picked.slice(0, limit), refillBytes);
+    const isAll = isEnd && picking.blocked.size === 0 && taken.length === picked.length;
+    return { deliveries: await this.#open(lane, taken), isAll, dueInMs: isAll ? undefined : picking.dueInMs };
+  }
+
+  async #open(lane: LaneId, taken: readonly DueDelivery[]): Promise<readonly Delivery[]> {
+    const messages = new Map(
+      (
+        await readMessages(
+          this.#options.db,
+          taken.map(({ messageId }) => messageId),
+        )
+      ).map((one) => [one.id, one]),
+    );
+    return taken.flatMap(({ messageId, state, round, attempts }) => {
+      const message = messages.get(messageId);
+      return message === undefined
+        ? []
+        : [{ message, ...lane, state, round, attempts, hasRow: true, nextAttemptAtMs: undefined, batch: undefined }];
     });
-    return { deliveries, isAll: due.length < count && taken.size === waiting.length };
   }
 
   /** Ends what waits of a deleted subscription, in its own time: nothing of it is sent any more. */

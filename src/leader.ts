@@ -42,7 +42,6 @@ export interface Begun {
 }
 
 const graceMs = 10_000;
-const connectionsPerOrigin = 256;
 
 /** What runs while a process leads: one source, one journal, one dispatcher, and the loop between them. */
 export class Leader {
@@ -61,7 +60,7 @@ export class Leader {
     this.#sender = createSender({
       allowNetworks: given.allowNetworks,
       timeoutMs: given.delivery.timeoutMs,
-      connectionsPerOrigin,
+      connectionsPerOrigin: given.delivery.connectionsPerOrigin,
       causeKey: createSecretKey(begun.markKey),
       version,
       clock,
@@ -71,7 +70,10 @@ export class Leader {
       subscription: (id) => registry.get(id),
       retry: { scheduleS: given.retry.schedule, jitter: given.retry.jitter },
       record: (update) => this.pipeline.record(update),
-      refill: (lane, limit, isInMemory) => this.#backlog.refill(lane, limit, isInMemory),
+      refill: (request) => this.#backlog.refill(request),
+      connectionsPerOrigin: given.delivery.connectionsPerOrigin,
+      onDisable: (id, why) =>
+        log.warn({ subscription: id, ...why }, "a receiver wants nothing more; nothing is sent to it until a restart"),
       // What could not be journaled any more is for whoever leads now.
       maySend: () => journal.state.kind === "ok" && !this.pipeline.hasEnded,
       clock,

@@ -110,6 +110,10 @@ const table = {
       env: "ANCRAGE_DELIVERY_TIMEOUT_MS",
       help: "Milliseconds that one attempt may take, answer included.",
     }),
+    connectionsPerOrigin: withDefault(integer(1, 10_000), 256, {
+      env: "ANCRAGE_DELIVERY_CONNECTIONS_PER_ORIGIN",
+      help: "Connections to one origin (scheme, host and port) at a time, shared out in turn among its subscriptions.",
+    }),
   },
   payload: {
     timeoutMs: withDefault(integer(1, 600_000), 10_000, {

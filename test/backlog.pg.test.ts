@@ -72,7 +72,12 @@ test("a refill reads no more bodies than a few MiB, leaves out what is in memory
   });
   const sizes: number[] = [];
   for (let isAll = false; !isAll;) {
-    const refill = await backlog.refill({ subscriptionId: "sub_LARGE" }, 1_000, (id) => inMemory.has(id));
+    const refill = await backlog.refill({
+      lane: { subscriptionId: "sub_LARGE" },
+      order: "none",
+      limit: 1_000,
+      whereIs: (id) => (inMemory.has(id) ? "held" : undefined),
+    });
     isAll = refill.isAll;
     sizes.push(refill.deliveries.length);
     for (const { message, hasRow, state } of refill.deliveries) {

@@ -1,14 +1,22 @@
 import type { Clock } from "../clock.ts";
 import type { Logger } from "../log.ts";
-import type { DeliveryUpdate, LaneId } from "../message.ts";
+import type { DeliveryUpdate, LaneId, Message } from "../message.ts";
 import { atMost } from "../pause.ts";
 import type { Subscription } from "../subscription/registry.ts";
 import type { TestSignal } from "../test-signal.ts";
-import { canHold, createLane, keyOf, laneCapacity, readyCount, takeReady, type Lane } from "./lane.ts";
+import type { Health } from "./breaker.ts";
 import { applyOutcome, cancel, suspend, type Delivery, type Step } from "./delivery.ts";
+import { DueTimer } from "./due-timer.ts";
+import { Grants, type Grant } from "./grants.ts";
+import { readyCount, takeReady, type Lane } from "./lane.ts";
+import { heldMs, Lanes } from "./lanes.ts";
+import { createOrder, markSending, release } from "./order.ts";
+import type { Outcome } from "./outcome.ts";
+import { forgive, isFull, isStopped, noteAttempt, noteOutcome, rankOf, untilOpenMs, untilStartMs, type Receiver } from "./receiver.ts";
 import type { RetryPolicy } from "./retry.ts";
+import { Refiller, whereIs, type Refill, type RefillRequest } from "./refiller.ts";
+import { waitForRoom } from "./room.ts";
 import type { Sender } from "./send.ts";
-import { largestWindow, nextWindow } from "./window.ts";
 
 export interface DispatcherOptions {
   readonly sender: Sender;
@@ -17,10 +25,18 @@ export interface DispatcherOptions {
   readonly retry: RetryPolicy;
   /** Takes what happened to deliveries, for the next batch. */
   readonly record: (update: DeliveryUpdate) => void;
-  /** Reads deliveries of one lane that are due from the journal, oldest first, but for those in memory. */
-  readonly refill: (lane: LaneId, limit: number, isInMemory: (messageId: string) => boolean) => Promise<Refill>;
+  /** Reads deliveries of one lane from the journal, by position, but for those in memory. */
+  readonly refill: (request: RefillRequest) => Promise<Refill>;
   /** Whether an attempt may start at all: not while the journal refuses, or another process leads. */
   readonly maySend: () => boolean;
+  /** The receiver wants nothing more, or is gone. Nothing is sent to it until `changed` tells of a later revision that is enabled. */
+  readonly onDisable: (subscriptionId: string, why: DisableReason) => void;
+  /** How a receiver is doing: at its first failure, at its recovery, and at most once a minute between. */
+  readonly onHealth?: (subscriptionId: string, health: Health) => void;
+  /** What `onHealth` told an earlier process; undefined where all was well, or the subscription was enabled since. */
+  readonly initialHealth?: (subscriptionId: string) => Health | undefined;
+  /** Requests to one origin at a time, at most. */
+  readonly connectionsPerOrigin: number;
   readonly clock: Clock;
   readonly log: Logger;
   /** Deliveries that a lane holds in memory, at most. @default 10000 */
@@ -29,67 +45,75 @@ export interface DispatcherOptions {
   readonly signal?: TestSignal | undefined;
 }
 
-/** A lane that is behind reads so many from the journal when fewer than so many are ready. */
-const refillCount = 1_000;
-const refillBelow = 500;
-/** A lane that holds more than this is crowded: it has enough to do, and another batch brings it nearer to its overflow. */
-const crowdedAbove = 1_000;
-/** `room` looks again after so long, and waits at most so long. */
-const roomSliceMs = 5;
-const mostRoomMs = 1_000;
-/** Below this the event loop has time to spare: it is the receivers that are slow, and waiting for them helps nobody. */
-const busyUtilization = 0.8;
-/** Later retries live in the journal only. */
-const heldRetryMs = 60_000;
-/** A delivery without a row for this long gets one, so that `settled` moves on past a slow receiver. */
-const openMs = 1_000;
-const sweepMs = 250;
-const refillRetryMs = 1_000;
-
-export interface Refill {
-  readonly deliveries: readonly Delivery[];
-  /** Whether the journal has no more of them that are due now. */
-  readonly isAll: boolean;
+/** - `gone`: it answered 410. `asked`: it said so in a header. `failing`: nothing succeeded for five days. */
+export interface DisableReason {
+  readonly reason: "gone" | "asked" | "failing";
+  readonly status: number | undefined;
 }
 
-/** Sends what was journaled, lane by lane. It reads the journal only through `refill`. */
+/** A lane that holds more than this is crowded: it has enough to do, and another batch brings it nearer to its overflow. */
+const crowdedAbove = 1_000;
+const tickMs = 250;
+
+/** Sends what was journaled, lane by lane. It reads the journal only through `refill`; what decides stands in the files beside it. */
 export class Dispatcher {
   readonly #options: DispatcherOptions;
-  readonly #lanes = new Map<string, Lane>();
-  /** In the order in which they came, for the sweep that gives old ones a row. */
-  #open: { readonly lane: Lane; readonly messageId: string; readonly sinceMs: number }[] = [];
-  readonly #timers = new Set<NodeJS.Timeout>();
-  readonly #crowded = new Set<Lane>();
-  #sweep: NodeJS.Timeout | undefined;
+  readonly #lanes: Lanes;
+  readonly #refiller: Refiller;
+  readonly #grants: Grants<Lane>;
+  readonly #due: DueTimer;
+  #tick: NodeJS.Timeout | undefined;
   #isStopped = false;
   #inFlight = 0;
   #exhaustedCount = 0;
-  /** Bodies of all that is held; one that several lanes hold counts for each. Written by `#hold`, `#settle` and `#drop`. */
-  #heldBytes = 0;
   /** Something could not be sent since `maySend` said no. */
   #isHeldUp = false;
   #whenIdle: (() => void) | undefined;
 
   constructor(options: DispatcherOptions) {
     this.#options = options;
+    const { clock, log, record, initialHealth, retry, laneCapacity: capacity, refill } = options;
+    const pump = (lane: Lane): void => this.#pump(lane);
+    this.#due = new DueTimer(clock);
+    this.#lanes = new Lanes({ record, initialHealth, retry, clock, due: this.#due, capacity, pump });
+    this.#refiller = new Refiller({
+      refill,
+      lanes: this.#lanes,
+      clock,
+      log,
+      pump,
+      wakeIn: (receiver, waitMs) => this.#wakeIn(receiver, waitMs),
+      isStopped: () => this.#isStopped,
+    });
+    this.#grants = new Grants<Lane>({
+      perOrigin: options.connectionsPerOrigin,
+      rankOf,
+      start: (lane, grant) => this.#start(lane, grant),
+      wantsMore: (lane) => this.#wants(lane),
+    });
   }
 
   start(): void {
-    this.#sweep = setInterval(() => this.#sweepOpen(), sweepMs);
-    this.#sweep.unref();
+    this.#tick = setInterval(() => this.tick(), tickMs);
+    this.#tick.unref();
   }
 
   /** Deliveries in memory. */
   get heldCount(): number {
-    let count = 0;
-    for (const lane of this.#lanes.values()) count += lane.held.size;
-    return count;
+    return this.#lanes.memory.count;
   }
 
   /** Lanes that have deliveries in the journal only. */
   get behindCount(): number {
     let count = 0;
-    for (const lane of this.#lanes.values()) if (lane.isBehind) count++;
+    for (const lane of this.#lanes) if (lane.isBehind) count++;
+    return count;
+  }
+
+  /** Lanes in memory; those with nothing to do are forgotten. */
+  get laneCount(): number {
+    let count = 0;
+    for (const _ of this.#lanes) count++;
     return count;
   }
 
@@ -100,260 +124,231 @@ export class Dispatcher {
 
   /** Deliveries of one lane that may have a row although nobody is to take them from the journal. */
   heldBy(id: LaneId): number {
-    const lane = this.#lanes.get(keyOf(id));
+    const lane = this.#lanes.find(id);
     return lane === undefined ? 0 : lane.held.size + lane.stale.size;
+  }
+
+  /** Whether a delivery is in memory, or on its way from there into the journal. */
+  isHeld(id: LaneId, messageId: string): boolean {
+    const lane = this.#lanes.find(id);
+    return lane !== undefined && whereIs(lane, messageId) !== undefined;
+  }
+
+  /** Whether a lane takes from the journal what it does not hold. */
+  isBehind(id: LaneId): boolean {
+    return this.#lanes.find(id)?.isBehind === true;
   }
 
   /** Takes a delivery whose message is journaled. What its lane cannot hold goes to the journal as `pending`. */
   add(delivery: Delivery): void {
-    const lane = this.#lane(delivery);
-    if (lane.isBehind || !this.#canHold(lane)) {
-      lane.isBehind = true;
-      lane.overflows++;
+    const subscription = this.#options.subscription(delivery.subscriptionId);
+    if (subscription === undefined) return this.#record(cancel(delivery, this.#options.clock.nowMs()));
+    const lane = this.#lanes.of(delivery, subscription);
+    if (!lane.isBehind && this.#lanes.takesMore(lane, subscription)) this.#lanes.hold(lane, delivery);
+    else {
+      this.#lanes.overflow(lane);
       if (!delivery.hasRow) this.#record(suspend(delivery, this.#options.clock.nowMs()));
-      return;
     }
-    this.#hold(lane, delivery);
     this.#pump(lane);
   }
 
-  /**
-   * Lets a busy process send before it captures more. [M: reading on fills the lanes, and a delivery that overflows costs a row, a
-   * read and an update instead of one row; a COPY of 10,000 rows then went out at a fifth of the speed.]
-   *
-   * It waits only while this process itself is what is slow, at most a second for each batch. In such a process a lane of a slow
-   * receiver may be the crowded one; that one is then behind before long, and is not waited for.
-   */
+  /** Lets a busy process send before it captures more. */
   async room(): Promise<void> {
-    for (let waitedMs = 0; waitedMs < mostRoomMs && this.#isCrowded(); waitedMs += roomSliceMs) {
-      const before = performance.eventLoopUtilization();
-      await new Promise((resolve) => setTimeout(resolve, roomSliceMs));
-      if (performance.eventLoopUtilization(before).utilization < busyUtilization) return;
-    }
+    await waitForRoom(() => {
+      for (const lane of this.#lanes.memory.large) if (lane.held.size > crowdedAbove && !lane.isBehind) return true;
+      return false;
+    });
   }
 
   /** The journal has deliveries of it that nobody holds: of an earlier process, or due again. */
   wake(subscriptionId: string, jobId?: string): void {
-    const lane = this.#lane({ subscriptionId, jobId });
-    if (!lane.isBehind) {
-      lane.isBehind = true;
-      lane.overflows++;
-    }
-    void this.#refill(lane);
+    const subscription = this.#options.subscription(subscriptionId);
+    if (subscription === undefined || subscription.state !== "enabled") return;
+    const lane = this.#lanes.of({ subscriptionId, jobId }, subscription);
+    if (!lane.isBehind) this.#lanes.overflow(lane);
+    this.#pump(lane);
   }
 
   /** The journal took a batch with these updates: lanes that it had held up send on. */
   journaled(updates: readonly DeliveryUpdate[]): void {
     for (const { row, from } of updates) {
       if (from === undefined) continue;
-      const lane = this.#lanes.get(keyOf(row));
+      const lane = this.#lanes.find(row);
       if (lane?.isRefilling === true) lane.fresh.add(row.messageId);
       else lane?.stale.delete(row.messageId);
     }
-    if (!this.#isHeldUp) return;
-    this.#isHeldUp = false;
-    for (const lane of this.#lanes.values()) this.#pump(lane);
+    this.#resume();
   }
 
   /** Something about it changed: it may be sent again, or not any more. */
   changed(subscriptionId: string): void {
-    for (const lane of [...this.#lanes.values()].filter(({ id }) => id.subscriptionId === subscriptionId)) {
-      if (this.#options.subscription(subscriptionId) === undefined) this.#drop(lane);
-      else this.#pump(lane);
+    const subscription = this.#options.subscription(subscriptionId);
+    const receiver = this.#lanes.receiverOf(subscriptionId);
+    if (receiver === undefined) return this.wake(subscriptionId);
+    if (subscription === undefined) return this.#lanes.drop(receiver);
+    if (receiver.stoppedRevision !== undefined && !isStopped(receiver, subscription)) {
+      forgive(receiver);
+      this.#options.onHealth?.(subscriptionId, receiver.health);
     }
+    for (const lane of receiver.lanes.values()) {
+      const order = subscription.order ?? "none";
+      if (isStopped(receiver, subscription) || order !== (lane.order?.kind ?? "none")) this.#lanes.release(lane);
+      if (order !== (lane.order?.kind ?? "none")) lane.order = order === "none" ? undefined : createOrder(order);
+      if (lane.id.jobId !== undefined) this.wake(subscriptionId, lane.id.jobId);
+    }
+    this.wake(subscriptionId);
+  }
+
+  /** Cancels what is in memory; what is in flight goes on, and its outcome changes nothing. @returns how many */
+  cancelWhere(isMeant: (delivery: Delivery) => boolean): number {
+    let count = 0;
+    for (const lane of this.#lanes) {
+      const canceled = this.#lanes.cancel(lane, isMeant);
+      if (canceled > 0) this.#pump(lane);
+      count += canceled;
+    }
+    return count;
   }
 
   /** Starts nothing more and waits for what is in flight, at most `graceMs`. */
   async stop(graceMs: number): Promise<void> {
     this.#isStopped = true;
-    clearInterval(this.#sweep);
-    for (const timer of this.#timers) clearTimeout(timer);
-    this.#timers.clear();
+    clearInterval(this.#tick);
+    this.#due.stop();
     if (this.#inFlight === 0) return;
     await atMost(graceMs, new Promise<void>((resolve) => (this.#whenIdle = resolve)));
   }
 
-  #lane({ subscriptionId, jobId }: LaneId): Lane {
-    const id = { subscriptionId, jobId };
-    let lane = this.#lanes.get(keyOf(id));
-    if (lane === undefined) {
-      lane = createLane(id);
-      this.#lanes.set(keyOf(id), lane);
-    }
-    return lane;
+  /** What is done from time to time. The timer calls it; so does a test, whose clock is its own. */
+  tick(): void {
+    const nowMs = this.#options.clock.monotonicMs();
+    this.#due.run();
+    this.#lanes.giveRows(nowMs);
+    if (this.#isHeldUp && this.#options.maySend()) this.#resume();
+    this.#refiller.retryForRoom();
+    this.#lanes.forgetIdle(nowMs);
   }
 
-  #canHold(lane: Lane): boolean {
-    return canHold(lane, this.#heldBytes, this.#options.laneCapacity ?? laneCapacity);
-  }
-
-  #isCrowded(): boolean {
-    for (const lane of this.#crowded) if (!lane.isBehind) return true;
-    return false;
-  }
-
-  #hold(lane: Lane, delivery: Delivery): void {
-    const nowMs = this.#options.clock.nowMs();
-    lane.held.set(delivery.message.id, delivery);
-    this.#heldBytes += delivery.message.body.length;
-    if (lane.held.size === crowdedAbove + 1) this.#crowded.add(lane);
-    if (!delivery.hasRow) this.#open.push({ lane, messageId: delivery.message.id, sinceMs: this.#options.clock.monotonicMs() });
-    const waitMs = delivery.nextAttemptAtMs === undefined ? 0 : delivery.nextAttemptAtMs - nowMs;
-    if (waitMs > 0) this.#after(waitMs, () => this.#makeReady(lane, delivery.message.id));
-    else lane.ready.push(delivery);
-  }
-
-  #makeReady(lane: Lane, messageId: string): void {
-    const delivery = lane.held.get(messageId);
-    if (delivery === undefined) return;
-    lane.ready.push(delivery);
-    this.#pump(lane);
-  }
+  // --- sending -----------------------------------------------------------------------------------------------------------------
 
   #pump(lane: Lane): void {
-    while (lane.inFlight < lane.window && readyCount(lane) > 0) {
-      if (this.#isStopped) return;
-      if (!this.#options.maySend()) {
-        this.#isHeldUp = true;
-        return;
-      }
-      const subscription = this.#options.subscription(lane.id.subscriptionId);
-      if (subscription === undefined) return this.#drop(lane);
-      if (subscription.state !== "enabled") return;
-      const delivery = takeReady(lane);
-      if (delivery !== undefined) this.#send(lane, subscription, delivery);
-    }
-    if (lane.isBehind && readyCount(lane) < refillBelow) void this.#refill(lane);
+    const subscription = this.#options.subscription(lane.id.subscriptionId);
+    if (this.#isStopped || subscription === undefined) return;
+    if (this.#wants(lane)) this.#grants.request(lane, subscription.origin);
+    this.#refiller.start(lane, subscription);
   }
 
-  #send(lane: Lane, subscription: Subscription, delivery: Delivery): void {
-    lane.inFlight++;
-    this.#inFlight++;
+  /** Whether it would start an attempt now. Where only time keeps it from that, the due timer asks again. */
+  #wants(lane: Lane): boolean {
+    if (readyCount(lane) === 0 || this.#isStopped) return false;
+    const subscription = this.#options.subscription(lane.id.subscriptionId);
+    if (subscription === undefined || isStopped(lane.receiver, subscription) || isFull(lane, subscription)) return false;
+    if (!this.#options.maySend()) {
+      this.#isHeldUp = true;
+      return false;
+    }
+    const waitMs = untilStartMs(lane.receiver, subscription, this.#options.clock);
+    if (waitMs > 0) this.#wakeIn(lane.receiver, waitMs);
+    return waitMs === 0;
+  }
+
+  #wakeIn(receiver: Receiver, waitMs: number): void {
+    const atMs = this.#options.clock.monotonicMs() + waitMs;
+    if (atMs >= receiver.wakeAtMs) return;
+    receiver.wakeAtMs = atMs;
+    this.#due.at(atMs, () => {
+      if (receiver.wakeAtMs !== atMs) return;
+      receiver.wakeAtMs = Number.POSITIVE_INFINITY;
+      this.#pumpAll(receiver);
+    });
+  }
+
+  #pumpAll(receiver: Receiver): void {
+    for (const lane of receiver.lanes.values()) this.#pump(lane);
+  }
+
+  #start(lane: Lane, grant: Grant): boolean {
+    const subscription = this.#options.subscription(lane.id.subscriptionId);
+    const delivery = subscription !== undefined && this.#wants(lane) ? takeReady(lane) : undefined;
+    if (delivery === undefined || subscription === undefined) return false;
     const { message } = delivery;
-    const isWanted = (): boolean => this.#options.subscription(lane.id.subscriptionId) !== undefined;
+    const isProbe = lane.receiver.breaker.kind === "open";
+    let isUnwanted = false;
+    const isWanted = (): boolean => {
+      const now = this.#options.subscription(subscription.id);
+      isUnwanted = now === undefined || isStopped(lane.receiver, now);
+      return !isUnwanted;
+    };
+    this.#inFlight++;
+    lane.sending.add(message.id);
+    if (lane.order !== undefined) markSending(lane.order, message, true);
+    noteAttempt(lane.receiver, subscription, this.#options.clock.monotonicMs());
     this.#options.sender.send({ message, subscription, number: delivery.attempts + 1, isWanted }, (outcome) => {
-      lane.inFlight--;
       this.#inFlight--;
-      lane.window = nextWindow(lane.window, outcome.kind === "delivered", lane.id.jobId === undefined ? largestWindow : largestWindow / 4);
-      // It may have got a row while it was under way; gone from `held`, it was canceled meanwhile, and that stands.
-      const current = lane.held.get(message.id);
-      let after: Delivery | undefined;
-      if (current !== undefined) {
-        const step = applyOutcome(current, outcome, this.#options.retry, {
-          ms: this.#options.clock.nowMs(),
-          random: (this.#options.random ?? Math.random)(),
-        });
-        this.#record(step);
-        if (step.delivery.state === "exhausted") this.#noteExhausted(subscription, step);
-        if (current.hasRow) lane.stale.add(message.id);
-        this.#settle(lane, step.delivery);
-        after = step.delivery;
-      }
-      void this.#options.signal?.("attempted", { message, outcome, subscription, after });
-      this.#pump(lane);
+      lane.sending.delete(message.id);
+      if (lane.order !== undefined) markSending(lane.order, message, false);
+      // Nothing was sent: it is as if it had not been begun.
+      if (isUnwanted) {
+        lane.receiver.inFlight--;
+        this.#lanes.giveBack(lane, lane.order === undefined ? [message] : release(lane.order, message));
+      } else this.#finish(lane, { message, subscription, isProbe }, outcome);
+      this.#grants.release(grant);
+      this.#pumpAll(lane.receiver);
       if (this.#inFlight === 0) this.#whenIdle?.();
     });
+    return true;
+  }
+
+  #finish(
+    lane: Lane,
+    { message, subscription, isProbe }: { readonly message: Message; readonly subscription: Subscription; readonly isProbe: boolean },
+    outcome: Outcome,
+  ): void {
+    const { clock, retry, random = Math.random, onHealth, onDisable, signal } = this.#options;
+    const { receiver } = lane;
+    const nowMs = clock.nowMs();
+    const noted = noteOutcome(receiver, outcome, { isProbe, policy: retry, ms: nowMs, monotonicMs: clock.monotonicMs(), random: random() });
+    if (noted.toTell !== undefined) onHealth?.(subscription.id, noted.toTell);
+    // Gone from `held`, it was canceled meanwhile, and that stands.
+    const current = lane.held.get(message.id);
+    let after: Delivery | undefined;
+    if (current !== undefined) {
+      // It may have got a row while it was under way.
+      const step = applyOutcome(current, outcome, retry, { ms: nowMs, random: random() });
+      this.#record(step);
+      if (step.delivery.state === "exhausted") this.#noteExhausted(subscription, step);
+      if (current.hasRow) lane.stale.add(message.id);
+      this.#lanes.settle(lane, current, step.delivery);
+      after = step.delivery;
+    }
+    if (noted.disable !== undefined && receiver.stoppedRevision === undefined) {
+      receiver.stoppedRevision = subscription.revision;
+      onDisable(subscription.id, { reason: noted.disable, status: outcome.status });
+    }
+    // What cannot be sent for long lives in the journal only.
+    const openInMs = receiver.stoppedRevision === undefined ? untilOpenMs(receiver, clock.monotonicMs()) : Number.POSITIVE_INFINITY;
+    if (openInMs > heldMs) for (const one of receiver.lanes.values()) if (one.held.size > one.sending.size) this.#lanes.release(one);
+    if (openInMs > 0 && openInMs < Number.POSITIVE_INFINITY) this.#wakeIn(receiver, openInMs);
+    void signal?.("attempted", { message, outcome, subscription, after });
   }
 
   /** A receiver that took nothing in all attempts: no silence about it. */
   #noteExhausted({ id, origin }: Subscription, { update: { row } }: Step): void {
     this.#exhaustedCount++;
+    const { messageId: message, attempts, lastStatus: status, lastReason: reason } = row;
     this.#options.log.warn(
-      {
-        subscription: id,
-        receiver: origin,
-        message: row.messageId,
-        attempts: row.attempts,
-        status: row.lastStatus,
-        reason: row.lastReason,
-      },
+      { subscription: id, receiver: origin, message, attempts, status, reason },
       "a delivery is exhausted: no attempt is left",
     );
   }
 
-  /** Keeps a delivery that will be tried again soon; all others leave memory. */
-  #settle(lane: Lane, delivery: Delivery): void {
-    lane.held.delete(delivery.message.id);
-    this.#heldBytes -= delivery.message.body.length;
-    if (lane.held.size === crowdedAbove) this.#crowded.delete(lane);
-    if (delivery.state !== "retrying" || delivery.nextAttemptAtMs === undefined) return;
-    if (delivery.nextAttemptAtMs - this.#options.clock.nowMs() <= heldRetryMs) this.#hold(lane, delivery);
-  }
-
-  #drop(lane: Lane): void {
-    this.#lanes.delete(keyOf(lane.id));
-    this.#crowded.delete(lane);
-    const nowMs = this.#options.clock.nowMs();
-    for (const delivery of lane.held.values()) {
-      this.#heldBytes -= delivery.message.body.length;
-      this.#record(cancel(delivery, nowMs));
-    }
-    lane.held.clear();
-    lane.ready = [];
-    lane.head = 0;
-    lane.isBehind = false;
-  }
-
-  async #refill(lane: Lane): Promise<void> {
-    if (lane.isRefilling || this.#isStopped || readyCount(lane) >= refillBelow || !this.#canHold(lane)) return;
-    lane.isRefilling = true;
-    const { overflows } = lane;
-    const isInMemory = (messageId: string): boolean => lane.held.has(messageId) || lane.stale.has(messageId);
-    try {
-      const { deliveries, isAll } = await this.#options.refill(lane.id, refillCount, isInMemory);
-      this.#endRefill(lane);
-      // It was dropped meanwhile.
-      if (this.#lanes.get(keyOf(lane.id)) !== lane) return;
-      // What memory does not take stays in the journal, and the lane behind.
-      const taken = deliveries.filter((delivery) => {
-        if (!this.#canHold(lane)) return false;
-        this.#hold(lane, delivery);
-        return true;
-      });
-      if (isAll && taken.length === deliveries.length && lane.overflows === overflows) lane.isBehind = false;
-      this.#pump(lane);
-    } catch (error) {
-      this.#endRefill(lane);
-      if (!this.#isStopped) {
-        this.#options.log.warn({ err: error, subscription: lane.id.subscriptionId }, "could not read waiting deliveries");
-      }
-      this.#after(refillRetryMs, () => void this.#refill(lane));
-    }
-  }
-
-  #endRefill(lane: Lane): void {
-    lane.isRefilling = false;
-    for (const messageId of lane.fresh) lane.stale.delete(messageId);
-    lane.fresh.clear();
-  }
-
-  /** Gives a row to deliveries that have been open for long. */
-  #sweepOpen(): void {
-    const nowMs = this.#options.clock.monotonicMs();
-    let passed = 0;
-    for (const { lane, messageId, sinceMs } of this.#open) {
-      if (nowMs - sinceMs < openMs) break;
-      passed++;
-      const delivery = lane.held.get(messageId);
-      if (delivery === undefined || delivery.hasRow) continue;
-      const step = suspend(delivery, this.#options.clock.nowMs());
-      lane.held.set(messageId, step.delivery);
-      this.#record(step);
-    }
-    if (passed > 0) this.#open = this.#open.slice(passed);
+  #resume(): void {
+    if (!this.#isHeldUp) return;
+    this.#isHeldUp = false;
+    for (const lane of this.#lanes) this.#pump(lane);
   }
 
   #record(step: Step): void {
     this.#options.record(step.update);
-  }
-
-  #after(ms: number, work: () => void): void {
-    // What is answered while it stops: a timer would keep the process alive, for nothing.
-    if (this.#isStopped) return;
-    const timer = setTimeout(() => {
-      this.#timers.delete(timer);
-      work();
-    }, ms);
-    this.#timers.add(timer);
   }
 }

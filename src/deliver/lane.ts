@@ -1,21 +1,26 @@
 import type { LaneId } from "../message.ts";
 import type { Delivery } from "./delivery.ts";
-import { firstWindow } from "./window.ts";
+import type { Applicant } from "./grants.ts";
+import { createOrder, isTurn, type Order } from "./order.ts";
+import type { Receiver } from "./receiver.ts";
 
 /**
- * One subscription's deliveries in memory.
+ * One subscription's deliveries in memory, through one job or none.
  *
  * - `direct`: what is fanned out goes into the lane.
  * - `behind`: from its first overflow all goes to the journal only, until a refill that began after the last overflow was committed
- *   returns fewer than it asked for.
+ *   returns fewer than it asked for. A lane with an order begins so: an earlier process may have left what comes first.
  */
-export interface Lane {
+export interface Lane extends Applicant {
   readonly id: LaneId;
+  readonly receiver: Receiver;
   /** Ready to be sent, in order; `head` is the first that was not taken yet. */
   ready: Delivery[];
   head: number;
   /** All that is in memory: ready, in flight, or waiting for a retry soon. By message id. */
   readonly held: Map<string, Delivery>;
+  /** Those of `held` that are in flight. */
+  readonly sending: Set<string>;
   /**
    * Deliveries whose row says less than what has happened: their outcome is recorded and not journaled yet, or was journaled while a
    * refill was reading. A refill that took them for due would send them twice.
@@ -23,57 +28,61 @@ export interface Lane {
   readonly stale: Set<string>;
   /** Those of `stale` that the journal has by now; they leave when the refill that is under way has ended. */
   readonly fresh: Set<string>;
-  inFlight: number;
-  window: number;
   isBehind: boolean;
   isRefilling: boolean;
   /** Raised by each overflow: a refill that ends with the number it began with has seen them all. */
   overflows: number;
+  /** A refill that found nothing to take: the next one begins no earlier, by the monotonic clock. */
+  refillAtMs: number;
+  /** Which of them wait for an earlier one; undefined where none does. */
+  order: Order | undefined;
 }
 
-/** One text a lane, for maps. */
-export const keyOf = ({ subscriptionId, jobId }: LaneId): string => (jobId === undefined ? subscriptionId : `${subscriptionId} ${jobId}`);
-
-export function createLane(id: LaneId): Lane {
+export function createLane(id: LaneId, receiver: Receiver, order: "none" | "record" | "all"): Lane {
   return {
     id,
+    receiver,
+    line: undefined,
     ready: [],
     head: 0,
     held: new Map(),
+    sending: new Set(),
     stale: new Set(),
     fresh: new Set(),
-    inFlight: 0,
-    // A job must not look like an attack to a receiver that also gets what happens now.
-    window: id.jobId === undefined ? firstWindow : 1,
-    isBehind: false,
+    isBehind: order !== "none",
     isRefilling: false,
-    overflows: 0,
+    overflows: order === "none" ? 0 : 1,
+    refillAtMs: 0,
+    order: order === "none" ? undefined : createOrder(order),
   };
 }
 
-/** Deliveries that nothing but the window keeps from being sent. */
+/** One text a lane, for sets. */
+export const keyOf = ({ subscriptionId, jobId }: LaneId): string => (jobId === undefined ? subscriptionId : `${subscriptionId} ${jobId}`);
+
+/** Nothing is held, nothing is under way, and the journal has nothing: it need not be kept. */
+export const isIdle = (lane: Lane): boolean => lane.held.size + lane.stale.size === 0 && !lane.isBehind && !lane.isRefilling;
+
+/** Deliveries that nothing but the receiver keeps from being sent. */
 export const readyCount = (lane: Lane): number => lane.ready.length - lane.head;
 
-/** The next one in order, which the caller then sends. */
+/** The next one in order, which the caller then sends; undefined where none is left. */
 export function takeReady(lane: Lane): Delivery | undefined {
-  const delivery = lane.ready[lane.head++];
-  // The sent part is cut off now and then: shifting the array for each delivery would copy it for each delivery.
-  if (lane.head > 256 && lane.head * 2 > lane.ready.length) {
-    lane.ready = lane.ready.slice(lane.head);
-    lane.head = 0;
+  while (lane.head < lane.ready.length) {
+    const delivery = lane.ready[lane.head++];
+    // The sent part is cut off now and then: shifting the array for each delivery would copy it for each delivery.
+    if (lane.head > 256 && lane.head * 2 > lane.ready.length) {
+      lane.ready = lane.ready.slice(lane.head);
+      lane.head = 0;
+    }
+    if (delivery === undefined) continue;
+    // Since it became ready its row may have been written, it may have been canceled, or an earlier one of its order have come.
+    const current = lane.held.get(delivery.message.id);
+    if (current === undefined || lane.sending.has(current.message.id)) continue;
+    // It was tried since, or resent: this is an older word of it.
+    if (current.attempts !== delivery.attempts || current.round !== delivery.round) continue;
+    if (lane.order !== undefined && !isTurn(lane.order, current.message)) continue;
+    return current;
   }
-  // Its row may have been written, or it canceled, since it became ready.
-  return delivery === undefined ? undefined : lane.held.get(delivery.message.id);
-}
-
-/** What a lane holds in memory, at most; the rest waits in the journal. */
-export const laneCapacity = 10_000;
-/** What each lane may hold however full the memory is, so that a small receiver is served beside large ones. */
-const laneFloor = 200;
-/** What all lanes hold together, in bytes of bodies. */
-const mostHeldBytes = 64 * 1024 * 1024;
-
-/** @param heldBytes of all lanes together */
-export function canHold(lane: Lane, heldBytes: number, capacity: number): boolean {
-  return lane.held.size < laneFloor || (lane.held.size < capacity && heldBytes < mostHeldBytes);
+  return undefined;
 }

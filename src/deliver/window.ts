@@ -7,6 +7,6 @@
 export const firstWindow = 4;
 export const largestWindow = 64;
 
-export function nextWindow(window: number, isSuccess: boolean, largest: number): number {
-  return isSuccess ? Math.min(largest, window + 1) : Math.max(1, Math.floor(window / 2));
+export function nextWindow(window: number, isSuccess: boolean): number {
+  return isSuccess ? Math.min(largestWindow, window + 1) : Math.max(1, Math.floor(window / 2));
 }

@@ -146,6 +146,50 @@ export async function readDueDeliveries(db: Queryable, lane: LaneId, limit: numb
   return rows.map(({ message_id: messageId, ...row }) => ({ messageId, ...row }));
 }
 
+/** An unfinished delivery of a lane with an order, due or not. */
+export interface WaitingDelivery extends DueDelivery {
+  readonly key: string;
+  /** Where it stands in its lane. */
+  readonly place: string;
+  /** Milliseconds until its next attempt; 0 or less: it is due. */
+  readonly dueInMs: number;
+}
+
+/** Unfinished deliveries of a lane, by position, a page at a time. */
+export async function readWaitingDeliveries(
+  db: Queryable,
+  lane: LaneId,
+  page: { readonly after: string; readonly limit: number },
+): Promise<readonly WaitingDelivery[]> {
+  const { rows } = await db.query<{
+    message_id: string;
+    state: DeliveryState;
+    round: number;
+    attempts: number;
+    place: string;
+    due_in_ms: number;
+    key: string | null;
+    bytes: number | null;
+  }>(
+    `with d as materialized (
+       select d.message_id, d.state, d.round, d.attempts, ${placeOf} as place,
+         coalesce(extract(epoch from d.next_attempt_at - now()) * 1000, 0)::double precision as due_in_ms
+       from ancrage.deliveries d
+       where d.subscription_id = $1 and ${jobOf} = $2 and ${isUnfinished} and ${placeOf} > $3
+       order by ${placeOf} limit $4
+     )
+     select d.*, m.key, length(m.body) as bytes from d left join ancrage.messages m on m.id = d.message_id order by d.place`,
+    [lane.subscriptionId, lane.jobId ?? "", page.after, page.limit],
+  );
+  return rows.map(({ message_id: messageId, due_in_ms: dueInMs, key, bytes, ...row }) => ({
+    ...row,
+    messageId,
+    dueInMs,
+    key: key ?? "",
+    bytes: bytes ?? 0,
+  }));
+}
+
 /** Messages by their ids, oldest first. */
 export async function readMessages(db: Queryable, ids: readonly string[]): Promise<readonly Message[]> {
   const { rows } = await db.query<MessageRow>(`select ${messageColumns} from ancrage.messages m where m.id = any($1) order by m.id`, [ids]);

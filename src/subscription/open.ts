@@ -2,7 +2,7 @@ import { createSecretKey } from "node:crypto";
 import type { SubscriptionRow } from "../store/subscriptions.ts";
 import { compileFilter, type FilterSpec } from "./filter.ts";
 import { flattenHeaders } from "./headers.ts";
-import { unplaced, type FormerStart, type Subscription } from "./registry.ts";
+import { unplaced, type FormerStart, type Subscription, type SubscriptionLimits } from "./registry.ts";
 import { openSecrets, type SecretKey } from "./secret.ts";
 
 /**
@@ -21,6 +21,16 @@ export function openSubscription(secretKey: SecretKey, row: SubscriptionRow, now
     keys: openSecrets(secretKey, row, now).map((secret) => createSecretKey(secret)),
     headers: Object.keys(row.headers).length === 0 ? undefined : flattenHeaders(row.headers),
     state: row.state === "deleted" ? "disabled" : row.state,
+    order: row.order,
+    limits: limitsOf(row.limits),
+  };
+}
+
+/** Only numbers that limit something: a limit that cannot be read must not stop what is sent. */
+function limitsOf({ inFlight, perSecond }: SubscriptionRow["limits"]): SubscriptionLimits {
+  return {
+    ...(typeof inFlight === "number" && inFlight >= 1 ? { inFlight } : {}),
+    ...(typeof perSecond === "number" && perSecond > 0 ? { perSecond } : {}),
   };
 }
 

@@ -27,6 +27,17 @@ export interface Subscription {
   readonly state: "enabled" | "paused" | "disabled";
   /** Changes that they made are not sent to it: whoever created it, and those it names. */
   readonly ignoredActors?: readonly string[];
+  /** What waits for what: a record's later messages for its earlier ones, or all. Default `none`. */
+  readonly order?: "none" | "record" | "all";
+  readonly limits?: SubscriptionLimits;
+}
+
+/** What a receiver is sent at most, whatever it seems to take. */
+export interface SubscriptionLimits {
+  /** Requests at a time. */
+  readonly inFlight?: number;
+  /** Requests that start in a second. */
+  readonly perSecond?: number;
 }
 
 export interface FormerStart {

@@ -1,6 +1,6 @@
 import type { ServerResponse } from "node:http";
 import { afterEach, expect, test } from "vitest";
-import { laneCapacity } from "../../src/deliver/lane.ts";
+import { laneCapacity } from "../../src/deliver/memory.ts";
 import { defineEvent } from "../../src/event/define.ts";
 import { startReceiver, type ReceivedRequest } from "../receiver.ts";
 import { startSystem, type System } from "./system.ts";
