@@ -5,7 +5,7 @@ import type { EngineOptions } from "./engine.ts";
 
 /** Where this process reads changes from. */
 export function createSource(sourceId: string, checked: CheckedDatabase, engine: EngineOptions): ChangeSource {
-  const { database, options, catalogue, types, clock, log } = engine;
+  const { database, options, catalogue, types, clock, log, signal } = engine;
   return new WalSource({
     connectionString: database,
     replicationUrl: options.replicationUrl ?? database,
@@ -17,5 +17,6 @@ export function createSource(sourceId: string, checked: CheckedDatabase, engine:
     triggerKey: checked.settings.triggerKey,
     clock,
     log,
+    signal,
   });
 }
