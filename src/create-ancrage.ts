@@ -12,6 +12,7 @@ import type { PayloadDeps } from "./payload/build.ts";
 import { createRecordReaders } from "./payload/record-readers.ts";
 import { createSqlReader } from "./payload/sql.ts";
 import { createServices } from "./services.ts";
+import { atMost } from "./pause.ts";
 import { createPool } from "./store/database.ts";
 import { readTables } from "./store/tables.ts";
 import { readTypes, type ValueTypes } from "./store/types.ts";
@@ -41,6 +42,8 @@ export interface Ancrage {
 export interface Internals {
   readonly clock?: Clock;
   readonly log?: Logger;
+  /** A shorter lease, where a test waits for one to run out. */
+  readonly leaseMs?: number;
   readonly signal?: TestSignal;
   readonly captureWatchMs?: number;
 }
@@ -49,6 +52,8 @@ export interface Internals {
 const apiSessions = 5;
 const readSessions = 6;
 const deliverySessions = 4;
+/** How long the sessions of these may take to end. */
+const goodbyeMs = 5_000;
 
 /**
  * Makes the system; nothing connects before `start` or the first request.
@@ -137,6 +142,7 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
         },
         clock,
         log,
+        leaseMs: internals.leaseMs,
         signal: internals.signal,
         captureWatchMs: internals.captureWatchMs,
       });
@@ -196,8 +202,8 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
 
 async function close({ engine, pools }: Parts): Promise<void> {
   await engine.stop();
-  // Two that stop at once, a failed start and `stop`, end each pool once.
-  await Promise.all(pools.filter((pool) => !pool.ending).map((pool) => pool.end()));
+  // Two that stop at once, a failed start and `stop`, end each pool once. Behind a cut network a session never says goodbye.
+  await atMost(goodbyeMs, Promise.all(pools.filter((pool) => !pool.ending).map((pool) => pool.end())));
 }
 
 interface Parts {

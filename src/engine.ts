@@ -46,6 +46,7 @@ export interface EngineOptions {
   readonly onTrigger: (id: string, came: TriggerCame) => void;
   readonly clock: Clock;
   readonly log: Logger;
+  readonly leaseMs?: number | undefined;
   readonly signal?: TestSignal | undefined;
   /** How often what capture stands on is looked at. Default: 10 s. */
   readonly captureWatchMs?: number | undefined;
@@ -149,10 +150,20 @@ export class Engine {
   }
 
   async #start(): Promise<void> {
-    const { database, log, signal, db, catalogue, options } = this.#options;
+    const { database, log, signal, db, catalogue, options, clock, leaseMs } = this.#options;
     const { sourceId } = await checkDatabase(db, { catalogue, environment: options.environment });
     if (this.#isStopping) throw stoppedMeanwhile();
-    const journal = new Journal({ connectionString: database, sourceId, processName: `${hostname()}:${process.pid}`, log, signal });
+    const journal = new Journal({
+      connectionString: database,
+      sourceId,
+      processName: `${hostname()}:${process.pid}`,
+      leaseMs,
+      // What was held up while the lease had run out goes on.
+      onRenewed: () => this.#leader?.dispatcher.journaled([]),
+      clock,
+      log,
+      signal,
+    });
     this.#journal = journal;
     await new Promise<void>((resolve, reject) => {
       this.#leading = this.#lead(journal, sourceId, () => {

@@ -41,8 +41,6 @@ export interface Begun {
   readonly markKey: Buffer;
 }
 
-const graceMs = 10_000;
-
 /** What runs while a process leads: one source, one journal, one dispatcher, and the loop between them. */
 export class Leader {
   readonly dispatcher: Dispatcher;
@@ -66,7 +64,11 @@ export class Leader {
       clock,
     });
     this.dispatcher = new Dispatcher({
-      sender: this.#sender,
+      // A process that stood still for a while finds requests that wait for a connection, and another process that leads.
+      sender: {
+        ...this.#sender,
+        send: (attempt, done) => this.#sender.send({ ...attempt, isWanted: () => journal.isLeased && attempt.isWanted() }, done),
+      },
       subscription: (id) => registry.get(id),
       retry: { scheduleS: given.retry.schedule, jitter: given.retry.jitter },
       record: (update) => this.pipeline.record(update),
@@ -75,7 +77,7 @@ export class Leader {
       onDisable: (id, why) =>
         log.warn({ subscription: id, ...why }, "a receiver wants nothing more; nothing is sent to it until a restart"),
       // What could not be journaled any more is for whoever leads now.
-      maySend: () => journal.state.kind === "ok" && !this.pipeline.hasEnded,
+      maySend: () => journal.maySend && !this.pipeline.hasEnded,
       clock,
       log,
       signal,
@@ -146,9 +148,11 @@ export class Leader {
     await this.#options.source.stop();
   }
 
-  /** Reads no more, finishes what is in flight, journals it, confirms it. */
+  /** Reads no more, finishes what is in flight or leaves it to the next one, journals what came of it, confirms that. */
   async stop(): Promise<void> {
-    const { journal, source } = this.#options;
+    const { journal, source, options } = this.#options;
+    const graceMs = options.shutdown.graceS * 1_000;
+    this.pipeline.stopReading();
     await this.dispatcher.stop(graceMs);
     const ended = this.pipeline.stop();
     // A journal that refuses would hold the end up for as long as it does. What it did not take is sent again after a restart.

@@ -127,6 +127,12 @@ const table = {
       help: "Occurrences that are journaled in one transaction, at most.",
     }),
   },
+  shutdown: {
+    graceS: withDefault(integer(0, 3_600), 10, {
+      env: "ANCRAGE_SHUTDOWN_GRACE_S",
+      help: "Seconds that a process that is asked to end waits for requests in flight. What has no answer then is sent again by the next one.",
+    }),
+  },
   logLevel: withDefault(oneOf("trace", "debug", "info", "warn", "error", "fatal", "silent"), "info", {
     env: "ANCRAGE_LOG_LEVEL",
     flag: "--log-level <level>",

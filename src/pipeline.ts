@@ -64,6 +64,8 @@ export class Pipeline {
   #timer: NodeJS.Timeout | undefined;
   #running: Promise<void> | undefined;
   readonly #stopping = new AbortController();
+  /** Written by `stopReading`. */
+  #isReading = true;
   /** The loop is over: nothing is journaled any more, so nothing may be sent either. */
   #hasEnded = false;
   /** Why capture ended; delivery goes on. */
@@ -128,6 +130,11 @@ export class Pipeline {
     await flushed;
   }
 
+  /** Takes no more from the log; what happens to deliveries is journaled until `stop`. */
+  stopReading(): void {
+    this.#isReading = false;
+  }
+
   /** Reads no more, journals the outcomes that are in, and ends. */
   async stop(): Promise<void> {
     this.#stopping.abort();
@@ -182,7 +189,7 @@ export class Pipeline {
     this.#updates = [];
     this.#waitingForFlush = [];
     const hasContent = built.messages.length + built.rejections.length + starts.length + updates.length > 0;
-    if (!hasContent && !this.#isPositionDue()) {
+    if (!hasContent && !this.#isPositionDue() && !journal.isSuperseded) {
       for (const { resolve } of waiting) resolve();
       return;
     }
@@ -264,7 +271,7 @@ export class Pipeline {
 
   /** A source that cannot go on ends capture; outcomes are journaled all the same. */
   async #take(): Promise<readonly Captured[]> {
-    if (this.#captureFailure !== undefined || !this.#options.source.hasWork()) return [];
+    if (!this.#hasWork()) return [];
     try {
       return await this.#options.source.take(this.#options.maxOccurrences);
     } catch (error) {
@@ -283,6 +290,10 @@ export class Pipeline {
     this.#options.onCaptureFailure?.(error);
   }
 
+  #hasWork(): boolean {
+    return this.#isReading && this.#captureFailure === undefined && this.#options.source.hasWork();
+  }
+
   #isPositionDue(): boolean {
     const { journal, clock } = this.#options;
     if (this.#passed.endLsn <= journal.endLsn) return false;
@@ -291,10 +302,12 @@ export class Pipeline {
   }
 
   async #somethingToDo(): Promise<void> {
-    const { source, clock } = this.#options;
+    const { source, journal, clock } = this.#options;
     const isDue = (): boolean =>
       this.#isStopping ||
-      (this.#captureFailure === undefined && source.hasWork()) ||
+      // The next commit says it; where nothing is to commit, nothing else would.
+      journal.isSuperseded ||
+      this.#hasWork() ||
       this.#waitingForFlush.length > 0 ||
       this.#updates.length >= lingerCount ||
       (this.#updates.length > 0 && clock.monotonicMs() - this.#firstUpdateAtMs >= lingerMs) ||

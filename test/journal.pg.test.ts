@@ -507,25 +507,100 @@ describe("one leads", () => {
     expect(await leading).toBe("stopped");
   });
 
-  test("one whose lead was taken while its session was lost writes nothing more", async () => {
-    const first = await lead();
+  /** How the sessions of a journal end when its process is killed, or its database restarts. */
+  const terminate = (names: string): Promise<unknown> =>
+    select(
+      `select pg_terminate_backend(l.pid, 5000) from pg_locks l join pg_stat_activity a on a.pid = l.pid
+       where a.application_name in (${names}) and a.datname = current_database() and l.locktype = 'advisory' and l.granted`,
+    );
+  const leaders = (): Promise<readonly unknown[]> => select("select epoch, sessions from ancrage.leaders");
+
+  test("one behind a cut network is replaced, and then neither sends nor writes nor moves the position", async () => {
+    const proxy = await startProxy(database.url);
+    const first = await lead({ connectionString: proxy.url, leaseMs: 500 });
     await first.commit(batch(10, { messages: [message(10)] }));
-    const second = createJournal();
+    expect(first.maySend).toBe(true);
+    const second = createJournal({ leaseMs: 500 });
     const standby = Promise.withResolvers<void>();
     const leading = second.lead(standby.resolve);
     await standby.promise;
-    await select(
-      `select pg_terminate_backend(l.pid, 5000) from pg_locks l join pg_stat_activity a on a.pid = l.pid
-       where a.application_name = 'ancrage journal' and a.datname = current_database() and l.locktype = 'advisory' and l.granted`,
-    );
-    await leading;
-    // The new one has written nothing yet: its epoch tells.
-    await expect(first.commit(batch(20, { messages: [message(20)] }))).rejects.toThrow(
-      expect.objectContaining({ code: "ANCRAGE_SUPERSEDED" }),
-    );
-    expect([await storedKeys(), await batchCount()]).toEqual([["10"], 1]);
+    proxy.stall();
+    const commit = first.commit(batch(20, { messages: [message(20)] }));
+    expect(await leading).toMatchObject({ number: 1n });
+    // On its own clocks: nobody has told it.
+    expect(first.maySend).toBe(false);
     await second.commit(batch(30, { messages: [message(30)] }));
+    proxy.resume();
+    await expect(commit).rejects.toThrow(expect.objectContaining({ code: "ANCRAGE_SUPERSEDED" }));
+    expect([first.isSuperseded, first.maySend, first.journaled]).toEqual([true, false, at(10)]);
+    await expect(first.commit(batch(40))).rejects.toThrow(expect.objectContaining({ code: "ANCRAGE_SUPERSEDED" }));
+    await second.commit(batch(50));
     expect(await storedKeys()).toEqual(["10", "30"]);
+    await proxy.close();
+  });
+
+  test("one that lost its sessions goes on under its epoch, although another waits", async () => {
+    const first = await lead({ leaseMs: 1_000 });
+    await first.commit(batch(10, { messages: [message(10)] }));
+    const second = createJournal({ leaseMs: 1_000 });
+    const standby = Promise.withResolvers<void>();
+    void second.lead(standby.resolve);
+    await standby.promise;
+    await terminate("'ancrage lease', 'ancrage journal'");
+    while (JSON.stringify(await leaders()) !== JSON.stringify([{ epoch: "1", sessions: "2" }]));
+    await first.commit(batch(20, { messages: [message(20)] }));
+    expect([first.maySend, await storedKeys(), await leaders()]).toEqual([true, ["10", "20"], [{ epoch: "1", sessions: "2" }]]);
+  });
+
+  test("one that is gone is waited for as long as its lease may run, one that ended in order is not", async () => {
+    const proxy = await startProxy(database.url);
+    await lead({ connectionString: proxy.url, leaseMs: 500 });
+    await proxy.close();
+    const goneAtMs = performance.now();
+    const second = createJournal({ leaseMs: 500 });
+    await second.lead(() => undefined);
+    expect(performance.now() - goneAtMs).toBeGreaterThan(500);
+    await second.stop();
+    const endedAtMs = performance.now();
+    await lead({ leaseMs: 60_000 });
+    expect(performance.now() - endedAtMs).toBeLessThan(30_000);
+    expect(await leaders()).toEqual([{ epoch: "3", sessions: "1" }]);
+  });
+
+  test("a lease that has run out is renewed under the same epoch, and what waited is written", async () => {
+    const proxy = await startProxy(database.url);
+    const journal = await lead({ connectionString: proxy.url, leaseMs: 400 });
+    await journal.commit(batch(10, { messages: [message(10)] }));
+    proxy.stall({ connection: 0 });
+    while (journal.maySend) await new Promise(setImmediate);
+    const commit = journal.commit(batch(20, { messages: [message(20)] }));
+    expect(journal.state).toMatchObject({ kind: "refusing", because: expect.stringContaining("the lease has run out") });
+    expect(await commit).toHaveLength(1);
+    expect([journal.maySend, await storedKeys()]).toEqual([true, ["10", "20"]]);
+    await proxy.close();
+  });
+
+  for (const answersOnly of [false, true]) {
+    test(`a commit whose ${answersOnly ? "answer" : "words"} a network swallowed is asked for on another session`, async () => {
+      const proxy = await startProxy(database.url);
+      const journal = await lead({ connectionString: proxy.url, leaseMs: 400 });
+      await journal.commit(batch(10, { messages: [message(10)] }));
+      proxy.stall({ connection: 1, answersOnly });
+      expect(await journal.commit(batch(20, { messages: [message(20)] }))).toHaveLength(1);
+      await journal.commit(batch(30, { messages: [message(30)] }));
+      expect([await storedKeys(), await batchCount()]).toEqual([["10", "20", "30"], 3]);
+      await proxy.close();
+    });
+  }
+
+  test("a commit that takes long, and an idle leader, are left alone", async () => {
+    const log: string[] = [];
+    const journal = await lead({ leaseMs: 300, log: pino({ level: "warn" }, { write: (line: string) => log.push(line) }) });
+    await database.client.query(`
+      create function public.slow() returns trigger language plpgsql as $$ begin perform pg_sleep(1.5); return null; end $$;
+      create trigger slow after insert on ancrage.batches for each statement execute function public.slow()`);
+    expect(await journal.commit(batch(20, { messages: [message(20)] }))).toHaveLength(1);
+    expect([journal.maySend, log, await leaders()]).toEqual([true, [], [{ epoch: "1", sessions: "1" }]]);
   });
 
   test("a number that another has taken is the fence behind the lock", async () => {

@@ -24,3 +24,5 @@ process.exitCode = await runProgram(process.argv.slice(2), {
   note: (text) => void process.stderr.write(`${text}\n`),
   stopping: stopping.signal,
 });
+// Sessions behind a cut network would keep the process for as long as the kernel believes in them.
+setTimeout(() => process.exit(), 2_000).unref();

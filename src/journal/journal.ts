@@ -1,24 +1,18 @@
 import type pg from "pg";
 import { startOfLog, type Position } from "../capture/change.ts";
+import { systemClock, type Clock } from "../clock.ts";
 import { delayOf } from "../delay-of.ts";
 import { AncrageError, sqlStateOf } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import type { BatchInFlight, DeliveryUpdate, Message, Rejection } from "../message.ts";
 import { pause } from "../pause.ts";
-import {
-  deleteOldBatches,
-  ensurePartitions,
-  raiseEpoch,
-  readEpoch,
-  readLastBatch,
-  tryLeadershipLock,
-  type BatchRow,
-} from "../store/batches.ts";
-import { connectClient } from "../store/database.ts";
+import { deleteOldBatches, ensurePartitions, readLastBatch, type BatchRow } from "../store/batches.ts";
 import { insertMessages, insertRejections } from "../store/journal-rows.ts";
 import type { TestSignal } from "../test-signal.ts";
 import { dayOfMessage, formatDay, leastIdOf } from "../message-id.ts";
+import { Lease } from "./lease.ts";
 import { BatchRefused, classifyRefusal, rejectionOf, stoppedWhileRefusing, superseded } from "./refusal.ts";
+import { JournalSession } from "./session.ts";
 import { computeSettled } from "./settled.ts";
 import { splitBatch } from "./split.ts";
 import { writeBatch } from "./write-batch.ts";
@@ -50,6 +44,11 @@ export interface JournalOptions {
   /** Who leads, for people: host and process id. */
   readonly processName: string;
   readonly log: Logger;
+  /** For how long one answer of the database lets this process send and commit. @default 4000 */
+  readonly leaseMs?: number | undefined;
+  /** The lease holds again, after a renewal: what waited for it may go on. */
+  readonly onRenewed?: () => void;
+  readonly clock?: Clock;
   readonly signal?: TestSignal | undefined;
 }
 
@@ -59,22 +58,24 @@ export interface JournalOptions {
  */
 export type JournalState = { readonly kind: "ok" } | { readonly kind: "refusing"; readonly since: Date; readonly because: string };
 
+/**
+ * A standby takes over once it has run out, and is to lead within 5 s of a death. Shorter would pause on each hiccup of the database.
+ */
+const defaultLeaseMs = 4_000;
 const retryDelaysMs = [50, 100, 250, 500, 1_000, 2_000];
-const standbyPollMs = 500;
 /** Batches below this many are history. */
 const keptBatches = 10_000n;
 
 /**
  * The durable record. One process appends to it at a time, one batch after another.
  *
- * Who may is decided by an advisory lock on this session, and made certain by the database: each leader has an epoch, and a batch's
- * number can be inserted once.
+ * Who may is decided by the lease, and made certain by the database: the session that writes holds a lock, each leader has an epoch, and
+ * a batch's number can be inserted once.
  */
 export class Journal {
   readonly #options: JournalOptions;
-  /** The session that holds the lock. Undefined while there is none; the next commit makes it anew. */
-  #client: pg.Client | undefined;
-  #epoch = 0n;
+  readonly #lease: Lease;
+  readonly #session: JournalSession;
   /** The number of the last batch that is in. */
   #number = 0n;
   #journaled: Position = startOfLog;
@@ -87,10 +88,38 @@ export class Journal {
 
   constructor(options: JournalOptions) {
     this.#options = options;
+    const { leaseMs = defaultLeaseMs, clock = systemClock, onRenewed } = options;
+    this.#lease = new Lease({
+      ...options,
+      leaseMs,
+      clock,
+      onRenewed: () => onRenewed?.(),
+      // A commit that waits for the database must not wait for ever.
+      onSuperseded: () => void this.#session.drop(),
+    });
+    this.#session = new JournalSession({ ...options, leaseMs, lease: this.#lease });
   }
 
   get state(): JournalState {
-    return this.#state;
+    // Another process has the journal: what that takes is not for this one to say.
+    if (this.#lease.isSuperseded) return { kind: "ok" };
+    if (this.#state.kind === "refusing" || this.#isStopped || this.#lease.epoch === 0n || this.#lease.isHeld) return this.#state;
+    return { kind: "refusing", since: new Date(Date.now() - this.#lease.silentMs), because: leaseRanOut };
+  }
+
+  /** Asked before each send: the lease holds, and the journal takes what comes of it. */
+  get maySend(): boolean {
+    return this.#state.kind === "ok" && this.#lease.isHeld;
+  }
+
+  /** Asked again when a connection for it is there: a request that has begun to wait for one may go on while the journal refuses. */
+  get isLeased(): boolean {
+    return this.#lease.isHeld;
+  }
+
+  /** Another process leads: the next `commit` throws. */
+  get isSuperseded(): boolean {
+    return this.#lease.isSuperseded;
   }
 
   get journaled(): Position {
@@ -108,19 +137,20 @@ export class Journal {
    * @returns where the last one stopped; `"stopped"` if `stop` was called meanwhile
    */
   async lead(onStandby: () => void): Promise<LastBatch | "stopped"> {
-    for (let isStandby = false; !this.#isStopped;) {
+    if ((await this.#lease.acquire(onStandby)) === "stopped") return "stopped";
+    for (let attempt = 0; !this.#isStopped; attempt++) {
       try {
-        this.#client ??= await this.#connect();
-        if (await tryLeadershipLock(this.#client, this.#options.sourceId)) return await this.#takeOver(this.#client);
-        if (!isStandby) onStandby();
-        isStandby = true;
+        await this.#lease.held();
+        if (this.#isStopped) break;
+        return this.#goOnFrom(await readLastBatch(await this.#session.open(), this.#options.sourceId));
       } catch (error) {
         if (this.#isStopped) break;
-        await this.#drop();
-        if (!isStandby) throw error;
-        this.#options.log.warn({ err: error }, "this standby could not ask for the lead; asking again");
+        await this.#session.drop();
+        // Rights that are missing, say: no waiting mends that.
+        if (isSuperseded(error) || sqlStateOf(error)?.startsWith("42") === true) throw error;
+        this.#options.log.warn({ err: error }, "the journal cannot be taken over yet; trying again");
       }
-      await pause(standbyPollMs, this.#stopping.signal);
+      await pause(delayOf(takeOverDelaysMs, attempt), this.#stopping.signal);
     }
     return "stopped";
   }
@@ -163,10 +193,20 @@ export class Journal {
     }
   }
 
-  /** Ends the session, and with it the lead. A commit that waits for the database ends with an error. */
+  /** Gives the lead back. Nothing may be sent after, and a commit that waits for the database ends with an error. */
   async stop(): Promise<void> {
     this.#stopping.abort();
-    await this.#drop();
+    await this.#session.stop();
+    await this.#lease.stop();
+  }
+
+  #goOnFrom(last: LastBatch): LastBatch {
+    if (last !== undefined) {
+      this.#number = last.number;
+      this.#journaled = last.journaled;
+      this.#endLsn = last.endLsn;
+    }
+    return last;
   }
 
   get #isStopped(): boolean {
@@ -183,7 +223,7 @@ export class Journal {
     const row: BatchRow = {
       source: this.#options.sourceId,
       number: this.#number + 1n,
-      epoch: this.#epoch,
+      epoch: this.#lease.epoch,
       journaled: batch.journaled,
       settled: settled.position,
       unsettledFrom: settled.unsettledFrom,
@@ -208,14 +248,12 @@ export class Journal {
   /** @throws BatchRefused where a row is at fault; AncrageError `ANCRAGE_SUPERSEDED` */
   async #append(row: BatchRow, batch: Batch): Promise<void> {
     for (let attempt = 0; ; attempt++) {
-      if (this.#isStopped) throw stoppedWhileRefusing(this.#state.kind === "refusing" ? this.#state : undefined);
       try {
-        this.#client ??= await this.#reconnect();
-        // After a lost session: the commit may have landed, and only its answer not.
-        if (attempt > 0 && (await this.#isIn(this.#client, row.number))) return;
-        await this.#ensureDays(this.#client, batch);
+        await this.#untilLeased();
+        if (this.#isStopped) throw stoppedWhileRefusing(this.#state.kind === "refusing" ? this.#state : undefined);
+        const client = await this.#session.open();
         await this.#options.signal?.("journaling", batch);
-        await writeBatch(this.#client, row, batch);
+        await this.#session.watched(client, () => this.#write(client, row, batch, attempt > 0));
         return;
       } catch (error) {
         await this.#afterRefusal(error);
@@ -224,20 +262,42 @@ export class Journal {
     }
   }
 
+  async #write(client: pg.Client, row: BatchRow, batch: Batch, isRepeated: boolean): Promise<void> {
+    // After a lost session: the commit may have landed, and only its answer not.
+    if (isRepeated && (await this.#isIn(client, row))) return;
+    await this.#ensureDays(client, batch);
+    await writeBatch(client, row, batch, () => {
+      if (!this.#lease.isHeld) throw new Error(leaseRanOut);
+    });
+  }
+
+  /** A holder whose lease has run out commits nothing until it has renewed it. */
+  async #untilLeased(): Promise<void> {
+    if (!this.#lease.isHeld) this.#refuse(new Error(leaseRanOut));
+    await this.#lease.held();
+  }
+
   /** Returns where the database is waited for; throws what no waiting mends. */
   async #afterRefusal(thrown: unknown): Promise<void> {
-    if (thrown instanceof AncrageError && thrown.code === "ANCRAGE_SUPERSEDED") throw thrown;
+    if (isSuperseded(thrown)) throw thrown;
+    if (this.#isStopped) throw stoppedWhileRefusing(this.#state.kind === "refusing" ? this.#state : undefined);
     // It may be for want of a partition that was dropped since.
     this.#ensuredDays.clear();
-    if (sqlStateOf(thrown) === undefined || !(await isUsable(this.#client))) await this.#drop();
+    const { client } = this.#session;
+    if (sqlStateOf(thrown) === undefined || client === undefined || !(await this.#session.watched(client, () => isUsable(client))))
+      await this.#session.drop();
     const refusal = classifyRefusal(thrown);
     if (refusal === "superseded") throw superseded();
     if (refusal === "data") throw new BatchRefused(thrown);
-    const because = thrown instanceof Error ? thrown.message : String(thrown);
+    this.#refuse(thrown);
+  }
+
+  #refuse(cause: unknown): void {
+    const because = cause instanceof Error ? cause.message : String(cause);
     if (this.#state.kind === "ok") {
       this.#state = { kind: "refusing", since: new Date(), because };
       this.#options.log.error(
-        { err: thrown, sqlState: sqlStateOf(thrown) },
+        { err: cause, sqlState: sqlStateOf(cause) },
         "the journal refuses batches: nothing is read or sent until it takes them",
       );
     } else this.#state = { ...this.#state, because };
@@ -285,16 +345,18 @@ export class Journal {
 
   /** @returns why a row cannot be stored; undefined where it can, or where it cannot be told now */
   async #try(insert: (client: pg.Client) => Promise<void>): Promise<unknown> {
-    const client = this.#client;
+    const { client } = this.#session;
     if (client === undefined) return undefined;
     try {
-      await client.query("begin");
-      await insert(client);
+      await this.#session.watched(client, async () => {
+        await client.query("begin");
+        await insert(client);
+      });
       return undefined;
     } catch (error) {
       return classifyRefusal(error) === "data" ? error : undefined;
     } finally {
-      await client.query("rollback").catch(() => undefined);
+      await this.#session.watched(client, () => isUsable(client));
     }
   }
 
@@ -312,81 +374,30 @@ export class Journal {
   }
 
   async #forgetOld(): Promise<void> {
-    if (this.#number % keptBatches !== 0n || this.#client === undefined) return;
+    const { client } = this.#session;
+    if (this.#number % keptBatches !== 0n || client === undefined) return;
     try {
-      await deleteOldBatches(this.#client, this.#options.sourceId, this.#number - keptBatches);
+      const below = this.#number - keptBatches;
+      await this.#session.watched(client, () => deleteOldBatches(client, this.#options.sourceId, below));
     } catch (error) {
       // The batch is in; the next ten thousand bring another chance.
       this.#options.log.warn({ err: error }, "could not delete old batches");
     }
   }
 
-  // --- the session -------------------------------------------------------------------------------------------------------------
-
-  async #takeOver(client: pg.Client): Promise<LastBatch> {
-    const { sourceId, processName } = this.#options;
-    this.#epoch = await raiseEpoch(client, sourceId, processName);
-    const last = await readLastBatch(client, sourceId);
-    if (last !== undefined) {
-      this.#number = last.number;
-      this.#journaled = last.journaled;
-      this.#endLsn = last.endLsn;
-    }
-    return last;
-  }
-
-  /** A new session for the lead that the old one had, unless somebody took it meanwhile. */
-  async #reconnect(): Promise<pg.Client> {
-    const client = await this.#connect();
-    try {
-      const isLocked = await tryLeadershipLock(client, this.#options.sourceId);
-      if ((await readEpoch(client, this.#options.sourceId)) !== this.#epoch) throw superseded();
-      // The server has not noticed yet that the old session is gone; while that lives, its last commit may still land.
-      if (!isLocked) throw new Error("the journal's lock is still held by the session of before");
-      return client;
-    } catch (error) {
-      await client.end().catch(() => undefined);
-      throw error;
-    }
-  }
-
-  async #isIn(client: pg.Client, number: bigint): Promise<boolean> {
+  async #isIn(client: pg.Client, { number, epoch }: BatchRow): Promise<boolean> {
     const last = await readLastBatch(client, this.#options.sourceId);
-    return last !== undefined && last.number === number && last.epoch === this.#epoch;
-  }
-
-  async #connect(): Promise<pg.Client> {
-    const client = await connectClient({
-      connectionString: this.#options.connectionString,
-      applicationName: "ancrage journal",
-      settings: {
-        // Confirming to the log what is not on disk would lose it; and a timeout would end the wait for a synchronous standby by
-        // calling the commit done. The joins of an update must go by the primary key, whatever the statistics say.
-        synchronous_commit: "on",
-        statement_timeout: "0",
-        idle_in_transaction_session_timeout: "0",
-        enable_hashjoin: "off",
-        enable_mergejoin: "off",
-      },
-    });
-    client.on("error", () => {
-      if (this.#client === client) this.#client = undefined;
-    });
-    if (!this.#isStopped) return client;
-    await client.end();
-    throw stoppedWhileRefusing(this.#state.kind === "refusing" ? this.#state : undefined);
-  }
-
-  async #drop(): Promise<void> {
-    const client = this.#client;
-    this.#client = undefined;
-    await client?.end().catch(() => undefined);
+    return last !== undefined && last.number === number && last.epoch === epoch;
   }
 }
 
+const leaseRanOut = "the lease has run out: the database has not answered for as long, or this process stood still";
+const takeOverDelaysMs = [50, 100, 250];
+
+const isSuperseded = (error: unknown): boolean => error instanceof AncrageError && error.code === "ANCRAGE_SUPERSEDED";
+
 /** After an error inside a transaction the session must be brought back; one that cannot be is closed. */
-async function isUsable(client: pg.Client | undefined): Promise<boolean> {
-  if (client === undefined) return false;
+function isUsable(client: pg.Client): Promise<boolean> {
   return client.query("rollback").then(
     () => true,
     () => false,

@@ -15,10 +15,17 @@ import { coalesceUpdates, type Chain } from "./coalesce.ts";
 import { dayOfMessage, formatDay } from "../message-id.ts";
 import type { Batch } from "./journal.ts";
 
-/** One batch, in one transaction. Throws what PostgreSQL answered; the session is then in a failed transaction. */
-export async function writeBatch(client: pg.ClientBase, row: BatchRow, batch: Batch): Promise<void> {
+/**
+ * One batch, in one transaction. Throws what PostgreSQL answered; the session is then in a failed transaction.
+ *
+ * @param assertMayCommit called right before a commit is sent; throws where this process must not any more
+ */
+export async function writeBatch(client: pg.ClientBase, row: BatchRow, batch: Batch, assertMayCommit: () => void): Promise<void> {
   const small = smallBatchOf(batch);
-  if (small !== undefined) return writeSmallBatch(client, row, small);
+  if (small !== undefined) {
+    assertMayCommit();
+    return writeSmallBatch(client, row, small);
+  }
   await beginBatch(client, row);
   if (batch.messages.length > 0) await insertMessages(client, batch.messages);
   if (batch.rejections.length > 0) await insertRejections(client, batch.rejections);
@@ -32,6 +39,7 @@ export async function writeBatch(client: pg.ClientBase, row: BatchRow, batch: Ba
     await placeSubscription(client, start);
     await placeFormerStart(client, start);
   }
+  assertMayCommit();
   await commitBatch(client);
 }
 

@@ -89,23 +89,6 @@ export async function deleteOldBatches(db: Queryable, source: string, belowNumbe
   await db.query(`delete from ancrage.batches where source = $1 and number < $2`, [source, belowNumber]);
 }
 
-/** Session-level: held for as long as this session lives, so that it ends with its process. */
-export async function tryLeadershipLock(db: Queryable, source: string): Promise<boolean> {
-  const { rows } = await db.query<{ got: boolean }>(`select pg_try_advisory_lock(hashtextextended($1, 0)) as got`, [`ancrage:${source}`]);
-  return rows[0]?.got === true;
-}
-
-/** Taking over raises the epoch. */
-export async function raiseEpoch(db: Queryable, source: string, process: string): Promise<bigint> {
-  const { rows } = await db.query<{ epoch: string }>(
-    `insert into ancrage.leaders (source, epoch, process, lease_until) values ($1, 1, $2, now() + interval '5 s')
-     on conflict (source) do update set epoch = leaders.epoch + 1, process = excluded.process, lease_until = excluded.lease_until
-     returning epoch::text`,
-    [source, process],
-  );
-  return BigInt(rows[0]?.epoch ?? 0);
-}
-
 /** That of the present leader; 0 before the first. */
 export async function readEpoch(db: Queryable, source: string): Promise<bigint> {
   const { rows } = await db.query<{ epoch: string }>(`select epoch::text from ancrage.leaders where source = $1`, [source]);

@@ -1,3 +1,4 @@
+import type { Socket } from "node:net";
 import pg from "pg";
 import { AncrageError } from "../errors.ts";
 
@@ -30,6 +31,8 @@ export interface SessionOptions {
   readonly applicationName: string;
   /** More settings for this session, beside the pinned ones. */
   readonly settings?: Readonly<Record<string, string>>;
+  /** @default 10000 */
+  readonly connectTimeoutMs?: number;
 }
 
 export function sessionConfig(options: SessionOptions): pg.ClientConfig {
@@ -37,7 +40,7 @@ export function sessionConfig(options: SessionOptions): pg.ClientConfig {
     connectionString: options.connectionString,
     application_name: options.applicationName,
     keepAlive: true,
-    connectionTimeoutMillis: 10_000,
+    connectionTimeoutMillis: options.connectTimeoutMs ?? 10_000,
     options: asStartupOptions({ ...pinnedSettings, ...options.settings }),
   };
 }
@@ -66,6 +69,50 @@ export async function connectClient(options: SessionOptions): Promise<pg.Client>
     throw unreachable(options.connectionString, cause);
   }
   return client;
+}
+
+/** Connects a client that somebody may end meanwhile: `connect` of `pg` would then never settle. */
+export function connectOrEnd(client: pg.Client): Promise<void> {
+  return new Promise((resolve, reject) => {
+    client.once("end", () => reject(new Error("the session was ended while it connected")));
+    client.connect().then(() => resolve(), reject);
+  });
+}
+
+/** How long a server may take to say goodbye. */
+const goodbyeMs = 1_000;
+
+/** Ends a session, at most for a second: one behind a cut network would never answer. What it was asked before fails. */
+export async function endClient(client: pg.Client): Promise<void> {
+  const timer = setTimeout(() => destroyClient(client), goodbyeMs);
+  await client.end().catch(() => undefined);
+  clearTimeout(timer);
+}
+
+/** Breaks a session off without a word. What it was asked fails at once. */
+export function destroyClient(client: pg.Client): void {
+  socketOf(client)?.destroy();
+}
+
+/** Bytes that went either way so far: where they stand still, nothing happens. */
+export function bytesMoved(client: pg.Client): number {
+  const socket = socketOf(client);
+  return socket === undefined ? 0 : socket.bytesRead + socket.bytesWritten - socket.writableLength;
+}
+
+/** Asks something of a session; where no answer comes in time, the session is broken off. */
+export async function askWithin<Result>(client: pg.Client, ms: number, ask: (client: pg.Client) => Promise<Result>): Promise<Result> {
+  const timer = setTimeout(() => destroyClient(client), ms);
+  try {
+    return await ask(client);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** `pg` has it, its types do not. */
+function socketOf(client: pg.Client): Socket | undefined {
+  return (client as unknown as { readonly connection?: { readonly stream?: Socket } }).connection?.stream;
 }
 
 function unreachable(connectionString: string, cause: unknown): AncrageError {

@@ -40,14 +40,14 @@ export async function acknowledgeRevision(
   ]);
 }
 
-/** What whoever leads has acknowledged; undefined where nobody leads, and so nobody sends. */
+/**
+ * What whoever leads has acknowledged; undefined where nobody does, and so nobody sends. A leader that was lost may still send until its
+ * lease has run out: it counts as one that does not acknowledge.
+ */
 export async function readAcknowledgedRevision(db: Queryable): Promise<bigint | undefined> {
-  const { rows } = await db.query<{ revision: string }>(
-    // Both halves of the key of the lock that `tryLeadershipLock` takes.
-    `select l.acknowledged_revision::text as revision from ancrage.leaders l
-     join pg_locks k on ((k.classid::bigint << 32) | k.objid::bigint) = hashtextextended('ancrage:' || l.source, 0)
-     where k.locktype = 'advisory' and k.objsubid = 1 and k.granted
-       and k.database = (select oid from pg_database where datname = current_database())`,
+  const { rows } = await db.query<{ revision: string | null }>(
+    `select min(acknowledged_revision)::text as revision from ancrage.leaders where not is_given_back`,
   );
-  return rows[0] === undefined ? undefined : BigInt(rows[0].revision);
+  const revision = rows[0]?.revision ?? undefined;
+  return revision === undefined ? undefined : BigInt(revision);
 }

@@ -86,7 +86,8 @@ create table ancrage.leaders (
   source text not null,
   epoch bigint not null,
   process text not null,
-  lease_until timestamp with time zone not null,
+  sessions bigint not null default 1,
+  is_given_back boolean not null default false,
   acknowledged_revision bigint not null default 0,
   constraint leaders_pkey PRIMARY KEY (source)
 );

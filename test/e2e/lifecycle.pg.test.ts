@@ -6,6 +6,7 @@ import { createAncrage, migrate, type Ancrage } from "../../src/create-ancrage.t
 import { defineEvent } from "../../src/event/define.ts";
 import type { SignalName } from "../../src/test-signal.ts";
 import type { ReceivedRequest } from "../receiver.ts";
+import { startProxy } from "../proxy.ts";
 import { startSystem, type System } from "./system.ts";
 
 const ItemCreated = defineEvent({ table: "item", on: "insert", payload: (item) => ({ id: item["id"] }) });
@@ -236,23 +237,27 @@ test("a second instance waits, and takes over when the first one stops", async (
 });
 
 test("a leader that was superseded stops capturing and sending, and leaves the slot to the other", async () => {
-  const first = system.ancrage();
+  const proxy = await startProxy(system.database.url);
+  const first = createAncrage(
+    { ...system.options, database: proxy.url },
+    { log: pino({ level: process.env["LOG"] ?? "silent" }), leaseMs: 2_000 },
+  );
   await first.start();
   await subscribe();
   await insert(1);
   await system.receiver.until((all) => all.length === 1);
-  const second = system.another();
+  const second = system.another({ leaseMs: 2_000 });
   await second.start();
-  // Its session is gone, and it does not know: it has nothing to commit. The second leads as soon as it asks for the lock.
-  const leader =
-    "select pid from pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())";
-  await system.rows(`select pg_terminate_backend(pid) from (${leader}) as l`);
-  await system.until("select max(epoch) from ancrage.leaders", 2);
+  // It has nothing to commit, and nobody tells it.
+  proxy.stall();
   await insert(50);
   await untilRole(second, "leading");
   await insert(50);
   await system.receiver.until((all) => new Set(idsOf(all)).size === 101);
+  proxy.resume();
+  await untilRole(first, "failed");
   expect(await statusOf(first)).toMatchObject({ isReady: false, problems: [{ code: "ANCRAGE_SUPERSEDED" }], details: { role: "failed" } });
+  expect(system.receiver.requests).toHaveLength(101);
   expect(
     await system.rows(`select application_name, count(*)::integer as count from pg_stat_activity
     where datname = current_database() and ${ofPipeline} group by 1 order by 1`),
@@ -261,6 +266,8 @@ test("a leader that was superseded stops capturing and sending, and leaves the s
     { application_name: "ancrage replication", count: 1 },
     { application_name: "ancrage snapshots", count: 1 },
   ]);
+  await first.stop();
+  await proxy.close();
 });
 
 test("a leader that meets a fault of its own lets the lead go: its standby takes over", async () => {

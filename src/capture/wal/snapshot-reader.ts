@@ -1,6 +1,6 @@
 import type pg from "pg";
 import type { Logger } from "../../log.ts";
-import { connectClient } from "../../store/database.ts";
+import { connectClient, endClient } from "../../store/database.ts";
 import { readSnapshot } from "../../store/capture-state.ts";
 import { parseSnapshot, type Snapshot } from "../visibility.ts";
 
@@ -31,7 +31,7 @@ export class SnapshotReader {
   async stop(): Promise<void> {
     const client = this.#client;
     this.#client = undefined;
-    await client?.end().catch(() => undefined);
+    if (client !== undefined) await endClient(client);
   }
 
   async #connect(): Promise<pg.Client> {

@@ -6,7 +6,6 @@ import { formatLsn } from "../../lsn.ts";
 import { pause } from "../../pause.ts";
 import type { TableInfo } from "../../store/tables.ts";
 import type { ValueTypes } from "../../store/types.ts";
-import type { TestSignal } from "../../test-signal.ts";
 import {
   comparePositions,
   startOfLog,
@@ -39,9 +38,10 @@ export interface WalSourceOptions {
   readonly triggerKey: Buffer;
   readonly clock: Clock;
   readonly log: Logger;
+  /** Ends the session that has the slot, of a process that led before. Without it that is waited for. */
+  readonly endHolder?: () => Promise<void>;
   /** `wal_sender_timeout` of the replication session. Default: 10 s. */
   readonly senderTimeoutMs?: number;
-  readonly signal?: TestSignal | undefined;
 }
 
 /** The server's own default is 60 s; with 10 s a stale holder of the slot goes soon after its host died. */
@@ -112,7 +112,12 @@ export class WalSource implements ChangeSource {
       } catch (error) {
         const isBusy = error instanceof AncrageError && error.code === "ANCRAGE_SLOT_BUSY";
         if (!isBusy || clock.monotonicMs() >= deadlineMs || this.#isStopped) throw error;
-        if (attempt === 0) log.warn({ err: error }, "the replication slot is in use; waiting for the session of before to end");
+        if (attempt === 0) {
+          log.warn({ err: error }, "the replication slot is in use; waiting for the session of before to end");
+          await this.#options.endHolder?.().catch((cause: unknown) => {
+            log.warn({ err: cause }, "the session that has the slot could not be ended; the server does once it is silent for long enough");
+          });
+        }
         await pause(delayOf(reconnectDelaysMs, attempt), this.#stopping.signal);
       }
     }
@@ -306,8 +311,7 @@ export class WalSource implements ChangeSource {
   }
 
   #commit(endLsn: bigint): void {
-    const { transaction } = this.#current();
-    void this.#options.signal?.("received", transaction.xid);
+    this.#current();
     this.#queue.end(endLsn);
     this.#open = undefined;
     this.#vainConnections = 0;

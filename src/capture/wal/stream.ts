@@ -3,7 +3,7 @@ import pg, { type Submittable } from "pg";
 import copyStreams from "pg-copy-streams";
 import type { Clock } from "../../clock.ts";
 import { formatLsn } from "../../lsn.ts";
-import { sessionConfig } from "../../store/database.ts";
+import { connectOrEnd, endClient, sessionConfig } from "../../store/database.ts";
 import { computeLiveness } from "./liveness.ts";
 
 /** What the server sends, as the source handles it. `data` is a view of the socket's chunk: decode it before returning. */
@@ -75,7 +75,7 @@ export class ReplicationStream {
   /** Resolves when the server has begun to stream. Throws what PostgreSQL answered, with its SQLSTATE. */
   async start(): Promise<void> {
     const { slot, publications, startLsn, senderTimeoutMs, clock } = this.#options;
-    await this.#client.connect();
+    await connectOrEnd(this.#client);
     const names = publications.map((name) => pg.escapeIdentifier(name)).join(",");
     // Replication commands are known in upper case only.
     const command = `START_REPLICATION SLOT ${pg.escapeIdentifier(slot)} LOGICAL ${formatLsn(startLsn)} (proto_version '1', publication_names ${pg.escapeLiteral(names)}, messages 'true')`;
@@ -161,7 +161,7 @@ export class ReplicationStream {
         copy.resume();
       });
     }
-    await this.#client.end().catch(() => undefined);
+    await endClient(this.#client);
   }
 
   #writeStatus(done?: (error?: Error | null) => void): void {

@@ -42,7 +42,7 @@ beforeAll(async () => {
   );
   // A journal that is never behind.
   await database.client.query(
-    `insert into ancrage.leaders (source, epoch, process, lease_until) values ('test', 1, 'test', now());
+    `insert into ancrage.leaders (source, epoch, process) values ('test', 1, 'test');
      insert into ancrage.batches (source, number, epoch, journaled_commit_lsn, journaled_change_lsn, journaled_ordinal,
        settled_commit_lsn, settled_change_lsn, settled_ordinal, end_lsn)
      values ('test', 1, 1, '0/1', '0/1', 0, '0/1', '0/1', 0, 'FFFFFFFF/0')`,

@@ -98,12 +98,17 @@ create table ancrage.batches (
   primary key (source, number)
 );
 
+-- The lease itself is a session and its lock (decision 0011): keeping it writes nothing.
 create table ancrage.leaders (
-  source                text        primary key,
-  epoch                 bigint      not null,
-  process               text        not null,
-  lease_until           timestamptz not null,
-  acknowledged_revision bigint      not null default 0
+  source                text    primary key,
+  -- Raised by whoever takes over: so the one before finds out.
+  epoch                 bigint  not null,
+  process               text    not null,
+  -- How often the lease was taken under this epoch: whoever waits for it to run out begins anew where this changed.
+  sessions              bigint  not null default 1,
+  -- The leader ended in order: nobody needs to wait until its lease has run out.
+  is_given_back         boolean not null default false,
+  acknowledged_revision bigint  not null default 0
 );
 
 create type ancrage.delivery_state as enum ('pending', 'retrying', 'delivered', 'exhausted', 'canceled');
