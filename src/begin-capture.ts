@@ -5,10 +5,10 @@ import type { AncrageError } from "./errors.ts";
 import type { Catalogue } from "./event/catalogue.ts";
 import type { Logger } from "./log.ts";
 import { parseLsn } from "./lsn.ts";
-import { computeResume, type Resume } from "./resume-position.ts";
+import { readResume } from "./read-resume.ts";
 import { readSlot } from "./store/capture-state.ts";
 import type { Queryable } from "./store/database.ts";
-import { endGap, openGap, readEndlessGap, readGapEndingAt, readJournalEnd } from "./store/gaps.ts";
+import { endGap, openGap, readEndlessGap, readJournalEnd } from "./store/gaps.ts";
 import { writeFooting, writeTimeline } from "./store/settings.ts";
 
 export interface BegunCapture {
@@ -28,7 +28,7 @@ const uncheckedS = 60;
  */
 export async function beginCapture(db: Queryable, checked: CheckedDatabase, catalogue: Catalogue, log: Logger): Promise<BegunCapture> {
   const { sourceId, server, settings } = checked;
-  const resume = await decide(db, checked);
+  const resume = await readResume(db, { ...checked, slotName: checked.names.slot });
   if (resume.kind === "lost") {
     await openGap(db, sourceId, resume);
     return { endLsn: resume.fromLsn, failure: new LossError(resume) };
@@ -64,22 +64,6 @@ export async function beginCapture(db: Queryable, checked: CheckedDatabase, cata
   return { endLsn: resume.endLsn, failure: undefined };
 }
 
-async function decide(db: Queryable, { sourceId, slot, names, server, settings }: CheckedDatabase): Promise<Resume> {
-  const journal = await readJournalEnd(db, sourceId);
-  const isAtEndOfGap =
-    typeof slot?.confirmedLsn === "string" && (await readGapEndingAt(db, sourceId, parseLsn(slot.confirmedLsn))) !== undefined;
-  return computeResume({
-    slotName: names.slot,
-    slot,
-    database: server.databaseName,
-    journal: journal && { endLsn: journal.lsn, at: journal.at },
-    flushLsn: parseLsn(server.flushLsn),
-    isAtEndOfGap,
-    timeline: server.timeline,
-    lastTimeline: settings.timeline ?? undefined,
-  });
-}
-
 /**
  * Capture was lost while it ran: notes the gap, and says it in the same words as a start.
  *
@@ -92,7 +76,8 @@ export async function loseCapture(db: Queryable, checked: CheckedDatabase, error
 }
 
 async function lossOf(db: Queryable, checked: CheckedDatabase, error: AncrageError): Promise<Loss> {
-  const resume = await decide(db, { ...checked, slot: await readSlot(db, checked.names.slot) });
+  const slotName = checked.names.slot;
+  const resume = await readResume(db, { ...checked, slotName, slot: await readSlot(db, slotName) });
   if (resume.kind === "lost") return resume;
   const journal = await readJournalEnd(db, checked.sourceId);
   // It looks as it should, and cannot be read all the same: the source's own words.

@@ -1,5 +1,5 @@
 import type pg from "pg";
-import { readCapturePlan, refuseCopy, refuseServer } from "./capture/check.ts";
+import { readCapturePlan, refuseCopy, refuseServer, refuseWalLevel } from "./capture/check.ts";
 import { describeGap } from "./capture/loss.ts";
 import { explainDenied } from "./capture/rights.ts";
 import { changedFooting, readFooting } from "./capture/wal/footing.ts";
@@ -11,7 +11,7 @@ import { readOptions, requireOptions, type AncrageOptions } from "./options.ts";
 import { parseLsn } from "./lsn.ts";
 import { readServerIdentity, readSlot, type ServerIdentity } from "./store/capture-state.ts";
 import { connectClient } from "./store/database.ts";
-import { endGap, openGap, readJournalEnd } from "./store/gaps.ts";
+import { endGap, openGap, readJournalEnd, type Gap } from "./store/gaps.ts";
 import { migrateSchema } from "./store/migrate.ts";
 import { readSettings, writeDatabaseOid, writeEnvironment, writeFooting } from "./store/settings.ts";
 import { markUnplacedSubscriptions } from "./store/subscription-starts.ts";
@@ -52,6 +52,7 @@ export async function migrate(given: AncrageOptions, how: MigrateHow = {}): Prom
     };
     const server = await readServerIdentity(client);
     refuseServer(server);
+    refuseWalLevel(server);
     const migrations = await explainDenied(client, () => migrateSchema(client), "create schema ancrage");
     // Only where the schema was made just now: a copy that is migrated under another name must be told from its first one.
     if (migrations.includes("journal")) await writeEnvironment(client, options.environment);
@@ -99,7 +100,7 @@ async function migrateCapture({ client, catalogue, server, generation, options, 
     if (isSound) await writeFooting(client, await readFooting(client, catalogue, names));
     if (!makesSlot) continue;
     const gap = await noteNewSlot(client, sourceIdOf({ ...server, generation }), names.slot);
-    if (gap !== undefined) note(gap);
+    if (gap !== undefined) note(`GAP: ${describeGap(gap)}`);
   }
 }
 
@@ -120,13 +121,12 @@ export async function runAsReplication(owner: pg.Client, statement: string, repl
 /**
  * A new slot under a journal that has begun: what lies between the two was not seen. Said here, and by the status until it is dealt with.
  *
- * @returns the gap, in words; undefined where there is none
+ * @returns undefined where nothing was ever journaled
  */
-export async function noteNewSlot(client: pg.Client, sourceId: string, slotName: string): Promise<string | undefined> {
+export async function noteNewSlot(client: pg.Client, sourceId: string, slotName: string): Promise<Gap | undefined> {
   const last = await readJournalEnd(client, sourceId);
   const slot = await readSlot(client, slotName);
   if (last === undefined || typeof slot?.confirmedLsn !== "string") return undefined;
   await openGap(client, sourceId, { fromLsn: last.lsn, reason: "slot-recreated" });
-  const gap = await endGap(client, sourceId, parseLsn(slot.confirmedLsn));
-  return gap && `GAP: ${describeGap(gap)}`;
+  return endGap(client, sourceId, parseLsn(slot.confirmedLsn));
 }

@@ -1,17 +1,31 @@
 import { expect, test } from "vitest";
-import type { Catalogue } from "../event/catalogue.ts";
-import { readCapturePlan } from "./check.ts";
-import { captureNames } from "./wal/slot.ts";
+import { refuseServer, refuseWalLevel } from "./check.ts";
 
-test("a server that does not log what decoding needs is refused with the setting", async () => {
-  const catalogue: Catalogue = { events: new Map(), tables: new Map(), allTables: new Map(), projectOf: () => "default" };
-  // A running server cannot be brought to this.
-  const db = { query: () => Promise.resolve({ rows: [{ wal_level: "replica" }] }) } as unknown as Parameters<typeof readCapturePlan>[0];
-  await expect(readCapturePlan(db, catalogue, captureNames(1))).rejects.toThrow(
+const server = {
+  databaseOid: 5,
+  databaseName: "app",
+  systemIdentifier: "7",
+  timeline: 1,
+  isReplica: false,
+  flushLsn: "0/1",
+  version: 180_000,
+  walLevel: "logical",
+};
+
+// A running server cannot be brought to these.
+test("a server that does not log what decoding needs is refused with the setting", () => {
+  expect(() => refuseWalLevel({ walLevel: "replica" })).toThrow(
     expect.objectContaining({
       code: "ANCRAGE_NOT_MIGRATED",
       message: expect.stringContaining(`wal_level is "replica", expected "logical"`) as string,
       hint: expect.stringContaining("alter system set wal_level = 'logical'") as string,
     }),
   );
+  expect(() => refuseWalLevel(server)).not.toThrow();
+});
+
+test("a server that is too old, and a replica, are refused", () => {
+  expect(() => refuseServer(server)).not.toThrow();
+  expect(() => refuseServer({ ...server, version: 140_011 })).toThrow("PostgreSQL 14 is too old: expected 15 or later");
+  expect(() => refuseServer({ ...server, isReplica: true })).toThrow("this server is a replica, which takes no writes");
 });

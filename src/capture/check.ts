@@ -7,7 +7,6 @@ import {
   readServerIdentity,
   readSlot,
   readVirtualColumns,
-  readWalLevel,
   type ServerIdentity,
   type SlotRow,
 } from "../store/capture-state.ts";
@@ -29,12 +28,6 @@ export async function readCapturePlan(
   names: CaptureNames,
   isFailover = false,
 ): Promise<readonly PlanStep[]> {
-  const walLevel = await readWalLevel(db);
-  if (walLevel !== "logical") {
-    throw new AncrageError("ANCRAGE_NOT_MIGRATED", `wal_level is "${walLevel}", expected "logical": changes cannot be read from the log.`, {
-      hint: `Run "alter system set wal_level = 'logical'" as a superuser and restart PostgreSQL; managed servers have a switch of their own (docs/guides/databases.md).`,
-    });
-  }
   const { version } = await readServerIdentity(db);
   if (version >= 180_000) await refuseVirtual(db, catalogue);
   const publications = await readPublications(db, [names.publication, names.insertPublication]);
@@ -87,7 +80,14 @@ export interface CheckedDatabase {
  *
  * @throws AncrageError `ANCRAGE_NOT_MIGRATED` with the SQL that is missing, `ANCRAGE_DATABASE_COPIED`, `ANCRAGE_NOT_PERMITTED`
  */
-export async function checkDatabase(
+export function checkDatabase(
+  db: Queryable,
+  expected: { readonly catalogue: Catalogue; readonly environment: string },
+): Promise<CheckedDatabase> {
+  return explainDenied(db, () => check(db, expected));
+}
+
+async function check(
   db: Queryable,
   { catalogue, environment }: { readonly catalogue: Catalogue; readonly environment: string },
 ): Promise<CheckedDatabase> {
@@ -98,9 +98,10 @@ export async function checkDatabase(
     const list = pending.map(({ number, name }) => `${String(number).padStart(4, "0")}-${name}`).join(", ");
     throw notMigrated(`the schema "ancrage" lacks the migrations ${list}.`);
   }
-  const settings = await explainDenied(db, () => readSettings(db));
+  const settings = await readSettings(db);
   if (settings === undefined) throw notMigrated('the table "ancrage.settings" has no row.');
   refuseCopy(settings, server, environment);
+  refuseWalLevel(server);
   const names = captureNames(server.databaseOid);
   const sourceId = sourceIdOf({ ...server, generation: settings.generation });
   const hasJournal = (await readLastBatch(db, sourceId)) !== undefined;
@@ -154,6 +155,14 @@ export function refuseCopy(settings: SettingsRow, server: ServerIdentity, enviro
       { hint: hint(`Start it with --environment ${settings.environment} if it is that one. `) },
     );
   }
+}
+
+/** @throws AncrageError `ANCRAGE_NOT_MIGRATED` */
+export function refuseWalLevel({ walLevel }: Pick<ServerIdentity, "walLevel">): void {
+  if (walLevel === "logical") return;
+  throw new AncrageError("ANCRAGE_NOT_MIGRATED", `wal_level is "${walLevel}", expected "logical": changes cannot be read from the log.`, {
+    hint: `Run "alter system set wal_level = 'logical'" as a superuser and restart PostgreSQL; managed servers have a switch of their own (docs/guides/databases.md).`,
+  });
 }
 
 function notMigrated(what: string): AncrageError {

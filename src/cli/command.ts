@@ -28,6 +28,7 @@ const exitCodeOf: Partial<Record<ErrorCode, ExitCode>> = {
   ANCRAGE_DATABASE_UNREACHABLE: exitCodes.unavailable,
   ANCRAGE_SERVER_UNREACHABLE: exitCodes.unavailable,
   ANCRAGE_NOT_MIGRATED: exitCodes.unavailable,
+  ANCRAGE_NOT_PERMITTED: exitCodes.unavailable,
   ANCRAGE_SLOT_BUSY: exitCodes.unavailable,
 };
 

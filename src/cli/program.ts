@@ -1,11 +1,15 @@
 import { Command, CommanderError } from "commander";
 import { AncrageError } from "../errors.ts";
 import { type CommandContext, type ExitCode, exitCodeOfError, exitCodes, formatError, formatErrorJson } from "./command.ts";
+import { adoptCommand } from "./adopt.ts";
 import { devCommand } from "./dev.ts";
+import { doctorCommand } from "./doctor.ts";
 import { explainCommand } from "./explain.ts";
+import { gapsCommand } from "./gaps.ts";
 import { generateCommand } from "./generate.ts";
 import { migrateCommand } from "./migrate.ts";
 import { sampleCommand } from "./sample.ts";
+import { slotCommand } from "./slot.ts";
 import { startCommand } from "./start.ts";
 import { statusCommand } from "./status.ts";
 import { triggerCommand } from "./trigger.ts";
@@ -46,11 +50,22 @@ function defineProgram(context: CommandContext, isJson: boolean): Command {
     explainCommand,
     sampleCommand,
     triggerCommand,
+    doctorCommand,
+    slotCommand,
+    gapsCommand,
+    adoptCommand,
   ];
   for (const define of commands) {
-    program.addCommand(define(context).copyInheritedSettings(program).exitOverride());
+    program.addCommand(inherit(define(context), program));
   }
   return program;
+}
+
+/** Settings of a command count for its own only: they are handed down to those below it. */
+function inherit(command: Command, parent: Command): Command {
+  command.copyInheritedSettings(parent).exitOverride();
+  for (const below of command.commands) inherit(below, command);
+  return command;
 }
 
 /** What commander says of a command line that it cannot read. */

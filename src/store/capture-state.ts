@@ -11,6 +11,7 @@ export interface ServerIdentity {
   readonly isReplica: boolean;
   readonly flushLsn: string;
   readonly version: number;
+  readonly walLevel: string;
 }
 
 export async function readServerIdentity(db: Queryable): Promise<ServerIdentity> {
@@ -21,16 +22,11 @@ export async function readServerIdentity(db: Queryable): Promise<ServerIdentity>
         else ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::integer end as timeline,
       pg_is_in_recovery() as "isReplica",
       case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end::text as "flushLsn",
-      current_setting('server_version_num')::integer as version
+      current_setting('server_version_num')::integer as version, current_setting('wal_level') as "walLevel"
     from pg_database where datname = current_database()`);
   const [row] = rows;
   if (row === undefined) throw new Error("pg_database has no row for the current database");
   return row;
-}
-
-export async function readWalLevel(db: Queryable): Promise<string> {
-  const { rows } = await db.query<{ wal_level: string }>(`select current_setting('wal_level') as wal_level`);
-  return rows[0]?.wal_level ?? "";
 }
 
 /** Which transactions are over: `795:799:795,797`, with full (64-bit) ids. */

@@ -1,0 +1,191 @@
+import type pg from "pg";
+import { readCapturePlan, refuseCopy } from "../capture/check.ts";
+import { computeHealth, formatBytes, formatDuration, healthProblems } from "../capture/health.ts";
+import { describeGap, LossError } from "../capture/loss.ts";
+import { captureNames, sourceIdOf } from "../capture/wal/slot.ts";
+import type { Clock } from "../clock.ts";
+import { AncrageError } from "../errors.ts";
+import { buildCatalogue, type Catalogue } from "../event/catalogue.ts";
+import { discover } from "../event/discover.ts";
+import { migrate } from "../migrate.ts";
+import type { CheckedOptions } from "../options.ts";
+import { readResume } from "../read-resume.ts";
+import { readServerIdentity, readSlot, type ServerIdentity } from "../store/capture-state.ts";
+import { connectClient } from "../store/database.ts";
+import { readDeniedOfOurs, readRole, readServerSettings, readTableRights, readUsage, type RoleRow } from "../store/doctor.ts";
+import { readJournalEnd, readOpenGaps } from "../store/gaps.ts";
+import { pendingMigrations } from "../store/migrate.ts";
+import { readSettings, type SettingsRow } from "../store/settings.ts";
+import { readSlotFacts } from "../store/slot-facts.ts";
+import { readTables } from "../store/tables.ts";
+import { fault, fine, type Finding } from "./finding.ts";
+import { judgeRoles, judgeServer, settingNames } from "./judge-server.ts";
+import { judgeOurs, judgePlan, judgeTables, tablesOf } from "./judge-tables.ts";
+import { isRefusalOfPooler, recognisePooler } from "./pooler.ts";
+
+export interface DoctorRun {
+  readonly options: CheckedOptions & { readonly database: string };
+  /** As the user wrote it; undefined: without definitions, so that only the server and the roles are looked at. */
+  readonly folder: string | undefined;
+  readonly clock: Clock;
+}
+
+/**
+ * Looks at everything that capture needs, and changes nothing.
+ *
+ * @throws AncrageError `ANCRAGE_DEFINITION_INVALID`
+ */
+export async function examine(run: DoctorRun): Promise<readonly Finding[]> {
+  const { options } = run;
+  const urls = [options.database, ...(options.replicationUrl === undefined ? [] : [options.replicationUrl])];
+  const poolers = urls.flatMap(judgeUrl);
+  const connected = await connect(options.database);
+  if (!("client" in connected)) return [...poolers, connected];
+  const { client } = connected;
+  try {
+    const replication = options.replicationUrl === undefined ? await readRole(client) : await readReplicationRole(options.replicationUrl);
+    if ("check" in replication) return [...poolers, replication, ...(await examineDatabase(client, run, await readRole(client)))];
+    return [...poolers, ...(await examineDatabase(client, run, replication))];
+  } finally {
+    await client.end();
+  }
+}
+
+/** Does what `--fix` may: what `ancrage migrate` does. Everything else is for whoever owns the server. */
+export async function fix(findings: readonly Finding[], run: DoctorRun, onStep: (step: string) => void): Promise<void> {
+  if (findings.some(({ isFixable }) => isFixable)) await migrate(run.options, { onStep });
+}
+
+function judgeUrl(connectionString: string): readonly Finding[] {
+  const pooler = recognisePooler(connectionString);
+  if (pooler === undefined) return [];
+  const what = `the URL names ${pooler.name}: sessions are shared there, and the log cannot be read through it.`;
+  return [fault("error", "pooler", what, pooler.instead)];
+}
+
+async function connect(connectionString: string): Promise<{ readonly client: pg.Client } | Finding> {
+  try {
+    return { client: await connectClient({ connectionString, applicationName: "ancrage doctor" }) };
+  } catch (error) {
+    if (!(error instanceof AncrageError)) throw error;
+    const isPooler = isRefusalOfPooler(error.message);
+    return fault(
+      "error",
+      isPooler ? "pooler" : "connection",
+      error.message,
+      isPooler ? "This is a pooler: let the URL name PostgreSQL itself." : (error.hint ?? ""),
+    );
+  }
+}
+
+async function readReplicationRole(connectionString: string): Promise<RoleRow | Finding> {
+  const connected = await connect(connectionString);
+  if (!("client" in connected)) return { ...connected, message: `ANCRAGE_REPLICATION_URL: ${connected.message}` };
+  try {
+    return await readRole(connected.client);
+  } finally {
+    await connected.client.end();
+  }
+}
+
+async function examineDatabase(client: pg.Client, run: DoctorRun, replication: RoleRow): Promise<readonly Finding[]> {
+  const server = await readServerIdentity(client);
+  const role = await readRole(client);
+  const names = captureNames(server.databaseOid);
+  const slot = await readSlot(client, names.slot);
+  const denied = await readDeniedOfOurs(client);
+  const command = `ancrage migrate ${run.folder ?? "FOLDER"}`;
+  const findings = [
+    ...judgeServer({
+      server,
+      settings: await readServerSettings(client, settingNames),
+      usage: await readUsage(client),
+      hasSlot: slot !== undefined,
+      isSlotRead: (slot?.activePid ?? null) !== null,
+      nowS: run.clock.nowMs() / 1000,
+    }),
+    ...judgeRoles({ role, database: server.databaseName, replication }, denied !== undefined),
+    ...judgeOurs(denied, role.name, command),
+  ];
+  // What the server refuses makes the rest moot; and what the role may not read cannot be told.
+  if (server.version < 150_000 || server.isReplica) return findings;
+  const isReadable = denied?.length === 0;
+  const catalogue = run.folder === undefined ? undefined : await readCatalogue(client, run);
+  if (catalogue !== undefined) {
+    const rights = await readTableRights(
+      client,
+      tablesOf(catalogue).map(({ oid }) => oid),
+    );
+    findings.push(...judgeTables({ catalogue, rights, role }));
+    const pending = denied === undefined ? 1 : isReadable ? (await pendingMigrations(client)).length : 0;
+    findings.push(...(await planFindings(client, catalogue, server, pending, command)));
+  } else if (denied === undefined) {
+    findings.push({ ...fault("error", "schema", 'the schema "ancrage" is not there.', command) });
+  }
+  const settings = isReadable ? await readSettings(client) : undefined;
+  if (settings !== undefined) findings.push(...(await examineCapture(client, run, server, settings)));
+  return findings;
+}
+
+async function readCatalogue(client: pg.Client, { options }: DoctorRun): Promise<Catalogue> {
+  return buildCatalogue({ ...(await discover(options.events ?? ".")), tables: await readTables(client), config: options });
+}
+
+async function planFindings(
+  client: pg.Client,
+  catalogue: Catalogue,
+  server: ServerIdentity,
+  pending: number,
+  command: string,
+): Promise<readonly Finding[]> {
+  try {
+    const names = captureNames(server.databaseOid);
+    return judgePlan(await readCapturePlan(client, catalogue, names), pending, command);
+  } catch (error) {
+    if (!(error instanceof AncrageError)) throw error;
+    return [fault("error", "plan", error.message, error.hint ?? "")];
+  }
+}
+
+/** Whether it is a copy, where capture stands, and what it has missed. */
+async function examineCapture(
+  client: pg.Client,
+  { options, clock }: DoctorRun,
+  server: ServerIdentity,
+  settings: SettingsRow,
+): Promise<readonly Finding[]> {
+  const findings: Finding[] = [];
+  try {
+    refuseCopy(settings, server, options.environment);
+    findings.push(fine("copy", `this database is its own, of the environment "${settings.environment}"`));
+  } catch (error) {
+    if (!(error instanceof AncrageError)) throw error;
+    return [fault("error", "copy", error.message, error.hint ?? "")];
+  }
+  const { slot: slotName } = captureNames(server.databaseOid);
+  const sourceId = sourceIdOf({ ...server, generation: settings.generation });
+  const journal = await readJournalEnd(client, sourceId);
+  const slot = await readSlot(client, slotName);
+  if (slot !== undefined || journal !== undefined) {
+    const resume = await readResume(client, { sourceId, slotName, slot, server, settings });
+    if (resume.kind === "lost") {
+      const error = new LossError(resume);
+      findings.push(fault("error", "slot", error.message, error.hint ?? ""));
+    } else findings.push(...(await examineHealth(client, slotName, clock)));
+  }
+  for (const gap of await readOpenGaps(client)) {
+    findings.push(fault("warning", "gap", describeGap(gap), `ancrage gaps resolve ${gap.id}   -- once what was missed is dealt with`));
+  }
+  return findings;
+}
+
+async function examineHealth(client: pg.Client, slotName: string, clock: Clock): Promise<readonly Finding[]> {
+  const health = computeHealth([await readSlotFacts(client, slotName, clock.monotonicMs())]);
+  if (health === undefined) return [];
+  const read = health.isActive ? "a process reads it" : "nobody reads it now";
+  const left = health.secondsLeft === undefined ? "" : `, full in ${formatDuration(health.secondsLeft)}`;
+  return [
+    fine("slot", `${read}; ${formatBytes(health.lagBytes)} are not journaled, ${formatBytes(health.keptBytes)} of the log are kept${left}`),
+    ...healthProblems(health).map(({ code, message, hint }) => fault("warning", code, message, hint)),
+  ];
+}

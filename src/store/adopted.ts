@@ -1,0 +1,25 @@
+import type { Queryable } from "./database.ts";
+
+/** Their places were in the log of the first database: in this one they begin where the log comes to their marks. */
+export async function restartSubscriptions(db: Queryable): Promise<void> {
+  await db.query(
+    `update ancrage.subscriptions set start_lsn = null, revision = nextval('ancrage.revision'), updated_at = now() where state <> 'deleted'`,
+  );
+}
+
+export async function pauseSubscriptions(db: Queryable): Promise<number> {
+  const { rowCount } = await db.query(
+    `update ancrage.subscriptions set state = 'paused', state_reason = 'adopted', revision = nextval('ancrage.revision'), updated_at = now()
+     where state = 'enabled'`,
+  );
+  return rowCount ?? 0;
+}
+
+/** What the first database was about to send, it sends itself. */
+export async function cancelUnfinishedDeliveries(db: Queryable): Promise<number> {
+  const { rowCount } = await db.query(
+    `update ancrage.deliveries set state = 'canceled', next_attempt_at = null, last_reason = 'adopted', updated_at = now()
+     where state in ('pending', 'retrying')`,
+  );
+  return rowCount ?? 0;
+}

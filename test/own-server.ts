@@ -1,0 +1,63 @@
+import { mkdtemp } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import pg from "pg";
+import { EmbeddedPostgres } from "../src/dev/embedded-postgres.ts";
+import type { TestDatabase } from "./database.ts";
+
+/** A server of a test's own: for what its settings, its restarts or its files are needed, and would disturb all others. */
+export interface OwnServer {
+  readonly directory: string;
+  url(database: string, role?: string): string;
+  /** A new database, and a superuser's session on it. */
+  createDatabase(name: string): Promise<TestDatabase>;
+  /** Stops it and starts it on the same port. */
+  restart(change?: () => Promise<void>, settings?: Readonly<Record<string, string>>): Promise<void>;
+  remove(): Promise<void>;
+}
+
+export async function startOwnServer(given: Readonly<Record<string, string>> = {}): Promise<OwnServer> {
+  const directory = await mkdtemp(join(tmpdir(), "ancrage-test-"));
+  let server = new EmbeddedPostgres({ directory, isThrowaway: true, settings: given });
+  await server.start();
+  const sessions: pg.Client[] = [];
+  const connect = async (url: string): Promise<pg.Client> => {
+    const client = new pg.Client({ connectionString: url, application_name: "test" });
+    client.on("error", () => undefined);
+    await client.connect();
+    sessions.push(client);
+    return client;
+  };
+  const url = (database: string, role?: string): string => {
+    const address = new URL(server.url(database));
+    if (role !== undefined) [address.username, address.password] = [role, role];
+    return address.href;
+  };
+  return {
+    directory,
+    url,
+    async createDatabase(name) {
+      const admin = await connect(url("postgres"));
+      await admin.query(`create database ${name}`);
+      await admin.end();
+      return {
+        url: url(name),
+        name,
+        client: await connect(url(name)),
+        connect: () => connect(url(name)),
+        remove: async () => undefined,
+      };
+    },
+    async restart(change, settings = given) {
+      const { port } = server;
+      await server.stop();
+      await change?.();
+      server = new EmbeddedPostgres({ directory, isThrowaway: true, preferredPort: port, settings });
+      await server.start();
+    },
+    async remove() {
+      await Promise.all(sessions.map((session) => session.end().catch(() => undefined)));
+      await server.remove();
+    },
+  };
+}
