@@ -71,8 +71,10 @@ function formatPeers(peers: Peers): string {
   return formatTable([["signed, sent, recorded", "a second", "Ancrage", "ratio", "CPU (µs)", "Ancrage"], ...rows]);
 }
 
-function formatLatency({ p50Ms, p99Ms, maxMs, perS, events, applicationCommitP50Ms }: Latency): string {
-  return `commit to arrival at ${perS} events a second: p50 ${p50Ms.toFixed(1)} ms, p99 ${p99Ms.toFixed(1)} ms, max ${maxMs.toFixed(1)} ms (${events} events; the application's own commit p50 ${applicationCommitP50Ms.toFixed(1)} ms)`;
+function formatLatency({ p50Ms, p99Ms, maxMs, perS, events, applicationCommitP50Ms, steps }: Latency): string {
+  const rows = steps.map((step) => [step.name, step.p50Ms.toFixed(2), step.p99Ms.toFixed(2)]);
+  const line = `commit to arrival at ${perS} events a second: p50 ${p50Ms.toFixed(1)} ms, p99 ${p99Ms.toFixed(1)} ms, max ${maxMs.toFixed(1)} ms (${events} events; the application's own commit p50 ${applicationCommitP50Ms.toFixed(1)} ms)`;
+  return [line, formatTable([["where it waits", "p50 (ms)", "p99 (ms)"], ...rows])].join("\n");
 }
 
 function formatIsolation({ alone, besideHanging, besideHealthy, p99Ratio, throughputRatio, deadlineMs }: Isolation): string {

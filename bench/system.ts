@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { Session, type Profiler } from "node:inspector/promises";
 import { createAncrage, migrate, type Ancrage } from "../src/create-ancrage.ts";
 import { defineEvent } from "../src/event/define.ts";
+import { createTrace, type Passed, type Trace } from "./trace.ts";
 import { answerParent, type Methods } from "./child.ts";
 
 /** The system under test: one process with nothing in it but Ancrage. */
@@ -10,6 +11,8 @@ export interface SystemMethods extends Methods {
   start(databaseUrl: string, options: SystemOptions): Promise<void>;
   /** Ends all subscriptions but these; returns their secrets. */
   subscribe(urls: readonly string[]): Promise<readonly string[]>;
+  /** When each event of this process passed each step, by its number; of a process that was started with `isTraced`. */
+  trace(): ReadonlyMap<number, Passed>;
   /** CPU of this process so far, user and system, in microseconds. */
   cpuUs(): number;
   /** The most memory that this process has had, in MiB. */
@@ -25,12 +28,14 @@ export interface SystemOptions {
   readonly timeoutMs?: number;
   /** Changes are captured and matched, and none of them makes a message. */
   readonly isIdle?: boolean;
+  readonly isTraced?: boolean;
 }
 
 /** Fine enough for what takes microseconds; a tenth of the default. */
 const profileIntervalUs = 100;
 
 let ancrage: Ancrage | undefined;
+let traced: Trace | undefined;
 let session: Session | undefined;
 
 answerParent({
@@ -38,7 +43,8 @@ answerParent({
     await migrate(ancrageOptions(database, options));
   },
   async start(database, options) {
-    ancrage = createAncrage(ancrageOptions(database, options));
+    const trace = options.isTraced === true ? (traced = createTrace()) : undefined;
+    ancrage = createAncrage(ancrageOptions(database, options), trace === undefined ? {} : { signal: trace.signal });
     await ancrage.start();
   },
   async subscribe(urls) {
@@ -49,6 +55,7 @@ answerParent({
     for (const url of urls) secrets.push((await subscriptions.create({ event: "ItemCreated", url })).secret);
     return secrets;
   },
+  trace: () => traced?.passed ?? new Map<number, Passed>(),
   cpuUs() {
     const { user, system } = process.cpuUsage();
     return user + system;

@@ -7,7 +7,7 @@ import { endSlotHolder } from "./store/leaders.ts";
 
 /** Where this process reads changes from. */
 export function createSource(sourceId: string, checked: CheckedDatabase, engine: EngineOptions): ChangeSource {
-  const { database, options, catalogue, types, clock, log } = engine;
+  const { database, options, catalogue, types, clock, log, signal } = engine;
   const replicationUrl = options.replicationUrl ?? database;
   return new WalSource({
     connectionString: database,
@@ -21,6 +21,7 @@ export function createSource(sourceId: string, checked: CheckedDatabase, engine:
     endHolder: () => endHolder(replicationUrl, checked.names.slot),
     clock,
     log,
+    signal,
   });
 }
 

@@ -4,6 +4,8 @@
  * (River's idea: a test that waits for a signal is neither slow nor flaky.)
  */
 export type SignalName =
+  /** A transaction was read whole, and may not be visible yet; its xid. */
+  | "received"
   /** The source gave a stretch of the log; `Captured[]`. */
   | "captured"
   /** The database could not be read, and the batch is built again. */

@@ -63,7 +63,8 @@ export async function raiseEpoch(
   const { rows } = await db.query<{ epoch: string }>(
     `insert into ancrage.leaders (source, epoch, process) values ($1, 1, $2)
      on conflict (source) do update
-       set epoch = leaders.epoch + 1, process = excluded.process, sessions = excluded.sessions, is_given_back = excluded.is_given_back
+       set epoch = leaders.epoch + 1, process = excluded.process, taken_at = excluded.taken_at, sessions = excluded.sessions,
+         is_given_back = excluded.is_given_back
        where leaders.epoch = $3 and leaders.sessions = $4
      returning epoch::text`,
     [source, process, seen.epoch.toString(), seen.sessions.toString()],

@@ -86,6 +86,7 @@ create table ancrage.leaders (
   source text not null,
   epoch bigint not null,
   process text not null,
+  taken_at timestamp with time zone not null default now(),
   sessions bigint not null default 1,
   is_given_back boolean not null default false,
   acknowledged_revision bigint not null default 0,

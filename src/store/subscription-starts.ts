@@ -36,7 +36,7 @@ export async function dropPassedStarts(db: Queryable, id: string): Promise<void>
     `delete from ancrage.subscription_starts passed
      using (
        select b.settled_commit_lsn as lsn
-       from (select source from ancrage.leaders order by lease_until desc limit 1) leader
+       from (select source from ancrage.leaders order by taken_at desc limit 1) leader
        cross join lateral (select settled_commit_lsn from ancrage.batches where source = leader.source order by number desc limit 1) b
      ) settled
      where passed.subscription_id = $1

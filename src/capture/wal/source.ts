@@ -6,6 +6,7 @@ import { formatLsn } from "../../lsn.ts";
 import { pause } from "../../pause.ts";
 import type { TableInfo } from "../../store/tables.ts";
 import type { ValueTypes } from "../../store/types.ts";
+import type { TestSignal } from "../../test-signal.ts";
 import {
   comparePositions,
   startOfLog,
@@ -42,6 +43,7 @@ export interface WalSourceOptions {
   readonly endHolder?: () => Promise<void>;
   /** `wal_sender_timeout` of the replication session. Default: 10 s. */
   readonly senderTimeoutMs?: number;
+  readonly signal?: TestSignal | undefined;
 }
 
 /** The server's own default is 60 s; with 10 s a stale holder of the slot goes soon after its host died. */
@@ -311,7 +313,8 @@ export class WalSource implements ChangeSource {
   }
 
   #commit(endLsn: bigint): void {
-    this.#current();
+    const { transaction } = this.#current();
+    void this.#options.signal?.("received", transaction.xid);
     this.#queue.end(endLsn);
     this.#open = undefined;
     this.#vainConnections = 0;

@@ -186,9 +186,7 @@ describe("a change in the log", () => {
 
   test("what no message can belong to any more is forgotten", async () => {
     const { path, id } = await make();
-    await database.client.query(
-      `insert into ancrage.leaders (source, epoch, process, lease_until) values ('test', 1, 'test', now() + '1 hour')`,
-    );
+    await database.client.query(`insert into ancrage.leaders (source, epoch, process) values ('test', 1, 'test')`);
     await database.client.query(
       `insert into ancrage.batches (source, number, epoch, journaled_commit_lsn, journaled_change_lsn, journaled_ordinal,
          settled_commit_lsn, settled_change_lsn, settled_ordinal, end_lsn) values ('test', 1, 1, '0/300', '0/0', 0, '0/250', '0/0', 0, '0/300')`,

@@ -104,6 +104,7 @@ create table ancrage.leaders (
   -- Raised by whoever takes over: so the one before finds out.
   epoch                 bigint  not null,
   process               text    not null,
+  taken_at              timestamptz not null default now(),
   -- How often the lease was taken under this epoch: whoever waits for it to run out begins anew where this changed.
   sessions              bigint  not null default 1,
   -- The leader ended in order: nobody needs to wait until its lease has run out.
