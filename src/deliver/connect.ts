@@ -1,20 +1,38 @@
-import { Resolver } from "node:dns/promises";
-import { isIP, type LookupFunction } from "node:net";
-import { buildConnector } from "undici";
+import { connect as connectTcp, isIP, type LookupFunction, type OnReadOpts, type Socket } from "node:net";
+import { connect as connectTls, createSecureContext, type TLSSocket } from "node:tls";
 import type { Clock } from "../clock.ts";
-import { AncrageError } from "../errors.ts";
-import { createAddressPolicy, type AddressPolicy } from "./guard.ts";
+import { createAddressPolicy } from "./guard.ts";
+import { createNameResolver, refuseAddress, type NameServers } from "./resolve-name.ts";
 
-export interface ConnectorOptions {
+export interface ConnectorOptions extends NameServers {
   /** Networks that are allowed although they are not public. */
   readonly allowNetworks: readonly string[];
   readonly clock: Clock;
-  readonly timeoutMs?: number;
+  /** Certificates of authorities, in PEM, that are trusted instead of the public ones. */
+  readonly certificateAuthorities?: string | undefined;
 }
 
-const addressesMs = 30_000;
-const failureMs = 5_000;
-const maxCachedNames = 10_000;
+export interface Target {
+  readonly isTls: boolean;
+  /** A name, or an address without brackets. */
+  readonly hostname: string;
+  readonly port: number;
+}
+
+export interface SocketEvents {
+  readonly onread: OnReadOpts;
+  /** The socket may be written to: it leads to an address that was checked, and to the name's own server where TLS proves that. */
+  onOpen(): void;
+  /** It never opened, or broke; at most once. */
+  onError(error: Error): void;
+}
+
+/** Opens a socket; throws `ANCRAGE_ADDRESS_REFUSED` where the target is an address that is not allowed. */
+export type Connector = (target: Target, events: SocketEvents) => Socket;
+
+const maxSessions = 1_000;
+/** Until the next address of a name is tried. Node's 250 ms give up a server on the other side of the world. */
+const nextAddressMs = 2_500;
 
 /**
  * THE outbound connector: every request of ours to a URL that somebody else gave goes through it.
@@ -23,73 +41,88 @@ const maxCachedNames = 10_000;
  * goes to one of those that were (no rebinding). Node never calls `lookup` for a literal, so literals are checked apart. [M: with
  * `lookup` alone 13 of 20 spellings of 127.0.0.1 reached a server on loopback.]
  */
-export function createConnector(options: ConnectorOptions): buildConnector.connector {
+export function createConnector(options: ConnectorOptions): Connector {
   const policy = createAddressPolicy(options.allowNetworks);
-  const resolve = createNameResolver(options.clock, policy);
-  const lookup: LookupFunction = (hostname, lookupOptions, callback) => {
+  const resolve = createNameResolver(options.clock, policy, options);
+  // Made once: each would read all authorities anew.
+  const secureContext = createSecureContext({ ca: options.certificateAuthorities, minVersion: "TLSv1.2" });
+  const sessions = createSessions();
+
+  const lookup: LookupFunction = (hostname, { all }, callback) => {
     resolve(hostname).then(
       (addresses) => {
         const found = addresses.map((address) => ({ address, family: isIP(address) }));
-        if (lookupOptions.all === true) callback(null, found);
+        if (all === true) callback(null, found);
         else callback(null, found[0]?.address ?? "", found[0]?.family);
       },
       (error: NodeJS.ErrnoException) => callback(error, ""),
     );
   };
-  const connect = buildConnector({ lookup, timeout: options.timeoutMs ?? 10_000, allowH2: false, maxCachedSessions: 1_000 });
-  return (target, callback) => {
-    const hostname = target.hostname.replace(/^\[|\]$/g, "");
-    const refusal = isIP(hostname) === 0 ? undefined : policy.refusal(hostname);
-    if (refusal !== undefined) {
-      // Later, as a socket would: undici does not expect the answer within its call.
-      setImmediate(() => callback(refused(refusal), null));
-      return;
-    }
-    connect(target, callback);
+
+  return ({ isTls, hostname, port }, { onread, onOpen, onError }) => {
+    const isName = isIP(hostname) === 0;
+    const refusal = isName ? undefined : policy.refusal(hostname);
+    if (refusal !== undefined) throw refuseAddress(refusal);
+    const to = { host: hostname, port, lookup, onread, autoSelectFamilyAttemptTimeout: nextAddressMs };
+    const key = `${hostname}:${port}`;
+    const socket = isTls
+      ? connectTls({
+          ...to,
+          secureContext,
+          servername: isName ? hostname : "",
+          ALPNProtocols: ["http/1.1"],
+          session: sessions.get(key),
+          // Said, so that NODE_TLS_REJECT_UNAUTHORIZED=0 in the environment changes nothing.
+          rejectUnauthorized: true,
+        })
+      : connectTcp(to);
+    socket.setNoDelay(true);
+    const end = isTls ? watchTls(socket as TLSSocket, (session) => sessions.set(key, session)) : undefined;
+    socket.once(isTls ? "secureConnect" : "connect", () => {
+      // Once more, of the address that it was in the end: whatever chose it, nothing is written to one that is not allowed.
+      const wrong = policy.refusal(socket.remoteAddress ?? "");
+      if (wrong === undefined) onOpen();
+      else socket.destroy(refuseAddress(wrong));
+    });
+    socket.on("error", (error) => {
+      sessions.delete(key);
+      onError(Object.assign(error, { certificateEndedAt: end?.() }));
+    });
+    return socket;
   };
 }
 
-/**
- * Resolves through c-ares: `dns.lookup` shares four threads with all file access, so that one tenant's dead name server would delay
- * everybody.
- */
-function createNameResolver(clock: Clock, policy: AddressPolicy): (hostname: string) => Promise<readonly string[]> {
-  const resolver = new Resolver({ timeout: 2_000, tries: 2 });
-  const cache = new Map<string, { readonly untilMs: number; readonly answer: Promise<readonly string[]> }>();
-  const ask = async (hostname: string): Promise<readonly string[]> => {
-    const addresses = await findAddresses(resolver, hostname);
-    for (const address of addresses) {
-      const refusal = policy.refusal(address);
-      if (refusal !== undefined) throw refused(`${hostname} resolves to ${refusal}`);
-    }
-    return addresses;
-  };
-  return (hostname) => {
-    const nowMs = clock.monotonicMs();
-    const found = cache.get(hostname);
-    if (found !== undefined && found.untilMs > nowMs) return found.answer;
-    if (cache.size >= maxCachedNames) cache.clear();
-    const answer = ask(hostname);
-    cache.set(hostname, { untilMs: nowMs + addressesMs, answer });
-    answer.catch(() => cache.set(hostname, { untilMs: nowMs + failureMs, answer }));
-    return answer;
-  };
-}
-
-async function findAddresses(resolver: Resolver, hostname: string): Promise<readonly string[]> {
-  // Known without a name server (RFC 6761); c-ares does not read /etc/hosts.
-  if (/^(?:.*\.)?localhost\.?$/.test(hostname)) return ["127.0.0.1", "::1"];
-  const answers = await Promise.allSettled([resolver.resolve4(hostname), resolver.resolve6(hostname)]);
-  const addresses = answers.flatMap((answer) => (answer.status === "fulfilled" ? answer.value : []));
-  if (addresses.length > 0) return addresses;
-  const [first] = answers;
-  throw first?.status === "rejected"
-    ? first.reason
-    : Object.assign(new Error(`${hostname} has no address`), { code: "ENODATA", syscall: "queryA" });
-}
-
-function refused(why: string): AncrageError {
-  return new AncrageError("ANCRAGE_ADDRESS_REFUSED", `${why}.`, {
-    hint: "If this network is yours, allow it with --allow-network or ANCRAGE_ALLOW_NETWORKS.",
+/** @returns when the receiver's certificate ends, `2026-03-01`, once it was seen */
+function watchTls(socket: TLSSocket, onSession: (session: Buffer) => void): () => string | undefined {
+  let endedAt: string | undefined;
+  socket.on("session", onSession);
+  // Node judges the certificate in its own listener of this event, and an expired one is gone with its socket after that. Should a
+  // version of Node not emit it, the words lack a date and nothing else. (Not `getPeerX509Certificate`: on Node 24 the judge then
+  // finds a certificate without names and refuses all.)
+  socket.prependListener("secure", () => {
+    const validTo = Date.parse(socket.getPeerCertificate().valid_to);
+    if (validTo < Date.now()) endedAt = new Date(validTo).toISOString().slice(0, 10);
   });
+  return () => endedAt;
+}
+
+interface Sessions {
+  get(key: string): Buffer | undefined;
+  set(key: string, session: Buffer): void;
+  delete(key: string): void;
+}
+
+/** TLS sessions to take up again: a handshake without them costs both sides a signature. The oldest goes first. */
+function createSessions(): Sessions {
+  const byKey = new Map<string, Buffer>();
+  return {
+    get: (key) => byKey.get(key),
+    set(key, session) {
+      byKey.delete(key);
+      byKey.set(key, session);
+      const [oldest] = byKey.keys();
+      if (byKey.size > maxSessions && oldest !== undefined) byKey.delete(oldest);
+    },
+    delete: (key) => void byKey.delete(key),
+  };
 }

@@ -1,4 +1,5 @@
 import { AncrageError } from "../errors.ts";
+import type { Fault } from "./answer-parser.ts";
 import type { FailureReason } from "./outcome.ts";
 
 export interface Failure {
@@ -36,12 +37,25 @@ export function describeFailure(error: unknown, origin: string): Failure {
   const known = isQuery ? (dnsByCode[code] ?? silentNameServer) : byCode[code];
   if (typeof known === "function") return { reason: "dns", words: known(hostname, coded) };
   if (known !== undefined) return { reason: known[0], words: known[1](host, coded) };
-  if (code.startsWith("HPE_") || coded.name === "HTTPParserError")
-    return { reason: "protocol", words: `the answer of ${host} is no HTTP/1.1: ${coded.message}` };
   if (/^(?:ERR_SSL_|ERR_TLS_|CERT_|ERR_OSSL_)/.test(code)) {
     return { reason: "tls", words: `no TLS connection with ${host} (${code}): check its certificate and its TLS settings` };
   }
   return { reason: "connection", words: `no request to ${host}: ${code === "" ? coded.message : code}` };
+}
+
+/** What is wrong with an answer, in words. */
+export function describeFault({ reason, words }: Fault, origin: string): Failure {
+  const { host } = new URL(origin);
+  switch (reason) {
+    case "protocol":
+      return { reason, words: `the answer of ${host} is no HTTP/1.1: ${words}` };
+    case "too-large":
+      return { reason, words: `the headers of the answer of ${host} are longer than 16 KiB: send fewer` };
+    case "reset":
+      return { reason, words: `${host} ${words}: check the server, and what stands before it` };
+    default:
+      return reason satisfies never;
+  }
 }
 
 /** Where several addresses were tried, the first one's failure speaks for all. */
@@ -75,13 +89,9 @@ const byCode: Readonly<Record<string, readonly [FailureReason, Describe] | undef
   EADDRNOTAVAIL: ["refused", unreachable],
   EHOSTDOWN: ["refused", unreachable],
   ETIMEDOUT: ["timeout", tooLate],
-  UND_ERR_CONNECT_TIMEOUT: ["timeout", tooLate],
   ECONNRESET: ["reset", ended],
   EPIPE: ["reset", ended],
   ECONNABORTED: ["reset", ended],
-  UND_ERR_SOCKET: ["reset", ended],
-  UND_ERR_HEADERS_OVERFLOW: ["too-large", (host) => `the headers of the answer of ${host} are longer than 16 KiB`],
-  HPE_HEADER_OVERFLOW: ["too-large", (host) => `the headers of the answer of ${host} are longer than 16 KiB`],
   CERT_HAS_EXPIRED: [
     "tls",
     (host, { certificateEndedAt }) =>

@@ -2,6 +2,7 @@ import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import type { Attempt } from "../../src/deliver/send.ts";
 import { defineEvent } from "../../src/event/define.ts";
 import { createRandom } from "./random.ts";
 import { startSystem, type System } from "./system.ts";
@@ -29,11 +30,11 @@ interface Arrival {
 }
 
 const arrivals = new Map<string, Arrival[]>();
-/** When undici wrote the head of a request: what arrives a moment after a deletion may have been under way before it. */
+/** When a request was written: what arrives a moment after a deletion may have been under way before it. */
 const sentAtMs = new Map<string, number>();
-const onHeaders = (message: unknown): void => {
-  const { request, headers } = message as { readonly request: { readonly path: string }; readonly headers: string };
-  sentAtMs.set(`${request.path} ${/^webhook-id: (\S+)/m.exec(headers)?.[1]}`, performance.now());
+const onAttempt = (attempt: unknown): void => {
+  const { message, subscription } = attempt as Attempt;
+  sentAtMs.set(`${subscription.path} ${message.id}`, performance.now());
 };
 const waiting = new Map<string, () => void>();
 const server = createServer((incoming, response) => {
@@ -52,13 +53,13 @@ const server = createServer((incoming, response) => {
 let system: System;
 let url: string;
 beforeAll(async () => {
-  subscribe("undici:client:sendHeaders", onHeaders);
+  subscribe("ancrage:attempt", onAttempt);
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   system = await startSystem({ schema: "create table item (id integer primary key, worker integer not null)", events });
 });
 afterAll(async () => {
-  unsubscribe("undici:client:sendHeaders", onHeaders);
+  unsubscribe("ancrage:attempt", onAttempt);
   await system.close();
   server.closeAllConnections();
   server.close();
