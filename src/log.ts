@@ -96,7 +96,7 @@ function redactValue(value: unknown, isHeaders: boolean, depth: number): unknown
   return redactObject(value, isHeaders, depth);
 }
 
-/** What an error tells, and no more: the errors of `pg` and `undici` carry rows and headers with them. */
+/** What an error tells, and no more: the errors of `pg` carry rows with them. */
 export function describeError(error: unknown): unknown {
   return describeCause(error, 0);
 }
