@@ -1,5 +1,4 @@
 import { createSocket } from "node:dgram";
-import type { AddressInfo } from "node:net";
 
 /** What it answers a question for IPv4 addresses: these, a response code (2 SERVFAIL, 3 NXDOMAIN), or nothing at all. IPv6: none. */
 export type NameAnswer = readonly string[] | number | "silence";
@@ -35,7 +34,7 @@ export async function startNameServer(first: NameAnswer): Promise<NameServer> {
   });
   await new Promise<void>((resolve) => socket.bind(0, "127.0.0.1", resolve));
   return {
-    address: `127.0.0.1:${(socket.address() as AddressInfo).port}`,
+    address: `127.0.0.1:${socket.address().port}`,
     questions,
     answer(next) {
       answer = next;
