@@ -121,7 +121,7 @@ export class Leader {
   async start(): Promise<void> {
     const { source, journal, subscriptions, begun, patiently, deliveryDb } = this.#options;
     const { last, endLsn } = begun;
-    await patiently(() => source.start({ endLsn, journaled: journal.journaled })).catch((error: unknown) => {
+    await patiently(() => source.start({ endLsn, journaled: journal.journaled, cursor: last?.cursor })).catch((error: unknown) => {
       if (!(error instanceof AncrageError) || error.code !== "ANCRAGE_SLOT_LOST") throw error;
       this.pipeline.stopCapture(error);
     });

@@ -207,6 +207,7 @@ export class Pipeline {
         starts,
         journaled: position,
         endLsn,
+        cursor: source.cursor?.(),
       });
     } catch (error) {
       // They are in no list any more: nobody else would tell them.

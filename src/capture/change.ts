@@ -113,6 +113,8 @@ export interface ChangeSource {
   confirm(lsn: bigint): void;
   /** The last end of a transaction, or keepalive, with nothing outstanding before it; for idle positions. */
   idleLsn(): bigint | undefined;
+  /** What `start` needs beside a position that was taken: journaled with it. A source that has none needs nothing more. */
+  cursor?(): string | undefined;
   /** Marks with our prefix that were not ours: unsigned, forged, or not transactional. */
   readonly ignoredMarks: number;
   stop(): Promise<void>;
@@ -124,6 +126,8 @@ export interface ResumePoint {
   readonly endLsn: bigint;
   /** Inside a large transaction: its changes up to here are skipped, its marks and relations still applied. */
   readonly journaled: Position;
+  /** What the source said of it. */
+  readonly cursor?: string | undefined;
 }
 
 export const startOfLog: Position = { commitLsn: 0n, changeLsn: 0n, ordinal: 0 };

@@ -27,6 +27,8 @@ export interface Batch {
   /** Everything up to here is in the journal once this batch is. */
   readonly journaled: Position;
   readonly endLsn: bigint;
+  /** What the source needs beside `journaled` to go on from there. */
+  readonly cursor?: string | undefined;
 }
 
 export interface SubscriptionStart {
@@ -228,6 +230,7 @@ export class Journal {
       settled: settled.position,
       unsettledFrom: settled.unsettledFrom,
       endLsn: batch.endLsn,
+      cursor: batch.cursor,
     };
     try {
       await this.#append(row, batch);

@@ -11,11 +11,11 @@ import type { Batch } from "./journal.ts";
  * @returns undefined where one change, or one outcome, stands alone
  */
 export function splitBatch(batch: Batch, from: Pick<Batch, "journaled" | "endLsn">): readonly [Batch, Batch] | undefined {
-  const { messages, rejections, updates, starts } = batch;
+  const { messages, rejections, updates, starts, cursor } = batch;
   const { journaled, endLsn } = from;
   if (updates.length > 0 && messages.length + rejections.length + starts.length > 0) {
     return [
-      { messages: [], rejections: [], updates, starts: [], journaled, endLsn },
+      { messages: [], rejections: [], updates, starts: [], journaled, endLsn, cursor },
       { ...batch, updates: [] },
     ];
   }
@@ -32,7 +32,16 @@ export function splitBatch(batch: Batch, from: Pick<Batch, "journaled" | "endLsn
   const isLeft = ({ position }: { readonly position: Position }): boolean => comparePositions(position, cut) <= 0;
   return [
     // A subscription's start says that the log was passed to where it stands: it goes with the last of it.
-    { messages: messages.filter(isLeft), rejections: rejections.filter(isLeft), updates: [], starts: [], journaled: cut, endLsn },
+    {
+      messages: messages.filter(isLeft),
+      rejections: rejections.filter(isLeft),
+      updates: [],
+      starts: [],
+      journaled: cut,
+      endLsn,
+      // It serves each position of the stretch: a start finds its place in it by the position.
+      cursor,
+    },
     { ...batch, messages: messages.filter((one) => !isLeft(one)), rejections: rejections.filter((one) => !isLeft(one)) },
   ];
 }

@@ -16,6 +16,8 @@ export interface BatchRow {
   readonly unsettledFrom: string | undefined;
   /** Where the log is asked from after a restart. */
   readonly endLsn: bigint;
+  /** Where the outbox is read from after a restart; undefined where the log is. */
+  readonly cursor?: string | undefined;
 }
 
 /**
@@ -32,10 +34,12 @@ export function beginBatchSql(row: BatchRow): string {
   const place = (position: Position): string =>
     `'${formatLsn(position.commitLsn)}', '${formatLsn(position.changeLsn)}', ${position.ordinal}`;
   return `begin; insert into ancrage.batches (source, number, epoch, journaled_commit_lsn, journaled_change_lsn, journaled_ordinal,
-       settled_commit_lsn, settled_change_lsn, settled_ordinal, unsettled_from, end_lsn)
+       settled_commit_lsn, settled_change_lsn, settled_ordinal, unsettled_from, end_lsn, cursor)
      values (${pg.escapeLiteral(row.source)}, ${row.number}, ${row.epoch}, ${place(row.journaled)}, ${place(row.settled)},
-       ${row.unsettledFrom === undefined ? "null" : pg.escapeLiteral(row.unsettledFrom)}, '${formatLsn(row.endLsn)}')`;
+       ${textOrNull(row.unsettledFrom)}, '${formatLsn(row.endLsn)}', ${textOrNull(row.cursor)})`;
 }
+
+const textOrNull = (text: string | undefined): string => (text === undefined ? "null" : pg.escapeLiteral(text));
 
 export async function commitBatch(client: pg.ClientBase): Promise<void> {
   const { command } = await client.query("commit");
@@ -60,9 +64,10 @@ export async function readLastBatch(db: Queryable, source: string): Promise<Batc
     settled_ordinal: number;
     unsettled_from: string | null;
     end_lsn: string;
+    cursor: string | null;
   }>(
     `select number::text, epoch::text, journaled_commit_lsn::text, journaled_change_lsn::text, journaled_ordinal,
-       settled_commit_lsn::text, settled_change_lsn::text, settled_ordinal, unsettled_from, end_lsn::text
+       settled_commit_lsn::text, settled_change_lsn::text, settled_ordinal, unsettled_from, end_lsn::text, cursor
      from ancrage.batches b where source = $1 order by b.number desc limit 1`,
     [source],
   );
@@ -81,6 +86,7 @@ export async function readLastBatch(db: Queryable, source: string): Promise<Batc
     settled: place(row.settled_commit_lsn, row.settled_change_lsn, row.settled_ordinal),
     unsettledFrom: row.unsettled_from ?? undefined,
     endLsn: parseLsn(row.end_lsn),
+    cursor: row.cursor ?? undefined,
   };
 }
 

@@ -154,7 +154,8 @@ export interface PartRow {
 }
 
 /**
- * What holds the rows of some tables: the table itself, or the leaves of a partitioned one, whose own identity counts.
+ * What holds the rows of some tables: the table itself, or the leaves of a partitioned one, whose own identity counts; and that one,
+ * by whose identity PostgreSQL says of an old row whether it is whole.
  *
  * PostgreSQL itself is asked for the index: a default identity whose primary key is deferrable has none.
  */
@@ -174,7 +175,7 @@ export async function readParts(db: Queryable, oids: readonly number[]): Promise
        -- "offset 0": joined in, the function would be called for every relation there is, and fails on some.
        select o.oid, pg_get_replica_identity_index(o.oid) as identity_index
        from (
-         select relid::oid as oid from pg_partition_tree(r.oid) where isleaf and r.relkind = 'p'
+         select relid::oid as oid from pg_partition_tree(r.oid) where (isleaf or relid = r.oid) and r.relkind = 'p'
          union all
          select r.oid where r.relkind <> 'p'
        ) as o offset 0

@@ -2,6 +2,8 @@
 -- Written by "UPDATE_SCHEMA=1 npx vitest run test/schema.pg.test.ts"; the test fails where this file is not what is there.
 create type ancrage.delivery_state as enum ('pending', 'retrying', 'delivered', 'exhausted', 'canceled');
 
+create sequence ancrage.outbox_id;
+
 create sequence ancrage.revision;
 
 create table ancrage.attempts (
@@ -31,6 +33,7 @@ create table ancrage.batches (
   settled_ordinal integer not null,
   unsettled_from text collate "C",
   end_lsn pg_lsn not null,
+  cursor text,
   at timestamp with time zone not null default clock_timestamp(),
   constraint batches_pkey PRIMARY KEY (source, number)
 );
@@ -116,6 +119,44 @@ create table ancrage.migrations (
   constraint migrations_pkey PRIMARY KEY (number)
 );
 
+create table ancrage.outbox_a (
+  id bigint not null,
+  xid xid8 not null default pg_current_xact_id(),
+  at timestamp with time zone not null default now(),
+  kind "char" not null,
+  root regclass,
+  columns text,
+  new_row text,
+  old_row text,
+  prefix text,
+  content bytea,
+  cut pg_snapshot,
+  constraint outbox_a_kind_check CHECK ((kind = ANY (ARRAY['i'::"char", 'u'::"char", 'd'::"char", 't'::"char", 'm'::"char", 's'::"char"])))
+);
+
+CREATE INDEX outbox_a_cut ON ancrage.outbox_a USING btree (xid) WHERE (cut IS NOT NULL);
+
+CREATE INDEX outbox_a_xid ON ancrage.outbox_a USING btree (xid, id);
+
+create table ancrage.outbox_b (
+  id bigint not null,
+  xid xid8 not null default pg_current_xact_id(),
+  at timestamp with time zone not null default now(),
+  kind "char" not null,
+  root regclass,
+  columns text,
+  new_row text,
+  old_row text,
+  prefix text,
+  content bytea,
+  cut pg_snapshot,
+  constraint outbox_a_kind_check CHECK ((kind = ANY (ARRAY['i'::"char", 'u'::"char", 'd'::"char", 't'::"char", 'm'::"char", 's'::"char"])))
+);
+
+CREATE INDEX outbox_b_xid_id_idx ON ancrage.outbox_b USING btree (xid, id);
+
+CREATE INDEX outbox_b_xid_idx ON ancrage.outbox_b USING btree (xid) WHERE (cut IS NOT NULL);
+
 create table ancrage.rejections (
   id text collate "C" not null,
   project text not null,
@@ -142,6 +183,9 @@ create table ancrage.settings (
   trigger_key bytea not null,
   inner_key bytea not null default ancrage.hmac_pad(trigger_key, 54),
   outer_key bytea not null default ancrage.hmac_pad(trigger_key, 92),
+  capture text not null default 'wal'::text,
+  capture_switch uuid,
+  constraint settings_capture_check CHECK ((capture = ANY (ARRAY['wal'::text, 'outbox'::text]))),
   constraint settings_only_row_check CHECK (only_row),
   constraint settings_pkey PRIMARY KEY (only_row),
   constraint settings_trigger_key_check CHECK ((length(trigger_key) = 64))
@@ -257,6 +301,19 @@ $function$
 ;
 -- postgres=X/postgres
 
+CREATE OR REPLACE FUNCTION ancrage.columns_of(root regclass)
+ RETURNS text
+ LANGUAGE plpgsql
+ IMMUTABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  return (select json_agg(json_build_array(attname, atttypid::bigint, attgenerated) order by attnum)
+    from pg_attribute where attrelid = root and attnum > 0 and not attisdropped);
+end
+$function$
+;
+
 CREATE OR REPLACE FUNCTION ancrage.emit(prefix text, content jsonb)
  RETURNS void
  LANGUAGE plpgsql
@@ -268,7 +325,7 @@ declare
   signed bytea := convert_to((content || jsonb_build_object('xid', pg_current_xact_id()::text))::text, 'UTF8');
 begin
   select inner_key, outer_key into strict keys from ancrage.settings;
-  perform pg_logical_emit_message(true, prefix, sha256(keys.outer_key || sha256(keys.inner_key || signed)) || signed);
+  perform ancrage.write_mark(prefix, sha256(keys.outer_key || sha256(keys.inner_key || signed)) || signed);
 end
 $function$
 ;
@@ -328,6 +385,23 @@ $function$
 ;
 -- postgres=X/postgres
 
+CREATE OR REPLACE FUNCTION ancrage.outbox_turn(id bigint)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  turn text := current_setting('ancrage.outbox_turn', true);
+begin
+  if turn is null or turn not in ('a', 'b') then
+    turn := case when id & 4294967296 = 0 then 'a' else 'b' end;
+    perform set_config('ancrage.outbox_turn', turn, true);
+  end if;
+  return turn;
+end
+$function$
+;
+
 CREATE OR REPLACE FUNCTION ancrage.trigger(event text, key text, data jsonb DEFAULT NULL::jsonb)
  RETURNS uuid
  LANGUAGE plpgsql
@@ -349,3 +423,80 @@ end
 $function$
 ;
 -- postgres=X/postgres
+
+CREATE OR REPLACE FUNCTION ancrage.truncate_outbox(turn text, consumed pg_snapshot)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  is_left boolean;
+begin
+  if turn not in ('a', 'b') then
+    raise exception 'ancrage.truncate_outbox: expected a or b, got %', quote_literal(turn) using errcode = '22023';
+  end if;
+  begin
+    execute format('lock table ancrage.%I in access exclusive mode nowait', 'outbox_' || turn);
+  exception when lock_not_available then
+    return false;
+  end;
+  execute format('select exists (select from ancrage.%I where xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(xid, $1))',
+    'outbox_' || turn) into is_left using consumed;
+  if is_left then
+    return false;
+  end if;
+  execute format('truncate ancrage.%I', 'outbox_' || turn);
+  return true;
+end
+$function$
+;
+-- postgres=X/postgres
+
+CREATE OR REPLACE FUNCTION ancrage.turn_outbox()
+ RETURNS void
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select setval('ancrage.outbox_id', ((last_value >> 32) + 1) << 32) from ancrage.outbox_id
+$function$
+;
+-- postgres=X/postgres
+
+CREATE OR REPLACE FUNCTION ancrage.write_mark(prefix text, content bytea)
+ RETURNS void
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  capture text;
+  id      bigint;
+  cut     pg_snapshot;
+begin
+  if prefix not like 'ancrage.%' or prefix = 'ancrage.switch' then
+    raise exception 'ancrage.write_mark: expected the prefix of a mark, got %', quote_nullable(prefix) using errcode = '22023';
+  end if;
+  if current_setting('transaction_isolation') = 'read committed' then
+    perform pg_advisory_xact_lock_shared(hashtext('ancrage.capture'));
+    select s.capture into strict capture from ancrage.settings s;
+  else
+    select s.capture into strict capture from ancrage.settings s for share;
+  end if;
+  if capture = 'wal' then
+    perform pg_logical_emit_message(true, prefix, content);
+    return;
+  end if;
+  if prefix = 'ancrage.subscription' then
+    cut := pg_current_snapshot();
+  end if;
+  id := nextval('ancrage.outbox_id');
+  if ancrage.outbox_turn(id) = 'a' then
+    insert into ancrage.outbox_a (id, kind, prefix, content, cut) values (id, 'm', prefix, content, cut);
+  else
+    insert into ancrage.outbox_b (id, kind, prefix, content, cut) values (id, 'm', prefix, content, cut);
+  end if;
+end
+$function$
+;

@@ -56,6 +56,6 @@ export async function dropPassedStarts(db: Queryable, id: string): Promise<void>
  * begin here. One whose mark is still to come has two then, and the first of them counts.
  */
 export async function markUnplacedSubscriptions(client: Pick<pg.ClientBase, "query">): Promise<void> {
-  await client.query(`select pg_logical_emit_message(true, 'ancrage.subscription', id || ' ' || start_revision) from ancrage.subscriptions
+  await client.query(`select ancrage.write_mark('ancrage.subscription', convert_to(id || ' ' || start_revision, 'UTF8')) from ancrage.subscriptions
     where start_lsn is null and state <> 'deleted'`);
 }

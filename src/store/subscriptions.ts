@@ -212,7 +212,7 @@ function valuesOf(fields: SubscriptionFields): readonly unknown[] {
  * sent. Text: the id, a space, the revision.
  */
 export async function emitSubscriptionMark(db: Queryable, row: SubscriptionRow): Promise<void> {
-  await db.query(`select pg_logical_emit_message(true, 'ancrage.subscription', $1)`, [`${row.id} ${row.revision}`]);
+  await db.query(`select ancrage.write_mark('ancrage.subscription', convert_to($1, 'UTF8'))`, [`${row.id} ${row.revision}`]);
 }
 
 /** Reads a subscription of any project and in any state, the deleted included. */

@@ -28,7 +28,11 @@ create table ancrage.settings (
   footing           jsonb,
   trigger_key       bytea   not null check (length(trigger_key) = 64),
   inner_key         bytea   not null generated always as (ancrage.hmac_pad(trigger_key, 54)) stored,
-  outer_key         bytea   not null generated always as (ancrage.hmac_pad(trigger_key, 92)) stored
+  outer_key         bytea   not null generated always as (ancrage.hmac_pad(trigger_key, 92)) stored,
+  -- Where changes are written: by PostgreSQL into its log, or by triggers into the outbox. Changed by migrate alone.
+  capture           text    not null default 'wal' check (capture in ('wal', 'outbox')),
+  -- The mark of the last change from one to the other (docs/decisions/0010).
+  capture_switch    uuid
 );
 
 create sequence ancrage.revision;
@@ -94,6 +98,8 @@ create table ancrage.batches (
   -- The least id of the messages that are not settled: where a start begins to fan out again.
   unsettled_from       text        collate "C",
   end_lsn              pg_lsn      not null,
+  -- Where the outbox is read from after a restart; null where the log is.
+  cursor               text,
   at                   timestamptz not null default clock_timestamp(),
   primary key (source, number)
 );
@@ -252,8 +258,132 @@ end
 $$;
 revoke execute on function ancrage.ensure_partitions(date) from public;
 
--- Puts a logical message into the log, which is there if, and when, this transaction commits. No table is written. Signed
--- (HMAC-SHA256), because any role may emit messages of any prefix; `xid` binds it to its transaction.
+-- What `capture: "outbox"` writes instead of the log: rows of the tracked tables by triggers that migrate makes, and marks by
+-- `ancrage.write_mark`. There are two, of which one is written while the other is truncated. Empty while the log is read.
+-- Bit 32 of the sequence says which one transactions write that begin now.
+create sequence ancrage.outbox_id;
+
+create table ancrage.outbox_a (
+  id      bigint      not null,
+  xid     xid8        not null default pg_current_xact_id(),
+  at      timestamptz not null default now(),
+  -- Insert, update, delete, truncate, a mark, or the switch to the log, after which nothing comes.
+  kind    "char"      not null check (kind in ('i', 'u', 'd', 't', 'm', 's')),
+  root    regclass,
+  -- The columns as they were then: JSON, `[[name, type, generated], …]`.
+  columns text,
+  -- As `record_out` writes rows.
+  new_row text,
+  old_row text,
+  prefix  text,
+  content bytea,
+  -- What was visible when a subscription was written: what was committed by then comes before it, all else after.
+  cut     pg_snapshot
+);
+create index outbox_a_xid on ancrage.outbox_a (xid, id);
+create index outbox_a_cut on ancrage.outbox_a (xid) where cut is not null;
+create table ancrage.outbox_b (like ancrage.outbox_a including all);
+
+-- The columns of a row's text. Said to be immutable although it reads the catalogue: a trigger's statement calls it while it is
+-- planned, once a session, and is planned again when the table changes, since it names the table as a regclass constant.
+create function ancrage.columns_of(root regclass) returns text
+  language plpgsql immutable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (select json_agg(json_build_array(attname, atttypid::bigint, attgenerated) order by attnum)
+    from pg_attribute where attrelid = root and attnum > 0 and not attisdropped);
+end
+$$;
+
+-- Which outbox this transaction writes, a or b: the same to its end, so that one that stays open holds only one of them.
+create function ancrage.outbox_turn(id bigint) returns text
+  language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+  turn text := current_setting('ancrage.outbox_turn', true);
+begin
+  if turn is null or turn not in ('a', 'b') then
+    turn := case when id & 4294967296 = 0 then 'a' else 'b' end;
+    perform set_config('ancrage.outbox_turn', turn, true);
+  end if;
+  return turn;
+end
+$$;
+
+-- Lets transactions that begin now write the other outbox. So far that no `nextval` of the meantime comes after it.
+create function ancrage.turn_outbox() returns void
+  language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+  select setval('ancrage.outbox_id', ((last_value >> 32) + 1) << 32) from ancrage.outbox_id
+$$;
+revoke execute on function ancrage.turn_outbox() from public;
+
+-- Empties one of the two if all that is in it was consumed and nobody is writing it. It never waits: whoever came to write meanwhile
+-- would wait behind it.
+create function ancrage.truncate_outbox(turn text, consumed pg_snapshot) returns boolean
+  language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  is_left boolean;
+begin
+  if turn not in ('a', 'b') then
+    raise exception 'ancrage.truncate_outbox: expected a or b, got %', quote_literal(turn) using errcode = '22023';
+  end if;
+  begin
+    execute format('lock table ancrage.%I in access exclusive mode nowait', 'outbox_' || turn);
+  exception when lock_not_available then
+    return false;
+  end;
+  execute format('select exists (select from ancrage.%I where xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(xid, $1))',
+    'outbox_' || turn) into is_left using consumed;
+  if is_left then
+    return false;
+  end if;
+  execute format('truncate ancrage.%I', 'outbox_' || turn);
+  return true;
+end
+$$;
+revoke execute on function ancrage.truncate_outbox(text, pg_snapshot) from public;
+
+-- Writes a mark into this transaction, wherever capture reads: a transactional logical message, or a row of the outbox. As with
+-- `pg_logical_emit_message`, any role may, so what a mark says is signed or looked up.
+--
+-- The lock lets migrate change from one to the other between transactions. An older snapshot would read a setting that holds no more:
+-- such a transaction fails as one that could not be serialized.
+create function ancrage.write_mark(prefix text, content bytea) returns void
+  language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  capture text;
+  id      bigint;
+  cut     pg_snapshot;
+begin
+  if prefix not like 'ancrage.%' or prefix = 'ancrage.switch' then
+    raise exception 'ancrage.write_mark: expected the prefix of a mark, got %', quote_nullable(prefix) using errcode = '22023';
+  end if;
+  if current_setting('transaction_isolation') = 'read committed' then
+    perform pg_advisory_xact_lock_shared(hashtext('ancrage.capture'));
+    select s.capture into strict capture from ancrage.settings s;
+  else
+    select s.capture into strict capture from ancrage.settings s for share;
+  end if;
+  if capture = 'wal' then
+    perform pg_logical_emit_message(true, prefix, content);
+    return;
+  end if;
+  if prefix = 'ancrage.subscription' then
+    cut := pg_current_snapshot();
+  end if;
+  id := nextval('ancrage.outbox_id');
+  if ancrage.outbox_turn(id) = 'a' then
+    insert into ancrage.outbox_a (id, kind, prefix, content, cut) values (id, 'm', prefix, content, cut);
+  else
+    insert into ancrage.outbox_b (id, kind, prefix, content, cut) values (id, 'm', prefix, content, cut);
+  end if;
+end
+$$;
+
+-- Writes a mark that is signed (HMAC-SHA256), because any role may write marks; `xid` binds it to its transaction.
 create function ancrage.emit(prefix text, content jsonb) returns void
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -262,7 +392,7 @@ declare
   signed bytea := convert_to((content || jsonb_build_object('xid', pg_current_xact_id()::text))::text, 'UTF8');
 begin
   select inner_key, outer_key into strict keys from ancrage.settings;
-  perform pg_logical_emit_message(true, prefix, sha256(keys.outer_key || sha256(keys.inner_key || signed)) || signed);
+  perform ancrage.write_mark(prefix, sha256(keys.outer_key || sha256(keys.inner_key || signed)) || signed);
 end
 $$;
 revoke execute on function ancrage.emit(text, jsonb) from public;

@@ -1,0 +1,407 @@
+import type pg from "pg";
+import type { Clock } from "../../clock.ts";
+import { delayOf } from "../../delay-of.ts";
+import type { Logger } from "../../log.ts";
+import { parseLsn } from "../../lsn.ts";
+import { AncrageError } from "../../errors.ts";
+import { connectClient } from "../../store/database.ts";
+import { lookAtOutbox, readOutboxPage, readOutboxRows, type OutboxLook, type OutboxRow } from "../../store/outbox.ts";
+import type { TableInfo } from "../../store/tables.ts";
+import type { ValueTypes } from "../../store/types.ts";
+import type { Captured, ChangeSource, Commit, Origin, Position, ResumePoint, Transaction } from "../change.ts";
+import { readMark } from "../marks.ts";
+import {
+  computeOutboxResume,
+  endOfTransaction,
+  formatCursor,
+  indexOf,
+  parseCursor,
+  startOfOutbox,
+  type OutboxCursor,
+  type PollPoint,
+} from "./cursor.ts";
+import { endOf, lastLsnOf, nextLsn, planRead, type Stretch } from "./stretch.ts";
+import { createRowReader, type RowReader } from "./to-captured.ts";
+import { OutboxTurns } from "./turns.ts";
+
+export interface OutboxSourceOptions {
+  readonly connectionString: string;
+  readonly sourceId: string;
+  /** By the name that users give them. */
+  readonly tables: ReadonlyMap<string, TableInfo>;
+  readonly types: ValueTypes;
+  readonly triggerKey: Buffer;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** Transactions that are listed at once. Default: 20,000. */
+  readonly maxListed?: number;
+}
+
+const defaultMaxListed = 20_000;
+/** Rows are read about so many bytes at a time. */
+const pageBytes = 8 * 1024 * 1024;
+/**
+ * How soon it is looked again while there was nothing. Not woken by NOTIFY: each transaction of the application would pay for it, and
+ * those that notify commit one after another.
+ */
+const lookDelaysMs = [1, 1, 2, 2, 5, 5, 5, 10, 10, 10, 20];
+const faultDelaysMs = [100, 250, 500, 1_000, 2_000, 5_000];
+
+/** Rows of one transaction, in order. */
+interface Piece {
+  readonly xid: string;
+  readonly rows: readonly OutboxRow[];
+  /** Whether the transaction ends with them. */
+  readonly isEnd: boolean;
+}
+
+/**
+ * Changes out of the outbox that triggers write, where the log cannot be read.
+ *
+ * Each look takes a snapshot: what is visible in it and was not in the one before is new, whichever number it has. So nothing waits for
+ * a transaction that stays open, and none is passed over.
+ */
+export class OutboxSource implements ChangeSource {
+  readonly sourceId: string;
+  readonly #options: OutboxSourceOptions;
+  readonly #reader: RowReader;
+  readonly #turns: OutboxTurns;
+  /** Undefined while it is not connected; the next statement connects. */
+  #client: pg.Client | undefined;
+  /** Everything that is visible in it was handed over. */
+  #from: PollPoint = startOfOutbox(0n);
+  #stretch: Stretch | undefined;
+  /** What the transaction that is read has said of itself so far. */
+  #origin: Origin | undefined;
+  /** Of the transaction in which a start goes on: its rows up to here are in the journal. What it says of itself still holds. */
+  #passedId = 0n;
+  /** Of what was taken last. */
+  #cursor: OutboxCursor = { from: this.#from };
+  /** Stretches that were handed over and are not confirmed yet, in order. */
+  readonly #unconfirmed: PollPoint[] = [];
+  /** Set once the transaction that switched to the log was taken. */
+  #switched: Commit | undefined;
+  #emptyLooks = 0;
+  #faults = 0;
+  /** Runs between two looks, and while the database does not answer: nothing is work until then. */
+  #timer: NodeJS.Timeout | undefined;
+  #looking: Promise<void> | undefined;
+  /** What no waiting mends; thrown by `take`. */
+  #failure: unknown;
+  /** About what a row takes, as the last ones did. */
+  #rowBytes = 1_000;
+  #listener: (() => void) | undefined;
+  #isStopped = false;
+  #ignoredMarks = 0;
+
+  constructor(options: OutboxSourceOptions) {
+    this.#options = options;
+    this.sourceId = options.sourceId;
+    this.#reader = createRowReader(options.tables, options.types);
+    this.#turns = new OutboxTurns(options);
+  }
+
+  async start({ endLsn, journaled, cursor }: ResumePoint): Promise<void> {
+    const begin = endLsn > journaled.commitLsn ? endLsn : journaled.commitLsn;
+    const { from, begun } = cursor === undefined ? { from: startOfOutbox(begin) } : computeOutboxResume(parseCursor(cursor), journaled);
+    this.#from = from;
+    this.#cursor = { from };
+    this.#client = await this.#connect();
+    if (begun === undefined) await this.#look();
+    else {
+      const isPassed = begun.at.changeLsn === endOfTransaction;
+      await this.#list(begun.to, indexOf(from, begun.at) + (isPassed ? 1 : 0));
+      if (!isPassed) this.#passedId = begun.at.changeLsn;
+    }
+    this.#turns.start();
+    this.#lookLater(0);
+  }
+
+  hasWork(): boolean {
+    return this.#failure !== undefined || (this.#stretch !== undefined && this.#timer === undefined);
+  }
+
+  onWork(listener: () => void): void {
+    this.#listener = listener;
+  }
+
+  async take(limit: number): Promise<readonly Captured[]> {
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#stretch === undefined || this.#timer !== undefined) return [];
+    const pageSize = Math.max(1, Math.min(limit, Math.floor(pageBytes / this.#rowBytes)));
+    let pieces: readonly Piece[];
+    try {
+      pieces = await this.#read(this.#stretch, pageSize);
+      this.#faults = 0;
+    } catch (error) {
+      await this.#afterFault(error);
+      return [];
+    }
+    const items: Captured[] = [];
+    try {
+      for (const piece of pieces) this.#handOver(piece, items);
+    } catch (error) {
+      // What was committed before is sent first: the same row stands in the way again after each start, and would hold it back.
+      this.#failure = error;
+      if (items.length === 0) throw error;
+    }
+    this.#cursor = { from: this.#from, to: endOf(this.#stretch), lastLsn: lastLsnOf(this.#stretch) };
+    if (this.#failure === undefined && planRead(this.#stretch, 1).kind === "over") this.#finish(this.#stretch);
+    return items;
+  }
+
+  confirm(lsn: bigint): void {
+    let consumed: PollPoint | undefined;
+    while (this.#unconfirmed[0] !== undefined && this.#unconfirmed[0].endLsn <= lsn) consumed = this.#unconfirmed.shift();
+    if (consumed !== undefined) this.#turns.consumed(consumed.snapshot);
+  }
+
+  /** Where nothing was written there is nothing to pass: a later start finds the same from an earlier look. */
+  idleLsn(): undefined {
+    return undefined;
+  }
+
+  cursor(): string {
+    return formatCursor(this.#cursor);
+  }
+
+  /** The end of the transaction that switched to the log; undefined while it was not taken. */
+  get switched(): Commit | undefined {
+    return this.#switched;
+  }
+
+  get ignoredMarks(): number {
+    return this.#ignoredMarks;
+  }
+
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    clearTimeout(this.#timer);
+    await this.#turns.stop();
+    await this.#disconnect();
+    await this.#looking;
+    await this.#disconnect();
+  }
+
+  // --- looking -------------------------------------------------------------------------------------------------------------------
+
+  #lookLater(ms: number): void {
+    if (this.#isStopped || this.#stretch !== undefined || this.#switched !== undefined) return;
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      this.#looking = this.#lookAgain();
+    }, ms).unref();
+  }
+
+  async #lookAgain(): Promise<void> {
+    try {
+      await this.#look();
+      this.#faults = 0;
+    } catch (error) {
+      await this.#afterFault(error);
+      return;
+    }
+    if (this.#stretch === undefined) this.#lookLater(delayOf(lookDelaysMs, this.#emptyLooks++));
+    else {
+      this.#emptyLooks = 0;
+      this.#wake();
+    }
+  }
+
+  async #look(): Promise<void> {
+    const stretch = { from: this.#from.snapshot, to: undefined };
+    const look = await lookAtOutbox(await this.#session(), stretch, { skip: 0, limit: this.#maxListed });
+    const lsn = parseLsn(look.lsn);
+    const endLsn = lsn > this.#from.endLsn ? lsn : this.#from.endLsn;
+    const to = { snapshot: look.snapshot, endLsn, atUs: BigInt(look.atUs) };
+    if (look.transactions.length === 0) this.#from = to;
+    else this.#begin(to, 0, look);
+  }
+
+  /** The transactions of a stretch that was looked at before, from one of them on. */
+  async #list(to: PollPoint, skip: number): Promise<void> {
+    const stretch = { from: this.#from.snapshot, to: to.snapshot };
+    this.#begin(to, skip, await lookAtOutbox(await this.#session(), stretch, { skip, limit: this.#maxListed }));
+  }
+
+  #begin(to: PollPoint, offset: number, { transactions }: OutboxLook): void {
+    const isListed = transactions.length < this.#maxListed;
+    this.#stretch = { from: this.#from, to, transactions, offset, isListed, next: 0, after: "0", open: undefined };
+  }
+
+  get #maxListed(): number {
+    return this.#options.maxListed ?? defaultMaxListed;
+  }
+
+  // --- taking --------------------------------------------------------------------------------------------------------------------
+
+  /** Changes nothing here but the list of transactions: a read that fails is read again. */
+  async #read(stretch: Stretch, limit: number): Promise<readonly Piece[]> {
+    const next = planRead(stretch, limit);
+    switch (next.kind) {
+      case "over":
+        return [];
+      case "list":
+        await this.#list(stretch.to, next.skip);
+        return [];
+      case "page": {
+        const rows = await readOutboxPage(await this.#session(), { ...next, limit });
+        this.#noteBytes(rows);
+        // Fewer than were asked for: it has no more.
+        return [{ xid: next.xid, rows, isEnd: rows.length < limit }];
+      }
+      case "whole": {
+        const rows = await readOutboxRows(await this.#session(), next.xids);
+        this.#noteBytes(rows);
+        const byXid = Map.groupBy(rows, (row) => row.xid);
+        return next.xids.map((xid) => ({ xid, rows: (byXid.get(xid) ?? []).toSorted(compareRows), isEnd: true }));
+      }
+      default:
+        return next satisfies never;
+    }
+  }
+
+  #handOver({ xid, rows, isEnd }: Piece, items: Captured[]): void {
+    const stretch = this.#stretch as Stretch;
+    const transaction = stretch.open ?? this.#transactionOf(xid, rows[0], stretch);
+    const commit = { kind: "commit", transaction, endLsn: transaction.commitLsn + 1n } as const;
+    for (const row of rows) {
+      const item = this.#toCaptured(row, transaction, commit);
+      if (item !== undefined) items.push(item);
+    }
+    if (!isEnd) {
+      this.#stretch = { ...stretch, after: rows.at(-1)?.id ?? stretch.after, open: transaction };
+      return;
+    }
+    this.#stretch = { ...stretch, next: stretch.next + 1, after: "0", open: undefined };
+    this.#origin = undefined;
+    this.#passedId = 0n;
+    const isLast = planRead(this.#stretch, 1).kind === "over" && this.#switched === undefined;
+    items.push(isLast ? { ...commit, endLsn: endOf(this.#stretch).endLsn } : commit);
+  }
+
+  #transactionOf(xid: string, first: OutboxRow | undefined, stretch: Stretch): Transaction {
+    const beganAtUs = BigInt(first?.at_us ?? 0);
+    return {
+      // As the log has it.
+      xid: Number(BigInt(xid) & 0xffff_ffffn),
+      commitLsn: nextLsn(stretch),
+      // It began then, and was not committed yet when it was looked before.
+      committedAtUs: beganAtUs > stretch.from.atUs ? beganAtUs : stretch.from.atUs,
+    };
+  }
+
+  #toCaptured(row: OutboxRow, transaction: Transaction, commit: Commit): Captured | undefined {
+    const position = { commitLsn: transaction.commitLsn, changeLsn: BigInt(row.id), ordinal: 0 };
+    const isPassed = position.changeLsn <= this.#passedId;
+    switch (row.kind) {
+      case "i":
+      case "u":
+      case "d":
+        return isPassed ? undefined : { ...this.#reader.toChange(row, transaction, position), origin: this.#origin };
+      case "t":
+        this.#options.log.warn({ tables: [this.#reader.tableName(row.root)] }, "a table was truncated: that makes no events");
+        return undefined;
+      case "s":
+        this.#switched = commit;
+        return undefined;
+      case "m":
+        return this.#toMark(row, { transaction, position, isPassed });
+      default:
+        return row.kind satisfies never;
+    }
+  }
+
+  #toMark(
+    { prefix, content }: OutboxRow,
+    at: { readonly transaction: Transaction; readonly position: Position; readonly isPassed: boolean },
+  ): Captured | undefined {
+    const { triggerKey, log } = this.#options;
+    const { transaction, position, isPassed } = at;
+    const mark = readMark({
+      prefix: prefix ?? "",
+      content: content ?? Buffer.alloc(0),
+      isTransactional: true,
+      transaction,
+      position,
+      triggerKey,
+    });
+    if (mark === undefined) return undefined;
+    if (mark === "ignored") {
+      this.#ignoredMarks++;
+      log.warn({ prefix }, "a mark was ignored: it is not signed");
+      return undefined;
+    }
+    if (mark.kind === "origin") {
+      this.#origin = { ...this.#origin, ...mark.origin };
+      return undefined;
+    }
+    if (isPassed) return undefined;
+    return mark.kind === "trigger" ? { ...mark, origin: this.#origin } : mark;
+  }
+
+  #finish(stretch: Stretch): void {
+    const end = endOf(stretch);
+    this.#stretch = undefined;
+    this.#from = end;
+    this.#unconfirmed.push(end);
+    // While what was taken is journaled, the next look is under way.
+    this.#lookLater(0);
+  }
+
+  #noteBytes(rows: readonly OutboxRow[]): void {
+    if (rows.length === 0) return;
+    const sum = rows.reduce((sum, row) => sum + (row.new_row?.length ?? 0) + (row.old_row?.length ?? 0) + (row.columns?.length ?? 0), 0);
+    this.#rowBytes = Math.max(100, sum / rows.length);
+  }
+
+  // --- the session ---------------------------------------------------------------------------------------------------------------
+
+  async #session(): Promise<pg.Client> {
+    return (this.#client ??= await this.#connect());
+  }
+
+  async #connect(): Promise<pg.Client> {
+    const client = await connectClient({ connectionString: this.#options.connectionString, applicationName: "ancrage outbox" });
+    client.on("error", () => {
+      if (this.#client === client) this.#client = undefined;
+    });
+    return client;
+  }
+
+  async #disconnect(): Promise<void> {
+    const client = this.#client;
+    this.#client = undefined;
+    await client?.end().catch(() => undefined);
+  }
+
+  /** A database that restarts is waited for; what cannot be read at all ends capture. */
+  async #afterFault(error: unknown): Promise<void> {
+    if (this.#isStopped) return;
+    if (error instanceof AncrageError && error.code === "ANCRAGE_PROTOCOL") {
+      this.#failure = error;
+      this.#wake();
+      return;
+    }
+    this.#options.log.warn({ err: error }, "the outbox could not be read; trying again");
+    await this.#disconnect();
+    this.#timer = setTimeout(
+      () => {
+        this.#timer = undefined;
+        if (this.#stretch === undefined) this.#looking = this.#lookAgain();
+        else this.#wake();
+      },
+      delayOf(faultDelaysMs, this.#faults++),
+    ).unref();
+  }
+
+  #wake(): void {
+    const listener = this.#listener;
+    this.#listener = undefined;
+    listener?.();
+  }
+}
+
+function compareRows(a: OutboxRow, b: OutboxRow): number {
+  return a.id.length - b.id.length || (a.id < b.id ? -1 : 1);
+}
