@@ -240,7 +240,7 @@ describe.each(Object.entries(sources))("changes out of the %s", (_, { migrate, s
     }
     await first.stop();
     await query("insert into deal values (721)");
-    for (const { resume, seen } of places.filter((_, i) => i < 8 || i % 97 === 0 || i > places.length - 25)) {
+    for (const { resume, seen } of places.filter((_, i) => i < 6 || i % 241 === 0 || i > places.length - 3)) {
       const again = await start(resume);
       const rest = await takeUntil(again, (items) => keysOf(items).at(-1) === "721", 60);
       expect(keysOf(rest)).toEqual(numbers(seen + 1, 721));

@@ -125,8 +125,12 @@ describe("migrate", () => {
       create table event_log_2 partition of event_log for values from ('2026-07-01') to ('2027-01-01');
       alter table event_log_2 replica identity full`);
     const plan = await migrateCapture(database, { event_log: "old values" });
-    expect(plan[0]).toBe(`alter table "public"."event_log_1" replica identity full`);
-    expect(plan[1]).toContain(`for table "public"."event_log" with`);
+    expect(plan.slice(0, 2)).toEqual([
+      // By the root's PostgreSQL says whether an old row is whole.
+      `alter table "public"."event_log" replica identity full`,
+      `alter table "public"."event_log_1" replica identity full`,
+    ]);
+    expect(plan[2]).toContain(`for table "public"."event_log" with`);
     expect(await migrateCapture(database, { event_log: "old values" })).toEqual([]);
   });
 
