@@ -251,7 +251,7 @@ describe.each(Object.entries(sources))("changes out of the %s", (_, { migrate, s
           item.position.commitLsn === resume.journaled.commitLsn &&
           comparePositions(item.position, resume.journaled) > 0,
       );
-      if (isBegun !== undefined) expect(changesOf(rest)[0]?.position).toEqual((isBegun as Change).position);
+      expect(changesOf(rest)[0]?.position).toEqual((isBegun as Change | undefined)?.position ?? expect.anything());
       await again.stop();
     }
   });
