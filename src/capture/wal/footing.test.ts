@@ -6,6 +6,9 @@ test("what was dropped and made again in between is told, and nothing that came,
   expect(changedFooting(before, before)).toEqual([]);
   expect(changedFooting(before, { ...before, "table 9": ["200"] })).toEqual([]);
   expect(changedFooting(before, { ancrage_1: ["10"] })).toEqual([]);
+  // It was tracked, and had no place yet.
+  expect(changedFooting({ ...before, "table 9": [] }, { ...before, "table 9": ["200"] })).toEqual([]);
+  expect(changedFooting(before, { ...before, "table 7": [] })).toEqual(["table 7"]);
   // It stands in both.
   expect(changedFooting(before, { ...before, "table 7": ["100", "150"] })).toEqual([]);
   expect(changedFooting({ ...before, "table 7": ["100", "150"] }, { ...before, "table 7": ["150"] })).toEqual([]);
