@@ -13,7 +13,7 @@ export const healthy: Health = { firstFailureAtMs: undefined, failures: 0 };
 /**
  * What keeps a receiver that is down from being asked by everything that waits for it. Times are monotonic.
  *
- *   closed ──(10 failures in a row)──► open ──(a success)──► recovering ──(it takes enough, or a minute)──► closed
+ *   closed ──(10 failures in a row)──► open ──(a success)──► recovering ──(it takes enough, or wants less)──► closed
  *      ▲                                 ▲ └─(its probe failed: the next step)─┘      │
  *      └─────────────────────────────────└──────────────(10 failures in a row)────────┘
  */
@@ -38,7 +38,7 @@ const firstPerSecond = 10;
 const growth = 1.5;
 /** From here on the window alone is enough. */
 const enoughPerSecond = 1_000;
-const mostRecoveringMs = 60_000;
+const leastRecoveringMs = 60_000;
 const disableAfterMs = 5 * 24 * 3_600_000;
 
 export function nextHealth(health: Health, isSuccess: boolean, nowMs: number): Health {
@@ -109,7 +109,8 @@ export function noteStart(breaker: Breaker): Breaker {
 /** Moves a recovery on to the present second. */
 export function advanceBreaker(breaker: Breaker, monotonicMs: number): Breaker {
   if (breaker.kind !== "recovering" || monotonicMs - breaker.secondAtMs < 1_000) return breaker;
-  if (monotonicMs - breaker.sinceMs >= mostRecoveringMs) return closed;
+  // It could have had twice as many: then it is not this that holds it back.
+  if (monotonicMs - breaker.sinceMs >= leastRecoveringMs && breaker.started * 2 < breaker.perSecond) return closed;
   // A quiet second is no reason to go slower than what was allowed in it.
   const perSecond = Math.max(breaker.perSecond, breaker.started * growth);
   return perSecond >= enoughPerSecond ? closed : recoveringFrom(perSecond, breaker.sinceMs, monotonicMs);
