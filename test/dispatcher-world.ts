@@ -225,7 +225,7 @@ export function createWorld(options: WorldOptions = {}) {
         const isMoving = nowMs - (starts.at(-1)?.atMs ?? 0) < 2_000;
         const beforeMs = nowMs;
         nowMs += isMoving ? Math.min(stepMs, 20) : stepMs;
-        for (const one of [...sent]) {
+        for (const one of sent.slice()) {
           const outcome = outcomeOf(one, nowMs);
           if (outcome !== undefined) world.answer(sent.indexOf(one), outcome);
         }
