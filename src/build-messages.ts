@@ -37,6 +37,8 @@ export interface MessageBuilder {
   build(captured: readonly Captured[]): Promise<Built | undefined>;
   /** Events, and files of handlers, whose code is not run for now: it was rejected too often with no success in between. */
   parked(): readonly string[];
+  /** Runs the code of an event, or of a tracking file, again: it was seen to work. */
+  unpark(name: string): void;
 }
 
 export interface MessageBuilderOptions {
@@ -103,6 +105,9 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
 
   return {
     parked: () => [...counts.keys()].filter((name) => isParked(counts, name)),
+    unpark(name) {
+      counts = new Map([...counts].filter(([counted]) => counted !== name));
+    },
     async build(captured) {
       const occurrences: Occurrence[] = [];
       const unmatched: Unmatched[] = [];

@@ -13,6 +13,7 @@ import { delayOf, faultDelaysMs } from "./delay-of.ts";
 import type { Dispatcher } from "./deliver/dispatcher.ts";
 import { AncrageError } from "./errors.ts";
 import type { Catalogue } from "./event/catalogue.ts";
+import type { JobRunner } from "./job/runner.ts";
 import { Journal } from "./journal/journal.ts";
 import { Leader, type Begun } from "./leader.ts";
 import type { Logger } from "./log.ts";
@@ -98,6 +99,10 @@ export class Engine {
 
   get dispatcher(): Dispatcher | undefined {
     return this.#leader?.dispatcher;
+  }
+
+  get jobs(): JobRunner | undefined {
+    return this.#leader?.jobs;
   }
 
   get pipeline(): Pipeline | undefined {

@@ -6,6 +6,7 @@ import { newDelivery } from "./deliver/delivery.ts";
 import { createSender, type Sender } from "./deliver/send.ts";
 import type { EngineOptions } from "./engine.ts";
 import { AncrageError } from "./errors.ts";
+import { JobRunner } from "./job/runner.ts";
 import type { Journal, LastBatch } from "./journal/journal.ts";
 import { fanOutUnsettled } from "./journal/restart.ts";
 import { atMost } from "./pause.ts";
@@ -49,6 +50,7 @@ export class Leader {
   readonly #sender: Sender;
   readonly #backlog: Backlog;
   readonly #watch: SubscriptionWatch;
+  readonly jobs: JobRunner;
   #isRunning = false;
 
   constructor(options: LeaderOptions) {
@@ -111,6 +113,22 @@ export class Leader {
       },
       log,
     });
+    this.jobs = new JobRunner({
+      db: deliveryDb,
+      reads: options.db,
+      sourceId: source.sourceId,
+      catalogue: options.catalogue,
+      payload: options.payload,
+      unpark: (name) => this.pipeline.unpark(name),
+      onCanceled: (deliveries) => {
+        const keys = new Set(deliveries.map(({ messageId, subscriptionId }) => `${messageId} ${subscriptionId}`));
+        this.dispatcher.cancelWhere(({ message, subscriptionId }) => keys.has(`${message.id} ${subscriptionId}`));
+      },
+      wake: (subscriptionId, jobId) => this.dispatcher.wake(subscriptionId, jobId),
+      dropLane: (jobId) => void this.dispatcher.cancelWhere((delivery) => delivery.jobId === jobId),
+      clock,
+      log,
+    });
   }
 
   /**
@@ -139,6 +157,7 @@ export class Leader {
     this.#isRunning = true;
     this.#backlog.start();
     this.#watch.start();
+    this.jobs.start();
   }
 
   /** Ends a start that waits for the slot. */
@@ -153,6 +172,7 @@ export class Leader {
     const { journal, source, options } = this.#options;
     const graceMs = options.shutdown.graceS * 1_000;
     this.pipeline.stopReading();
+    await this.jobs.stop();
     await this.dispatcher.stop(graceMs);
     const ended = this.pipeline.stop();
     // A journal that refuses would hold the end up for as long as it does. What it did not take is sent again after a restart.

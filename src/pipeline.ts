@@ -107,6 +107,10 @@ export class Pipeline {
     return this.#builder.parked();
   }
 
+  unpark(name: string): void {
+    this.#builder.unpark(name);
+  }
+
   /** Takes what happened to a delivery. */
   record(update: DeliveryUpdate): void {
     if (this.#updates.length === 0) this.#firstUpdateAtMs = this.#options.clock.monotonicMs();

@@ -8,6 +8,7 @@ import type { Catalogue } from "./event/catalogue.ts";
 import { explain } from "./explain.ts";
 import { formatMessage } from "./format.ts";
 import type { Services, Triggered, TriggerOptions } from "./http/services.ts";
+import { createJobService } from "./job/service.ts";
 import { computeMessageId } from "./message-id.ts";
 import type { Logger } from "./log.ts";
 import type { CheckedOptions } from "./options.ts";
@@ -15,6 +16,7 @@ import type { PayloadDeps } from "./payload/build.ts";
 import { createSampleReaders } from "./payload/record-readers.ts";
 import { readSamples } from "./payload/sample.ts";
 import { readStatus } from "./status.ts";
+import { readLastSource } from "./store/jobs.ts";
 import { readOpenGaps, type Gap } from "./store/gaps.ts";
 import { listSubscriptions } from "./store/subscriptions.ts";
 import { emitTrigger } from "./store/triggers.ts";
@@ -50,6 +52,16 @@ export function createServices(parts: ServiceParts): Services {
   return {
     db: api,
     subscriptions: parts.subscriptions,
+    jobs: createJobService({
+      db: api,
+      catalogue: () => catalogue,
+      payload,
+      sourceId: () => readLastSource(api),
+      onChanged: () => engine.jobs?.wake(),
+      // Where another process leads, its sweep finds it within 5 s.
+      wake: (subscriptionId) => engine.dispatcher?.wake(subscriptionId),
+      unpark: (name) => engine.pipeline?.unpark(name),
+    }),
     catalogue: () => catalogue,
     publicUrl: parts.options.publicUrl,
     operatorToken: parts.token,

@@ -3,6 +3,7 @@ import type pg from "pg";
 import type { Catalogue, CatalogueEvent } from "../src/event/catalogue.ts";
 import { createApp } from "../src/http/app.ts";
 import type { Services } from "../src/http/services.ts";
+import { createJobService } from "../src/job/service.ts";
 import { createPool } from "../src/store/database.ts";
 import { parseSecretKey } from "../src/subscription/secret.ts";
 import { createSubscriptionService, type SubscriptionServiceOptions } from "../src/subscription/subscription.ts";
@@ -74,6 +75,19 @@ export function createTestApi(
       secretKey: parseSecretKey(randomBytes(32).toString("base64")),
       events: () => catalogue.events.keys(),
       ...subscriptionOptions,
+    }),
+    jobs: createJobService({
+      db: pool,
+      catalogue: () => catalogue,
+      payload: {
+        catalogue,
+        readers: { byKeys: notGiven("readers"), where: notGiven("readers") },
+        sql: notGiven("sql reader"),
+      },
+      sourceId: async () => "wal-test",
+      onChanged: () => undefined,
+      wake: () => undefined,
+      unpark: () => undefined,
     }),
     catalogue: () => catalogue,
     samples: notGiven("samples"),

@@ -1,6 +1,6 @@
 import type { Clock } from "../clock.ts";
 import type { Logger } from "../log.ts";
-import type { DeliveryUpdate, LaneId, Message } from "../message.ts";
+import type { DeliveryUpdate, LaneId } from "../message.ts";
 import { atMost } from "../pause.ts";
 import type { Subscription } from "../subscription/registry.ts";
 import type { TestSignal } from "../test-signal.ts";
@@ -291,7 +291,7 @@ export class Dispatcher {
       if (isUnwanted) {
         lane.receiver.inFlight--;
         this.#lanes.giveBack(lane, lane.order === undefined ? [message] : release(lane.order, message));
-      } else this.#finish(lane, { message, subscription, isProbe }, outcome);
+      } else this.#finish(lane, { delivery, subscription, isProbe }, outcome);
       this.#grants.release(grant);
       this.#pumpAll(lane.receiver);
       if (this.#inFlight === 0) this.#whenIdle?.();
@@ -301,16 +301,24 @@ export class Dispatcher {
 
   #finish(
     lane: Lane,
-    { message, subscription, isProbe }: { readonly message: Message; readonly subscription: Subscription; readonly isProbe: boolean },
+    { delivery, subscription, isProbe }: { readonly delivery: Delivery; readonly subscription: Subscription; readonly isProbe: boolean },
     outcome: Outcome,
   ): void {
     const { clock, retry, random = Math.random, onHealth, onDisable, signal } = this.#options;
     const { receiver } = lane;
+    const { message } = delivery;
     const nowMs = clock.nowMs();
     const noted = noteOutcome(receiver, outcome, { isProbe, policy: retry, ms: nowMs, monotonicMs: clock.monotonicMs(), random: random() });
     if (noted.toTell !== undefined) onHealth?.(subscription.id, noted.toTell);
     // Gone from `held`, it was canceled meanwhile, and that stands.
-    const current = lane.held.get(message.id);
+    const held = lane.held.get(message.id);
+    // Canceled while it was under way, or begun again by hand: that stands, and this outcome is kept as late.
+    const current = held?.round === delivery.round ? held : undefined;
+    if (current === undefined) {
+      this.#record(applyOutcome({ ...delivery, hasRow: true, batch: undefined }, outcome, retry, { ms: nowMs, random: random() }));
+      // Two attempts of one message are never under way at once: the other round has waited for this.
+      this.#lanes.giveBack(lane, [message]);
+    }
     let after: Delivery | undefined;
     if (current !== undefined) {
       // It may have got a row while it was under way.

@@ -11,6 +11,7 @@ import { refuseInvalid } from "./route.ts";
 import { addDeliveryRoutes } from "./routes/deliveries.ts";
 import { addEntryPointRoutes } from "./routes/entry-points.ts";
 import { addEventRoutes } from "./routes/events.ts";
+import { addJobRoutes } from "./routes/jobs.ts";
 import { addMessageRoutes } from "./routes/messages.ts";
 import { addRejectionRoutes } from "./routes/rejections.ts";
 import { addSubscriptionCommandRoutes } from "./routes/subscription-commands.ts";
@@ -72,6 +73,7 @@ export function createApp(services: Services): { readonly fetch: (request: Reque
   addMessageRoutes(api, services);
   addDeliveryRoutes(api, services);
   addRejectionRoutes(api, services);
+  addJobRoutes(api, services);
   addEntryPointRoutes(api, services);
   addSystemRoutes(api, services);
   return { fetch: async (request) => api.fetch(request) };

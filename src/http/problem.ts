@@ -14,6 +14,7 @@ export const problemCodes = {
   "unknown-entry-point": { status: 404, title: "There is no such entry point" },
   "method-not-allowed": { status: 405, title: "The path does not take this method" },
   "wrong-state": { status: 409, title: "It is in a state in which this cannot be done" },
+  "job-refused": { status: 409, title: "It cannot be done as things stand" },
   "sample-none": { status: 409, title: "The event has nothing to show" },
   "body-too-large": { status: 413, title: "The body is too large" },
   "unsupported-media-type": { status: 415, title: "The body must be JSON" },

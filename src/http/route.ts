@@ -74,7 +74,7 @@ export const listQuery = {
   limit: limit(50, 200),
 };
 
-const time = z.iso.datetime({ offset: true, error: "expected a time in ISO 8601 such as 2026-11-24T10:22:00Z" });
+export const time = z.iso.datetime({ offset: true, error: "expected a time in ISO 8601 such as 2026-11-24T10:22:00Z" });
 
 /** Lists of the journal are bounded to a range of days, so that each reads few partitions. */
 export const rangeQuery = {

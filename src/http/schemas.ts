@@ -2,6 +2,7 @@ import { z } from "@hono/zod-openapi";
 import { isStorable, unstorable } from "../subscription/check-subscription.ts";
 import { subscriptionFormats, subscriptionOrders, type SubscriptionRow } from "../store/subscriptions.ts";
 import { hiddenValue } from "../subscription/headers.ts";
+import { jobKinds, jobStates } from "../store/jobs.ts";
 
 /** The objects of the API, for its types and its OpenAPI document. Times are ISO 8601 with `Z`. */
 
@@ -206,8 +207,9 @@ export const deliverySchema = z
     project: z.string(),
     messageId: z.string(),
     subscriptionId: z.string(),
-    event: z.string(),
-    key: z.string(),
+    event: z.string().nullable().openapi({ description: "Null where the message is no longer kept." }),
+    key: z.string().nullable(),
+    jobId: z.string().nullable().openapi({ description: "The job that made it, or its present round." }),
     state: z.enum(deliveryStates),
     attempts: z.array(attemptSchema),
     nextAttemptAt: time.nullable(),
@@ -225,6 +227,47 @@ export const rejectionSchema = z
     error: z.string(),
   })
   .openapi("Rejection");
+
+export const retriedSchema = z
+  .object({
+    outcome: z.enum(["messages", "nothing", "rejected"]),
+    messageIds: z.array(z.string()).optional(),
+    reason: z.string().optional(),
+    error: z.string().optional(),
+  })
+  .openapi("Retried");
+
+export const jobSchema = z
+  .object({
+    id: z.string(),
+    project: z.string().nullable().openapi({ description: "Null: of all projects." }),
+    kind: z.enum(jobKinds),
+    subscriptionId: z.string().nullable(),
+    input: z.record(z.string(), z.unknown()).openapi({ description: "What it was asked for." }),
+    state: z.enum(jobStates),
+    total: z.int().nullable().openapi({ description: "How much there is to do; null where that is more than was counted." }),
+    done: z.int().openapi({ description: "Of these: messages, records, deliveries or rejections that it has dealt with." }),
+    failed: z.int().openapi({ description: "Of those that are done: what became, or stayed, a rejection." }),
+    unfinished: z
+      .int()
+      .optional()
+      .openapi({ description: "Deliveries that it made and that are not over, counted up to 500. Only where one job is asked for." }),
+    exhausted: z
+      .int()
+      .optional()
+      .openapi({ description: "Deliveries that it made and that no receiver took. Only where one job is asked for." }),
+    error: z.string().nullable().openapi({ description: "Why it failed." }),
+    createdAt: time,
+    endedAt: time.nullable(),
+  })
+  .openapi("Job");
+
+export const countSchema = z
+  .object({
+    dryRun: z.literal(true),
+    total: z.int().nullable().openapi({ description: "How much it would do; null where that is more than 100,000." }),
+  })
+  .openapi("Count");
 
 export const statusSchema = z
   .object({

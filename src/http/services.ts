@@ -3,6 +3,7 @@ import type { TriggerCame } from "../build-messages.ts";
 import type { Catalogue } from "../event/catalogue.ts";
 import type { Explanation } from "../explain.ts";
 import type { Format } from "../format.ts";
+import type { JobService } from "../job/service.ts";
 import type { SubscriptionService } from "../subscription/subscription.ts";
 
 /**
@@ -12,6 +13,7 @@ export interface Services {
   /** A pool of its own: what is listed here must not wait for, nor hold up, the journal. */
   readonly db: pg.Pool;
   readonly subscriptions: SubscriptionService;
+  readonly jobs: JobService;
   /** The events as they are now; `dev` reloads them. */
   readonly catalogue: () => Catalogue;
   /** Newest first, at most `limit`, each what a delivery's body holds (parsed). Never empty where a record, a message or an example is there. */

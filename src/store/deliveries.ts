@@ -7,8 +7,9 @@ export interface FoundDelivery {
   readonly messageId: string;
   readonly subscriptionId: string;
   readonly project: string;
-  readonly event: string;
-  readonly key: string;
+  /** Null where the message is no longer kept. */
+  readonly event: string | null;
+  readonly key: string | null;
   readonly state: DeliveryState;
   readonly round: number;
   /** How many there were in this round. */
@@ -18,6 +19,8 @@ export interface FoundDelivery {
   readonly lastReason: string | null;
   readonly durationMs: number | null;
   readonly updatedAt: Date;
+  /** The job that made it, or its present round. */
+  readonly jobId: string | null;
 }
 
 /** A failed attempt, or one by hand. A first success has no row: the delivery's own holds it. */
@@ -39,8 +42,8 @@ interface StoredDelivery {
   readonly message_id: string;
   readonly subscription_id: string;
   readonly project: string;
-  readonly event: string;
-  readonly key: string;
+  readonly event: string | null;
+  readonly key: string | null;
   readonly state: DeliveryState;
   readonly round: number;
   readonly attempts: number;
@@ -49,6 +52,7 @@ interface StoredDelivery {
   readonly last_reason: string | null;
   readonly duration_ms: number | null;
   readonly updated_at: Date;
+  readonly job_id: string | null;
 }
 
 interface StoredAttempt {
@@ -77,6 +81,7 @@ export interface DeliveryFilter {
   readonly state?: DeliveryState | undefined;
   readonly messageId?: string | undefined;
   readonly subscriptionId?: string | undefined;
+  readonly jobId?: string | undefined;
   readonly range: DayRange;
   /** The delivery that the last page ended with. */
   readonly after?: DeliveryKey | undefined;
@@ -85,20 +90,22 @@ export interface DeliveryFilter {
 
 const deliveryColumns = `
   d.message_id, d.subscription_id, d.project, m.event, m.key, d.state, d.round, d.attempts, d.next_attempt_at, d.last_status,
-  d.last_reason, d.duration_ms, d.updated_at`;
+  d.last_reason, d.duration_ms, d.updated_at, d.job_id`;
 
-/** Those of the newest messages first. The message is in its delivery's day: the range is said of both, so that few partitions are read. */
+/** Those of the newest messages first. The message is in its delivery's day: the range is said of both, so that few partitions are read. A message may be gone before its delivery. */
 export async function listDeliveries(db: Queryable, filter: DeliveryFilter): Promise<readonly FoundDelivery[]> {
   const { rows } = await db.query<StoredDelivery>(
     `select ${deliveryColumns}
-     from ancrage.deliveries d join ancrage.messages m on m.id = d.message_id
-     where d.message_id >= 'msg_' || ancrage.base32($1, 10) and m.id >= 'msg_' || ancrage.base32($1, 10)
-       and d.message_id < 'msg_' || ancrage.base32($2, 10) and m.id < 'msg_' || ancrage.base32($2, 10)
+     from ancrage.deliveries d
+     left join ancrage.messages m on m.id = d.message_id
+       and m.id >= 'msg_' || ancrage.base32($1, 10) and m.id < 'msg_' || ancrage.base32($2, 10)
+     where d.message_id >= 'msg_' || ancrage.base32($1, 10) and d.message_id < 'msg_' || ancrage.base32($2, 10)
        and ($3::text is null or d.project = $3)
        and ($4::text is null or m.event = $4)
        and ($5::ancrage.delivery_state is null or d.state = $5)
        and ($6::text is null or d.message_id = $6)
        and ($7::text is null or d.subscription_id = $7)
+       and ($11::text is null or d.job_id = $11)
        and ($8::text is null or (d.message_id, d.subscription_id) < ($8, $9))
      order by d.message_id desc, d.subscription_id desc
      limit $10`,
@@ -113,6 +120,7 @@ export async function listDeliveries(db: Queryable, filter: DeliveryFilter): Pro
       filter.after?.messageId,
       filter.after?.subscriptionId,
       filter.limit,
+      filter.jobId,
     ],
   );
   return rows.map(deliveryFromStored);
@@ -121,8 +129,8 @@ export async function listDeliveries(db: Queryable, filter: DeliveryFilter): Pro
 export async function readDelivery(db: Queryable, key: DeliveryKey, project: string | undefined): Promise<FoundDelivery | undefined> {
   const { rows } = await db.query<StoredDelivery>(
     `select ${deliveryColumns}
-     from ancrage.deliveries d join ancrage.messages m on m.id = d.message_id
-     where d.message_id = $1 and m.id = $1 and d.subscription_id = $2 and ($3::text is null or d.project = $3)`,
+     from ancrage.deliveries d left join ancrage.messages m on m.id = d.message_id and m.id = $1
+     where d.message_id = $1 and d.subscription_id = $2 and ($3::text is null or d.project = $3)`,
     [key.messageId, key.subscriptionId, project],
   );
   return rows[0] === undefined ? undefined : deliveryFromStored(rows[0]);
@@ -169,5 +177,6 @@ function deliveryFromStored(row: StoredDelivery): FoundDelivery {
     lastReason: row.last_reason,
     durationMs: row.duration_ms,
     updatedAt: row.updated_at,
+    jobId: row.job_id,
   };
 }

@@ -76,6 +76,8 @@ export async function readFeed(db: Queryable, filter: FeedFilter & { readonly be
        and ($3::text is null or project = $3)
        and ($4::text is null or event = $4)
        and ($5::text is null or key = $5)
+       -- What a backfill made is for one subscription, and comes in behind the place that a reader has come to.
+       and commit_lsn > '0/0'
      order by id
      limit $7`,
     [filter.range.fromMs, Math.floor(toMs), filter.project, filter.event, filter.key, filter.after, filter.limit],

@@ -1,3 +1,6 @@
+import type pg from "pg";
+import type { Position } from "../capture/change.ts";
+import { parseLsn } from "../lsn.ts";
 import type { DayRange } from "./messages.ts";
 import type { Queryable } from "./database.ts";
 
@@ -47,4 +50,91 @@ export async function listRejections(db: Queryable, filter: RejectionFilter): Pr
     [filter.range.fromMs, filter.range.toMs, filter.project, filter.event, filter.after, filter.limit],
   );
   return rows.map(({ committed_at, ...row }) => ({ ...row, committedAt: committed_at }));
+}
+
+/** A rejection with all that a retry needs. */
+export interface WholeRejection extends Omit<RejectionRow, "committedAt"> {
+  readonly position: Position;
+  /** Microseconds since the Unix epoch. */
+  readonly committedAtUs: bigint;
+  readonly occurrence: Buffer;
+}
+
+interface StoredWholeRejection extends Omit<StoredRejection, "committed_at"> {
+  readonly commit_lsn: string;
+  readonly change_lsn: string;
+  readonly ordinal: number;
+  readonly committed_at_us: string;
+  readonly occurrence: Buffer;
+}
+
+const wholeColumns = `id, project, event, key, commit_lsn::text, change_lsn::text, ordinal,
+  (extract(epoch from committed_at) * 1000000)::bigint::text as committed_at_us, reason, error, occurrence`;
+
+export async function readRejection(db: Queryable, id: string, project: string | undefined): Promise<WholeRejection | undefined> {
+  const { rows } = await db.query<StoredWholeRejection>(
+    `select ${wholeColumns} from ancrage.rejections where id = $1 and ($2::text is null or project = $2)`,
+    [id, project],
+  );
+  return rows[0] === undefined ? undefined : fromWhole(rows[0]);
+}
+
+export interface RejectionRange {
+  readonly project: string | undefined;
+  readonly event: string | undefined;
+  readonly fromId: string;
+  readonly toId: string;
+}
+
+/** Oldest first: the next `limit` of a range. */
+export async function readRejections(
+  db: Queryable,
+  range: RejectionRange,
+  page: { readonly after: string; readonly limit: number },
+): Promise<readonly WholeRejection[]> {
+  const { rows } = await db.query<StoredWholeRejection>(
+    `select ${wholeColumns} from ancrage.rejections
+     where id >= $1 and id > $2 and id < $3 and ($4::text is null or project = $4) and ($5::text is null or event = $5)
+     order by id limit $6`,
+    [range.fromId, page.after, range.toId, range.project, range.event, page.limit],
+  );
+  return rows.map(fromWhole);
+}
+
+/** How many of a range there are, counted no further than `limit`. */
+export async function countRejections(db: Queryable, range: RejectionRange, limit: number): Promise<number> {
+  const { rows } = await db.query<{ count: number }>(
+    `select count(*)::integer as count from (
+       select from ancrage.rejections
+       where id >= $1 and id < $2 and ($3::text is null or project = $3) and ($4::text is null or event = $4) limit $5) as meant`,
+    [range.fromId, range.toId, range.project, range.event, limit],
+  );
+  return rows[0]?.count ?? 0;
+}
+
+/** @returns whether it was there: two that retry it at once do not make two of it */
+export async function deleteRejection(client: pg.ClientBase, id: string): Promise<boolean> {
+  const { rowCount } = await client.query(`delete from ancrage.rejections where id = $1`, [id]);
+  return rowCount === 1;
+}
+
+/** It was rejected again, perhaps for another reason. */
+export async function updateRejection(
+  client: pg.ClientBase,
+  id: string,
+  why: { readonly reason: string; readonly error: string },
+): Promise<void> {
+  await client.query(`update ancrage.rejections set reason = $2, error = $3 where id = $1`, [
+    id,
+    why.reason,
+    Buffer.from(why.error, "utf8"),
+  ]);
+}
+
+function fromWhole({ commit_lsn, change_lsn, ordinal, committed_at_us, ...row }: StoredWholeRejection): WholeRejection {
+  return {
+    ...row,
+    position: { commitLsn: parseLsn(commit_lsn), changeLsn: parseLsn(change_lsn), ordinal },
+    committedAtUs: BigInt(committed_at_us),
+  };
 }

@@ -56,6 +56,8 @@ create table ancrage.deliveries (
 
 CREATE INDEX deliveries_due ON ONLY ancrage.deliveries USING btree (next_attempt_at) WHERE (state = ANY (ARRAY['pending'::ancrage.delivery_state, 'retrying'::ancrage.delivery_state]));
 
+CREATE INDEX deliveries_job_exhausted ON ONLY ancrage.deliveries USING btree (job_id) WHERE ((state = 'exhausted'::ancrage.delivery_state) AND (job_id IS NOT NULL));
+
 CREATE INDEX deliveries_unfinished ON ONLY ancrage.deliveries USING btree (subscription_id, COALESCE(job_id, ''::text), substr(message_id, 15)) WHERE (state = ANY (ARRAY['pending'::ancrage.delivery_state, 'retrying'::ancrage.delivery_state]));
 
 create table ancrage.gaps (
@@ -73,17 +75,36 @@ create table ancrage.gaps (
 
 CREATE UNIQUE INDEX gaps_endless ON ancrage.gaps USING btree (source) WHERE (to_lsn IS NULL);
 
+create table ancrage.job_records (
+  job_id text collate "C" not null,
+  number integer not null,
+  key text not null,
+  constraint job_records_pkey PRIMARY KEY (job_id, number)
+);
+
 create table ancrage.jobs (
   id text collate "C" not null,
-  project text not null,
+  project text,
   kind text not null,
-  state text not null,
+  subscription_id text collate "C",
   input jsonb not null,
-  progress jsonb not null default '{}'::jsonb,
+  state text not null default 'waiting'::text,
+  pages integer not null default 0,
+  place jsonb,
+  total bigint,
+  done bigint not null default 0,
+  failed bigint not null default 0,
+  error text,
+  lsn pg_lsn not null default pg_current_wal_insert_lsn(),
   created_at timestamp with time zone not null default now(),
   updated_at timestamp with time zone not null default now(),
-  constraint jobs_pkey PRIMARY KEY (id)
+  ended_at timestamp with time zone,
+  constraint jobs_kind_check CHECK ((kind = ANY (ARRAY['recover'::text, 'replay'::text, 'backfill'::text, 'cancel'::text, 'retry'::text]))),
+  constraint jobs_pkey PRIMARY KEY (id),
+  constraint jobs_state_check CHECK ((state = ANY (ARRAY['waiting'::text, 'running'::text, 'done'::text, 'failed'::text, 'canceled'::text])))
 );
+
+CREATE INDEX jobs_open ON ancrage.jobs USING btree (id) WHERE (state = ANY (ARRAY['waiting'::text, 'running'::text]));
 
 create table ancrage.leaders (
   source text not null,

@@ -1,4 +1,5 @@
 import { createRoute, z } from "@hono/zod-openapi";
+import type { JobInput } from "../../job/input.ts";
 import {
   listAttempts,
   listDeliveries,
@@ -9,9 +10,10 @@ import {
 } from "../../store/deliveries.ts";
 import { projectOf } from "../auth.ts";
 import { notFound, refusal } from "../problem.ts";
-import { bearer, invalid, json, listQuery, page, pageOf, problems, rangeOf, rangeQuery, text, type Api, query } from "../route.ts";
-import { deliverySchema, deliveryStates, type AttemptView } from "../schemas.ts";
+import { bearer, invalid, json, listQuery, page, pageOf, problems, rangeOf, rangeQuery, text, time, type Api, query } from "../route.ts";
+import { countSchema, deliverySchema, deliveryStates, jobSchema, type AttemptView } from "../schemas.ts";
 import type { Services } from "../services.ts";
+import { count, lastDays, locationOf, made, refusing, viewJob } from "./jobs.ts";
 
 const tags = ["deliveries"];
 
@@ -30,6 +32,7 @@ const list = createRoute({
       state: z.enum(deliveryStates, { error: `expected one of ${deliveryStates.join(", ")}` }).optional(),
       messageId: text("the id of a message").optional(),
       subscriptionId: text("the id of a subscription").optional(),
+      jobId: text("the id of a job").optional(),
     }),
   },
   responses: { 200: json("A page.", page(deliverySchema)), ...problems },
@@ -45,17 +48,57 @@ const get = createRoute({
   responses: { 200: json("The delivery.", deliverySchema), ...problems },
 });
 
+const resend = createRoute({
+  method: "post",
+  path: "/v1/deliveries/{id}/resend",
+  tags,
+  security: bearer,
+  summary: "Send one delivery again, with the same id and bytes",
+  description: "One that is over: delivered, exhausted or canceled. It begins another round, with all attempts of the schedule.",
+  request: { params: get.request.params },
+  responses: { 200: json("The delivery, pending.", deliverySchema), ...problems },
+});
+
+const cancelSchema = z
+  .strictObject({
+    subscriptionId: text("the id of a subscription").optional(),
+    event: text("the name of an event").optional(),
+    from: time.optional().openapi({ description: "Default: 30 days before to." }),
+    to: time.optional().openapi({ description: "Default: now." }),
+    dryRun: z.boolean({ error: "expected true or false" }).optional().openapi({ description: "Only count what it would end." }),
+    project: text("the name of a project").optional().openapi({ description: "Only for tokens of all projects." }),
+  })
+  .refine((asked) => asked.subscriptionId !== undefined || asked.event !== undefined, "expected subscriptionId, event, or both")
+  .openapi("Cancel");
+
+const cancel = createRoute({
+  method: "post",
+  path: "/v1/deliveries/cancel",
+  tags,
+  security: bearer,
+  summary: "End deliveries that are not over",
+  description:
+    "Of a subscription, an event, or both, whose messages were committed in a range of time. With dryRun it only counts; else it is a job.",
+  request: { body: { required: true, content: { "application/json": { schema: cancelSchema } } } },
+  responses: {
+    200: json("How many it would end; only with dryRun.", countSchema),
+    201: { ...json("The job that ends them.", jobSchema), headers: z.object({ Location: z.url() }) },
+    ...problems,
+  },
+});
+
 export function addDeliveryRoutes(api: Api, services: Services): void {
   const { db } = services;
 
   api.openapi(list, async (c) => {
-    const { project, after, limit, event, state, messageId, subscriptionId, ...range } = c.req.valid("query");
+    const { project, after, limit, event, state, messageId, subscriptionId, jobId, ...range } = c.req.valid("query");
     const rows = await listDeliveries(db, {
       project: projectOf(c.get("principal"), project),
       event,
       state,
       messageId,
       subscriptionId,
+      jobId,
       range: rangeOf(range, Date.now()),
       after: after === undefined ? undefined : cursorOf(after),
       limit: limit + 1,
@@ -73,6 +116,24 @@ export function addDeliveryRoutes(api: Api, services: Services): void {
     const row = key === undefined ? undefined : await readDelivery(db, key, c.get("principal").project);
     if (row === undefined) throw refusal(notFound(`there is no delivery ${JSON.stringify(id)}.`));
     return c.json(viewDelivery(row, await listAttempts(db, [row], true)), 200);
+  });
+
+  api.openapi(resend, async (c) => {
+    const { id } = c.req.valid("param");
+    const key = parseDeliveryId(id);
+    const row = key === undefined ? undefined : await refusing(() => services.jobs.resend(key, c.get("principal").project));
+    if (row === undefined) throw refusal(notFound(`there is no delivery ${JSON.stringify(id)}.`));
+    return c.json(viewDelivery(row, await listAttempts(db, [row], true)), 200);
+  });
+
+  api.openapi(cancel, async (c) => {
+    const { subscriptionId, event, from, to, dryRun, project } = c.req.valid("json");
+    const range = lastDays(from, to ?? new Date().toISOString());
+    const input: JobInput = { kind: "cancel", ...range, ...(event === undefined ? {} : { event }) };
+    const request = { project: projectOf(c.get("principal"), project), subscriptionId, input };
+    if (dryRun === true) return c.json(await count(services, request), 200);
+    const job = await made(services, request);
+    return c.json(viewJob({ job }), 201, { Location: locationOf(services, c.req.url, job) });
   });
 }
 
@@ -103,6 +164,7 @@ function viewDelivery(row: FoundDelivery, attempts: readonly FoundAttempt[]) {
     subscriptionId: row.subscriptionId,
     event: row.event,
     key: row.key,
+    jobId: row.jobId,
     state: row.state,
     attempts: [...attempts.map(viewAttempt), ...successOf(row, attempts)],
     nextAttemptAt: row.nextAttemptAt?.toISOString() ?? null,

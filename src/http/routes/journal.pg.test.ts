@@ -165,6 +165,7 @@ describe("deliveries", () => {
         { round: 1, number: 1, at: "2026-11-24T09:59:00.000Z", status: 500, reason: "status", durationMs: 20, response: null },
         { round: 1, number: 2, at: "2026-11-24T10:00:00.000Z", status: 200, reason: null, durationMs: 12, response: null },
       ],
+      jobId: null,
       nextAttemptAt: null,
     });
   });

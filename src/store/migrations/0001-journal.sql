@@ -159,6 +159,7 @@ create index deliveries_due on ancrage.deliveries (next_attempt_at) where state 
 -- A lane's deliveries in the order of their positions: an id is `msg_`, ten digits of time, then the position.
 create index deliveries_unfinished on ancrage.deliveries (subscription_id, coalesce(job_id, ''), substr(message_id, 15))
   where state in ('pending', 'retrying');
+create index deliveries_job_exhausted on ancrage.deliveries (job_id) where state = 'exhausted' and job_id is not null;
 
 create table ancrage.attempts (
   message_id      text        collate "C" not null,
@@ -205,15 +206,39 @@ create table ancrage.gaps (
 );
 create unique index gaps_endless on ancrage.gaps (source) where to_lsn is null;
 
+-- Long work with progress. Its leader takes it on, a page a transaction.
 create table ancrage.jobs (
-  id         text        collate "C" primary key,
-  project    text        not null,
-  kind       text        not null,
-  state      text        not null,
-  input      jsonb       not null,
-  progress   jsonb       not null default '{}',
-  created_at timestamptz not null default now(),
-  updated_at timestamptz not null default now()
+  id              text        collate "C" primary key,
+  -- Null: of all projects.
+  project         text,
+  kind            text        not null check (kind in ('recover', 'replay', 'backfill', 'cancel', 'retry')),
+  -- Jobs of one subscription run one after another; null: it is about none, or several.
+  subscription_id text        collate "C",
+  input           jsonb       not null,
+  state           text        not null default 'waiting' check (state in ('waiting', 'running', 'done', 'failed', 'canceled')),
+  -- Pages that are in. A process that does not lead any more finds another number, and its page fails whole.
+  pages           integer     not null default 0,
+  -- Where the next page begins; each kind has its own. Null before the first.
+  place           jsonb,
+  -- An estimate; null where it could not be told.
+  total           bigint,
+  done            bigint      not null default 0,
+  failed          bigint      not null default 0,
+  error           text,
+  -- The log when it was made: ids of what it makes begin with both.
+  lsn             pg_lsn      not null default pg_current_wal_insert_lsn(),
+  created_at      timestamptz not null default now(),
+  updated_at      timestamptz not null default now(),
+  ended_at        timestamptz
+);
+create index jobs_open on ancrage.jobs (id) where state in ('waiting', 'running');
+
+-- The records that a backfill found in the one snapshot that it began with. They leave with its end.
+create table ancrage.job_records (
+  job_id text    collate "C" not null,
+  number integer not null,
+  key    text    not null,
+  primary key (job_id, number)
 );
 
 create table ancrage.tokens (

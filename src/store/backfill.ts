@@ -1,0 +1,103 @@
+import pg from "pg";
+import { inTransaction, type Queryable } from "./database.ts";
+import { keyOf, quoteTable, type TableInfo } from "./tables.ts";
+
+/** Records that were there before: found in one snapshot, kept by their keys until their turn comes. */
+
+const fetchCount = 5_000;
+/** However large the table is, its snapshot must not hold vacuum back for longer. */
+const readTimeoutMs = 30 * 60_000;
+
+/**
+ * The keys of all records that `where` (SQL) holds for, as one snapshot has them, in the order of the primary key.
+ *
+ * By a cursor in a transaction that reads only: a list of pages with a snapshot each would find a record that moves twice, or never.
+ *
+ * @param onKeys takes some thousands at a time; the snapshot is held no longer than it takes them
+ * @throws what PostgreSQL answers: 42… where `where` is no condition of this table, 57014 where it took half an hour
+ */
+export async function readKeys(
+  pool: pg.Pool,
+  table: TableInfo,
+  where: string | undefined,
+  onKeys: (keys: readonly string[]) => Promise<void>,
+): Promise<void> {
+  const client = await pool.connect();
+  try {
+    await inTransaction(client, async () => {
+      await client.query("set transaction isolation level repeatable read, read only");
+      await client.query(`set local statement_timeout = ${readTimeoutMs}`);
+      // As a prepared statement, which is one statement: `where` cannot bring another.
+      await client.query({
+        name: "records",
+        text: `declare records no scroll cursor for ${keysSql(table, where)} order by ${keyColumns(table)}`,
+      });
+      const makeKey = keyOf(table);
+      for (;;) {
+        const { rows } = await client.query<(string | null)[]>({
+          text: `fetch ${fetchCount} from records`,
+          rowMode: "array",
+          types: rawTexts,
+        });
+        if (rows.length === 0) return;
+        await onKeys(rows.map((texts) => makeKey((column) => texts[table.keyColumns.indexOf(column)] ?? null)));
+      }
+    });
+    // Its prepared statement is for this one.
+    client.release(true);
+  } catch (error) {
+    client.release(true);
+    throw error;
+  }
+}
+
+/** How many records `where` holds for, counted no further than `limit`. */
+export async function countRecords(db: Queryable, table: TableInfo, where: string | undefined, limit: number): Promise<number> {
+  const { rows } = await db.query<{ count: number }>(
+    // A parameter, though it is a number: with one, PostgreSQL takes a single statement, and `where` cannot bring another.
+    `select count(*)::integer as count from (${keysSql(table, where)} limit $1) as records`,
+    [limit],
+  );
+  return rows[0]?.count ?? 0;
+}
+
+/** @throws what PostgreSQL says of a `where` that is no condition of this table, SQLSTATE 42… or 22… */
+export async function checkWhere(db: Queryable, table: TableInfo, where: string): Promise<void> {
+  await db.query(`explain select from (${keysSql(table, where)} limit $1) as records`, [1]);
+}
+
+const keyColumns = (table: TableInfo): string => table.keyColumns.map((name) => `t.${pg.escapeIdentifier(name)}`).join(", ");
+
+/** On lines of its own: a comment at its end must not take what follows with it. */
+function keysSql(table: TableInfo, where: string | undefined): string {
+  return `select ${keyColumns(table)} from ${quoteTable(table)} t${where === undefined ? "" : ` where (\n${where}\n)`}`;
+}
+
+/** A key is made of PostgreSQL's own texts. */
+const rawTexts = { getTypeParser: () => (text: string) => text } as unknown as pg.CustomTypesConfig;
+
+/** Keeps keys, numbered from `from` on. */
+export async function insertRecords(db: Queryable, jobId: string, from: number, keys: readonly string[]): Promise<void> {
+  await db.query(
+    `insert into ancrage.job_records (job_id, number, key)
+     select $1, $2::integer + place::integer - 1, key from unnest($3::text[]) with ordinality as found (key, place)`,
+    [jobId, from, keys],
+  );
+}
+
+/** The next ones after a number. */
+export async function readRecords(
+  db: Queryable,
+  jobId: string,
+  page: { readonly after: number; readonly limit: number },
+): Promise<readonly { readonly number: number; readonly key: string }[]> {
+  const { rows } = await db.query<{ number: number; key: string }>(
+    `select number, key from ancrage.job_records where job_id = $1 and number > $2 order by number limit $3`,
+    [jobId, page.after, page.limit],
+  );
+  return rows;
+}
+
+export async function deleteRecords(db: Queryable, jobId: string): Promise<void> {
+  await db.query(`delete from ancrage.job_records where job_id = $1`, [jobId]);
+}
