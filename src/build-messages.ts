@@ -32,6 +32,12 @@ export interface Built {
   readonly endLsn: bigint;
 }
 
+/** An event whose code is not run any more; of a file of tracking handlers `event` is undefined. */
+export interface Parked {
+  readonly event: string | undefined;
+  readonly file: string;
+}
+
 export interface MessageBuilder {
   /** @returns undefined where it was to stop while the database could not be read */
   build(captured: readonly Captured[]): Promise<Built | undefined>;
@@ -45,6 +51,8 @@ export interface MessageBuilderOptions {
   readonly sourceId: string;
   readonly catalogue: Catalogue;
   readonly payload: PayloadDeps;
+  /** Told when an event, or a file of handlers, is parked. */
+  readonly onParked?: ((parked: Parked) => void) | undefined;
   readonly log: Logger;
   /** Aborted when what cannot be read is to be given up. */
   readonly stopping: AbortSignal;
@@ -98,6 +106,8 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
     counts = countRejection(counts, event, came);
     if (counts !== before && isParked(counts, event)) {
       log.error({ event }, `${event} is parked: ${parkedAfterRejections} rejections with no success between. Mend it and restart.`);
+      const found = catalogue.events.get(event);
+      options.onParked?.({ event: found?.name, file: found?.file ?? event });
     }
   };
 

@@ -13,6 +13,7 @@ import { atMost } from "./pause.ts";
 import { Pipeline } from "./pipeline.ts";
 import { readUnsettled } from "./store/resume.ts";
 import type { SubscriptionRow } from "./store/subscriptions.ts";
+import { SubscriptionCare } from "./subscription-care.ts";
 import { SubscriptionWatch } from "./subscription-watch.ts";
 import type { LiveSubscriptions } from "./subscription/live.ts";
 import { version } from "./version.ts";
@@ -51,6 +52,7 @@ export class Leader {
   readonly #backlog: Backlog;
   readonly #watch: SubscriptionWatch;
   readonly jobs: JobRunner;
+  readonly #care: SubscriptionCare;
   #isRunning = false;
 
   constructor(options: LeaderOptions) {
@@ -92,6 +94,7 @@ export class Leader {
       registry,
       dispatcher: this.dispatcher,
       refreshSubscription: (id) => this.#refresh(id),
+      onParked: (parked) => this.#care.tellParked(parked),
       onTrigger: options.onTrigger,
       onFailure: options.onFailure,
       onCaptureFailure: options.onCaptureFailure,
@@ -102,6 +105,7 @@ export class Leader {
     });
     const flushed = (): Promise<void> => this.pipeline.flushed();
     this.#backlog = new Backlog({ db: deliveryDb, registry, dispatcher: this.dispatcher, flushed, log });
+    this.#care = new SubscriptionCare({ db: deliveryDb, subscriptions, onChanged: (row) => this.changed(row), clock, log });
     this.#watch = new SubscriptionWatch({
       db: deliveryDb,
       source: source.sourceId,
@@ -158,6 +162,7 @@ export class Leader {
     this.#backlog.start();
     this.#watch.start();
     this.jobs.start();
+    this.#care.start();
   }
 
   /** Ends a start that waits for the slot. */
@@ -181,6 +186,7 @@ export class Leader {
     await ended;
     await this.#backlog.stop();
     await this.#watch.stop();
+    await this.#care.stop();
     await source.stop();
     await this.#sender.close();
   }

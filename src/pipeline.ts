@@ -10,7 +10,7 @@ import { leastIdOf, rejectionIdOf } from "./message-id.ts";
 import type { Journal, SubscriptionStart } from "./journal/journal.ts";
 import type { Logger } from "./log.ts";
 import type { BatchInFlight, DeliveryUpdate, Message } from "./message.ts";
-import { createMessageBuilder, type Built, type MessageBuilder, type TriggerCame } from "./build-messages.ts";
+import { createMessageBuilder, type Built, type MessageBuilder, type Parked, type TriggerCame } from "./build-messages.ts";
 import { pause } from "./pause.ts";
 import { isPassingFault } from "./payload/fault.ts";
 import type { PayloadDeps } from "./payload/build.ts";
@@ -26,6 +26,8 @@ export interface PipelineOptions {
   readonly dispatcher: Dispatcher;
   /** Takes a subscription into the registry as it is now; false where it was deleted. */
   readonly refreshSubscription: (id: string) => Promise<boolean>;
+  /** Told when an event, or a file of handlers, is parked. */
+  readonly onParked?: (parked: Parked) => void;
   /** What came of an explicit trigger, for whoever waits for it. */
   readonly onTrigger: (id: string, came: TriggerCame) => void;
   /** Everything ended by a fault, and another process may lead: slot and lock were let go. */

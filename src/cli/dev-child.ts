@@ -7,6 +7,7 @@ import type { FromChild, Handover, ToChild } from "../dev/protocol.ts";
 import { createDevReceiver, type DevReceiver } from "../dev/receiver.ts";
 import { AncrageError } from "../errors.ts";
 import type { Catalogue } from "../event/catalogue.ts";
+import { isOperationalEvent } from "../event/operational.ts";
 import { createLogger, type Logger } from "../log.ts";
 import { migrate } from "../migrate.ts";
 import { type CheckedOptions, requireOptions } from "../options.ts";
@@ -61,7 +62,7 @@ async function prepare(message: Extract<ToChild, { kind: "prepare" }>): Promise<
   const options = { ...given, events: source };
   const log = createLogger({ level: options.logLevel, secrets: [options.token, options.secretKey] });
   state = { options, log, ancrage: createAncrage(options, { log, signal: tellActivity(catalogue, log) }) };
-  say({ kind: "prepared", events: [...catalogue.events.keys()] });
+  say({ kind: "prepared", events: [...catalogue.events.keys()].filter((name) => !isOperationalEvent(name)) });
 }
 
 /** One line a change and an attempt: in development one wants to see why nothing happened as much as what did. */

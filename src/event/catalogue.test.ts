@@ -183,7 +183,7 @@ test("refuses a handler that could not be run in order", () => {
 test("an example with an asynchronous schema is left to whoever shows it", () => {
   const schema = z.object({ a: z.string().refine(async () => Promise.resolve(false)) });
 
-  expect(build({ Deal: { schema, example: { a: "" }, payload } }).events.size).toBe(1);
+  expect(build({ Deal: { schema, example: { a: "" }, payload } }).events.has("Deal")).toBe(true);
 });
 
 test("without project functions all is of one project", () => {

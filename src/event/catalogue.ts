@@ -7,6 +7,7 @@ import { checkEvent } from "./check-event.ts";
 import type { FoundEvent, FoundHandler } from "./discover.ts";
 import { definitionError, describeValue, type Fault, faultOfMissingKey, isAsync } from "./fault.ts";
 import { jsonSchemaOf } from "./json-schema.ts";
+import { operationalEvents } from "./operational.ts";
 import type { TrackingHandler } from "./track.ts";
 
 /** An event that was checked against the database. */
@@ -38,6 +39,7 @@ export interface TrackedTable {
 }
 
 export interface Catalogue {
+  /** The folder's, and Ancrage's own. */
   readonly events: ReadonlyMap<string, CatalogueEvent>;
   /** By `TableInfo.name`. */
   readonly tables: ReadonlyMap<string, TrackedTable>;
@@ -75,8 +77,10 @@ export function buildCatalogue(input: CatalogueInput): Catalogue {
   if (faults.length > 0) throw definitionError(faults);
 
   const events = input.events.map((event) => compileEvent(event, allTables));
+  const own = operationalEvents.map((event) => compileEvent({ ...event, file: "ancrage" }, allTables));
   return {
-    events: new Map(events.map((event) => [event.name, event])),
+    // Ancrage's own at the end: whoever looks at the first sees one of the folder's.
+    events: new Map([...events, ...own].map((event) => [event.name, event])),
     tables: trackedTables(events, input.tracking, allTables),
     allTables,
     projectOf: (event, record) => projectOf(event, record, projectOfAll),
@@ -85,9 +89,13 @@ export function buildCatalogue(input: CatalogueInput): Catalogue {
 
 /** Names must differ by more than case: a file system may hold only one of two such files, and a URL's reader sees none. */
 function faultsOfNames(events: readonly FoundEvent[]): Fault[] {
+  const reserved = new Set(operationalEvents.map(({ name }) => name));
   const firsts = new Map<string, FoundEvent>();
   const faults: Fault[] = [];
   for (const event of events) {
+    if (reserved.has(event.name.toLowerCase())) {
+      faults.push({ file: event.file, message: `the event "${event.name}" is Ancrage's own, expected another name.`, hint: "Rename it." });
+    }
     const first = firsts.get(event.name.toLowerCase());
     if (first === undefined) {
       firsts.set(event.name.toLowerCase(), event);
@@ -137,7 +145,7 @@ function faultsOfProjects(events: readonly FoundEvent[], configHasProject: boole
     }));
 }
 
-function compileEvent(found: FoundEvent, tables: ReadonlyMap<string, TableInfo>): CatalogueEvent {
+function compileEvent(found: Pick<FoundEvent, "name" | "file" | "definition">, tables: ReadonlyMap<string, TableInfo>): CatalogueEvent {
   const { name, file, definition } = found;
   return {
     name,

@@ -82,6 +82,17 @@ create table ancrage.job_records (
   constraint job_records_pkey PRIMARY KEY (job_id, number)
 );
 
+create table ancrage.idempotency_keys (
+  project text not null,
+  key text not null,
+  request_hash bytea not null,
+  subscription_id text collate "C" not null,
+  created_at timestamp with time zone not null default now(),
+  constraint idempotency_keys_pkey PRIMARY KEY (project, key)
+);
+
+CREATE INDEX idempotency_keys_age ON ancrage.idempotency_keys USING btree (created_at);
+
 create table ancrage.jobs (
   id text collate "C" not null,
   project text,

@@ -257,6 +257,27 @@ export async function readLiveSubscriptions(db: Queryable): Promise<readonly Sub
   return rows.map(fromStored);
 }
 
+/** Those whose time is over, and that nobody has disabled yet. */
+export async function readExpiredSubscriptions(
+  db: Queryable,
+  now: Date,
+): Promise<readonly { readonly id: string; readonly revision: bigint }[]> {
+  const { rows } = await db.query<{ id: string; revision: string }>(
+    `select id, revision::text from ancrage.subscriptions where expires_at <= $1 and state in ('enabled', 'paused') order by expires_at limit 1000`,
+    [now],
+  );
+  return rows.map(({ id, revision }) => ({ id, revision: BigInt(revision) }));
+}
+
+/** Projects in which somebody has subscribed to an event. */
+export async function readProjectsOfEvent(db: Queryable, event: string): Promise<readonly string[]> {
+  const { rows } = await db.query<{ project: string }>(
+    `select distinct project from ancrage.subscriptions where $1 = any (events) and state in ('enabled', 'paused') order by project`,
+    [event],
+  );
+  return rows.map(({ project }) => project);
+}
+
 export interface SubscriptionFilter {
   /** Undefined: of all projects. */
   readonly project: string | undefined;

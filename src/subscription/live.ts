@@ -19,6 +19,8 @@ export class LiveSubscriptions {
   readonly #options: LiveSubscriptionsOptions;
   /** Written by `#open`. */
   readonly #unopened = new Map<string, unknown>();
+  /** Milliseconds since the Unix epoch at which a rotated secret ends, the first of each subscription. Written by `#open`. */
+  readonly #secretEnds = new Map<string, number>();
 
   constructor(options: LiveSubscriptionsOptions) {
     this.#options = options;
@@ -35,6 +37,11 @@ export class LiveSubscriptions {
     for (const row of rows) this.registry.put(this.#open(row));
     const [failure] = this.#unopened.values();
     if (failure !== undefined && this.#unopened.size === rows.length) throw failure;
+  }
+
+  /** Subscriptions that have a secret whose time is over, and still sign with it. */
+  endedSecrets(nowMs: number): readonly string[] {
+    return [...this.#secretEnds].flatMap(([id, endsAtMs]) => (endsAtMs <= nowMs ? [id] : []));
   }
 
   /** One as it is now, the deleted included; nothing is taken of it yet. */
@@ -54,12 +61,16 @@ export class LiveSubscriptions {
     const wasThere = this.registry.get(id) !== undefined;
     this.registry.remove(id, revision);
     this.#unopened.delete(id);
+    this.#secretEnds.delete(id);
     return wasThere;
   }
 
   /** One that does not open must not end capture and delivery for all others: it is kept, with nothing sent, and named. */
   #open(row: SubscriptionRow): Subscription {
     const { secretKey, clock, log } = this.#options;
+    const ends = row.secrets.flatMap(({ expiresAt }) => (expiresAt === null ? [] : [Date.parse(expiresAt)]));
+    if (ends.length === 0) this.#secretEnds.delete(row.id);
+    else this.#secretEnds.set(row.id, Math.min(...ends));
     try {
       const subscription = openSubscription(secretKey, row, new Date(clock.nowMs()));
       this.#unopened.delete(row.id);

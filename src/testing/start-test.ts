@@ -8,6 +8,7 @@ import { AncrageError } from "../errors.ts";
 import { buildCatalogue } from "../event/catalogue.ts";
 import { discover, loadConfig } from "../event/discover.ts";
 import { definitionError } from "../event/fault.ts";
+import { isOperationalEvent } from "../event/operational.ts";
 import type { KnownEvent, Register } from "../event/register.ts";
 import { createLogger } from "../log.ts";
 import { parseLsn } from "../lsn.ts";
@@ -186,7 +187,8 @@ async function composeOptions(test: TestOptions, database: string): Promise<Retu
 
 async function eventNames(client: pg.Client, test: TestOptions, options: ReturnType<typeof readOptions>): Promise<readonly string[]> {
   const found = await discover(test.events);
-  return [...buildCatalogue({ ...found, tables: await readTables(client), config: options }).events.keys()];
+  const { events } = buildCatalogue({ ...found, tables: await readTables(client), config: options });
+  return [...events.keys()].filter((name) => !isOperationalEvent(name));
 }
 
 /** A place in the log after all that was committed so far: the mark is of nobody, and changes nothing. */

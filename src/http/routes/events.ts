@@ -2,11 +2,12 @@ import { createRoute, z } from "@hono/zod-openapi";
 import { AncrageError } from "../../errors.ts";
 import type { Explanation } from "../../explain.ts";
 import type { CatalogueEvent } from "../../event/catalogue.ts";
+import { isOperationalEvent } from "../../event/operational.ts";
 import { readMessage } from "../../store/messages.ts";
 import { describeUnknownEvent } from "../../subscription/check-subscription.ts";
 import { projectOf } from "../auth.ts";
 import { refusal } from "../problem.ts";
-import { bearer, json, limit, listQuery, page, pageOf, problems, text, type Api, query } from "../route.ts";
+import { bearer, json, limit, listQuery, page, pageOf, problems, text, type Api, query, invalid } from "../route.ts";
 import { eventSchema, explanationSchema, formatSchema, messageSchema, newTriggerSchema, triggerSchema } from "../schemas.ts";
 import type { SampleOptions, Services, Triggered } from "../services.ts";
 import { viewMessage } from "./messages.ts";
@@ -119,6 +120,7 @@ export function addEventRoutes(api: Api, services: Services): void {
 
   api.openapi(trigger, async (c) => {
     const { name } = eventOf(c.req.valid("param").name);
+    if (isOperationalEvent(name)) throw invalid([{ pointer: "{name}", detail: `expected an event of a file, got ${name}, Ancrage's own` }]);
     const project = projectOf(c.get("principal"), c.req.valid("query").project);
     const { key, data } = c.req.valid("json");
     const waitSeconds = parseWait(c.req.valid("header").prefer);

@@ -76,6 +76,17 @@ create table ancrage.subscription_starts (
   primary key (subscription_id, revision)
 );
 
+-- So that a request that is repeated because its answer was lost makes one subscription. Kept for a day.
+create table ancrage.idempotency_keys (
+  project         text        not null,
+  key             text        not null,
+  request_hash    bytea       not null,
+  subscription_id text        collate "C" not null,
+  created_at      timestamptz not null default now(),
+  primary key (project, key)
+);
+create index idempotency_keys_age on ancrage.idempotency_keys (created_at);
+
 -- Receivers that took nothing since a failure: when to give up on them must outlive a restart. Those that do well have no row.
 create table ancrage.subscription_health (
   subscription_id text        collate "C" primary key,
