@@ -15,6 +15,7 @@ import { readUnsettled } from "./store/resume.ts";
 import type { SubscriptionRow } from "./store/subscriptions.ts";
 import { SubscriptionCare } from "./subscription-care.ts";
 import { SubscriptionWatch } from "./subscription-watch.ts";
+import { HealthBook } from "./subscription/health-book.ts";
 import type { LiveSubscriptions } from "./subscription/live.ts";
 import { version } from "./version.ts";
 
@@ -53,6 +54,7 @@ export class Leader {
   readonly #watch: SubscriptionWatch;
   readonly jobs: JobRunner;
   readonly #care: SubscriptionCare;
+  readonly #health: HealthBook;
   #isRunning = false;
 
   constructor(options: LeaderOptions) {
@@ -78,8 +80,9 @@ export class Leader {
       record: (update) => this.pipeline.record(update),
       refill: (request) => this.#backlog.refill(request),
       connectionsPerOrigin: given.delivery.connectionsPerOrigin,
-      onDisable: (id, why) =>
-        log.warn({ subscription: id, ...why }, "a receiver wants nothing more; nothing is sent to it until a restart"),
+      onDisable: (id, { reason }) => this.#care.disable(id, reason),
+      onHealth: (id, health) => this.#health.note(id, health),
+      initialHealth: (id) => this.#health.get(id),
       // What could not be journaled any more is for whoever leads now.
       maySend: () => journal.maySend && !this.pipeline.hasEnded,
       clock,
@@ -105,6 +108,7 @@ export class Leader {
     });
     const flushed = (): Promise<void> => this.pipeline.flushed();
     this.#backlog = new Backlog({ db: deliveryDb, registry, dispatcher: this.dispatcher, flushed, log });
+    this.#health = new HealthBook({ db: deliveryDb, log });
     this.#care = new SubscriptionCare({ db: deliveryDb, subscriptions, onChanged: (row) => this.changed(row), clock, log });
     this.#watch = new SubscriptionWatch({
       db: deliveryDb,
@@ -147,6 +151,7 @@ export class Leader {
       if (!(error instanceof AncrageError) || error.code !== "ANCRAGE_SLOT_LOST") throw error;
       this.pipeline.stopCapture(error);
     });
+    await patiently(() => this.#health.load());
     this.dispatcher.start();
     if (last !== undefined) {
       const batch = await fanOutUnsettled({
@@ -163,6 +168,7 @@ export class Leader {
     this.#watch.start();
     this.jobs.start();
     this.#care.start();
+    this.#health.start();
   }
 
   /** Ends a start that waits for the slot. */
@@ -187,6 +193,7 @@ export class Leader {
     await this.#backlog.stop();
     await this.#watch.stop();
     await this.#care.stop();
+    await this.#health.stop();
     await source.stop();
     await this.#sender.close();
   }
@@ -200,10 +207,10 @@ export class Leader {
     const { subscriptions } = this.#options;
     const known = subscriptions.registry.get(row.id);
     subscriptions.put(row);
+    // Of one that was just made nothing waits.
+    if (known === undefined) return;
+    if (known.state === "disabled" && row.state !== "disabled") this.#health.forgive(row.id);
     this.dispatcher.changed(row.id);
-    // What came while it was not is in the journal only, for the greater part.
-    if (known === undefined || known.state === "enabled") return;
-    if (subscriptions.registry.get(row.id)?.state === "enabled") this.dispatcher.wake(row.id);
   }
 
   #removed(row: Pick<SubscriptionRow, "id" | "revision">): void {

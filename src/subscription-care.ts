@@ -18,11 +18,11 @@ export interface SubscriptionCareOptions {
   readonly onChanged: (row: SubscriptionRow) => void;
   readonly clock: Pick<Clock, "nowMs">;
   readonly log: Logger;
-  /** @default 10000 */
+  /** @default 5000 */
   readonly sweepMs?: number;
 }
 
-const defaultSweepMs = 10_000;
+const defaultSweepMs = 5_000;
 
 /**
  * In the process that leads: what is done to subscriptions without anybody asking. It disables those whose receiver is gone, asked for it

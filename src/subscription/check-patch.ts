@@ -26,7 +26,7 @@ const unchangeable: Readonly<Record<string, string>> = {
 /**
  * Checks a change: a merge patch (RFC 7396) on what a caller may set. All faults at once, each where the patch has it.
  *
- * What the patch does not touch is not held against it: an event that is no longer defined, a URL that was allowed before.
+ * A filter is replaced as a whole. What the patch does not touch is not held against it: an event that is no longer defined, a URL that was allowed before.
  */
 export function checkSubscriptionPatch(
   row: SubscriptionRow,
@@ -45,10 +45,10 @@ export function checkSubscriptionPatch(
   // The other names of a field are its own: what the row has under the first must not stand beside them.
   if (patchesUrl) delete present["url"];
   if ("event" in touched || "events" in touched) delete present["events"];
-  const merged = mergePatch(
-    present,
-    "headers" in touched ? { ...touched, headers: withoutHidden(touched["headers"], row.headers) } : touched,
-  );
+  const { filter = row.filter, ...others } = touched;
+  const patched = "headers" in others ? { ...others, headers: withoutHidden(others["headers"], row.headers) } : others;
+  // A filter is one value: merged with the one before, {"gte": 10} on {"lt": 10} would want nothing, and say so to nobody.
+  const merged = { ...(mergePatch(present, patched) as object), filter };
   const checked = checkSubscription(merged, {
     events: [...rules.events, ...row.events],
     url: patchesUrl ? rules.url : { allowHttp: true },

@@ -68,6 +68,11 @@ export class HealthBook {
     this.#unwritten.add(id);
   }
 
+  /** Somebody enabled it: what failed before counts no more. */
+  forgive(id: string): void {
+    this.note(id, { firstFailureAtMs: undefined, failures: 0 });
+  }
+
   async #writeAll(): Promise<void> {
     while (!this.#stopping.signal.aborted) {
       await pause(this.#options.writeMs ?? defaultWriteMs, this.#stopping.signal);
