@@ -75,13 +75,6 @@ create table ancrage.gaps (
 
 CREATE UNIQUE INDEX gaps_endless ON ancrage.gaps USING btree (source) WHERE (to_lsn IS NULL);
 
-create table ancrage.job_records (
-  job_id text collate "C" not null,
-  number integer not null,
-  key text not null,
-  constraint job_records_pkey PRIMARY KEY (job_id, number)
-);
-
 create table ancrage.idempotency_keys (
   project text not null,
   key text not null,
@@ -92,6 +85,13 @@ create table ancrage.idempotency_keys (
 );
 
 CREATE INDEX idempotency_keys_age ON ancrage.idempotency_keys USING btree (created_at);
+
+create table ancrage.job_records (
+  job_id text collate "C" not null,
+  number integer not null,
+  key text not null,
+  constraint job_records_pkey PRIMARY KEY (job_id, number)
+);
 
 create table ancrage.jobs (
   id text collate "C" not null,
