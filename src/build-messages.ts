@@ -212,7 +212,8 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
   };
 }
 
-function originOf({ event, actor, causedBy }: Occurrence): MessageOrigin | undefined {
+/** What keeps the message from those who made it happen. */
+export function originOf({ event, actor, causedBy }: Pick<Occurrence, "event" | "actor" | "causedBy">): MessageOrigin | undefined {
   if (actor === undefined && causedBy === undefined) return undefined;
   const isEcho = event.definition.echo === true;
   return {

@@ -8,9 +8,12 @@ import type { EngineOptions } from "./engine.ts";
 import { AncrageError } from "./errors.ts";
 import { JobRunner } from "./job/runner.ts";
 import type { Journal, LastBatch } from "./journal/journal.ts";
+import { tellExpired } from "./journal/tell-expired.ts";
+import { Retention } from "./journal/retention.ts";
 import { fanOutUnsettled } from "./journal/restart.ts";
 import { atMost } from "./pause.ts";
 import { Pipeline } from "./pipeline.ts";
+import type { DeliveryKey } from "./store/deliveries.ts";
 import { readUnsettled } from "./store/resume.ts";
 import type { SubscriptionRow } from "./store/subscriptions.ts";
 import { SubscriptionCare } from "./subscription-care.ts";
@@ -55,6 +58,7 @@ export class Leader {
   readonly jobs: JobRunner;
   readonly #care: SubscriptionCare;
   readonly #health: HealthBook;
+  readonly #retention: Retention;
   #isRunning = false;
 
   constructor(options: LeaderOptions) {
@@ -121,6 +125,18 @@ export class Leader {
       },
       log,
     });
+    const onCanceled = (deliveries: readonly DeliveryKey[]): void => {
+      const keys = new Set(deliveries.map(({ messageId, subscriptionId }) => `${messageId} ${subscriptionId}`));
+      this.dispatcher.cancelWhere(({ message, subscriptionId }) => keys.has(`${message.id} ${subscriptionId}`));
+    };
+    this.#retention = new Retention({
+      ...given.retention,
+      db: deliveryDb,
+      connectionString: options.database,
+      onCanceled,
+      onExpired: (client, expired) => tellExpired(client, expired, clock),
+      log,
+    });
     this.jobs = new JobRunner({
       db: deliveryDb,
       reads: options.db,
@@ -128,10 +144,7 @@ export class Leader {
       catalogue: options.catalogue,
       payload: options.payload,
       unpark: (name) => this.pipeline.unpark(name),
-      onCanceled: (deliveries) => {
-        const keys = new Set(deliveries.map(({ messageId, subscriptionId }) => `${messageId} ${subscriptionId}`));
-        this.dispatcher.cancelWhere(({ message, subscriptionId }) => keys.has(`${message.id} ${subscriptionId}`));
-      },
+      onCanceled,
       wake: (subscriptionId, jobId) => this.dispatcher.wake(subscriptionId, jobId),
       dropLane: (jobId) => void this.dispatcher.cancelWhere((delivery) => delivery.jobId === jobId),
       clock,
@@ -169,6 +182,7 @@ export class Leader {
     this.jobs.start();
     this.#care.start();
     this.#health.start();
+    this.#retention.start();
   }
 
   /** Ends a start that waits for the slot. */
@@ -184,6 +198,7 @@ export class Leader {
     const graceMs = options.shutdown.graceS * 1_000;
     this.pipeline.stopReading();
     await this.jobs.stop();
+    await this.#retention.stop();
     await this.dispatcher.stop(graceMs);
     const ended = this.pipeline.stop();
     // A journal that refuses would hold the end up for as long as it does. What it did not take is sent again after a restart.

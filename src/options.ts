@@ -127,6 +127,16 @@ const table = {
       help: "Occurrences that are journaled in one transaction, at most.",
     }),
   },
+  retention: {
+    messagesDays: withDefault(integer(1, 3_650), 30, {
+      env: "ANCRAGE_RETENTION_MESSAGES_DAYS",
+      help: "Days that messages and rejections are kept, with what payloads hold. What is not delivered by then ends as `expired`.",
+    }),
+    deliveriesDays: withDefault(integer(1, 3_650), 90, {
+      env: "ANCRAGE_RETENTION_DELIVERIES_DAYS",
+      help: "Days that deliveries and attempts are kept; never fewer than messages.",
+    }),
+  },
   shutdown: {
     graceS: withDefault(integer(0, 3_600), 10, {
       env: "ANCRAGE_SHUTDOWN_GRACE_S",

@@ -1,4 +1,5 @@
 import type { Change } from "../capture/change.ts";
+import { originOf } from "../build-messages.ts";
 import { AncrageError } from "../errors.ts";
 import type { Catalogue, CatalogueEvent, TrackedTable } from "../event/catalogue.ts";
 import { matchChange, type Occurrence } from "../match.ts";
@@ -122,7 +123,8 @@ async function build(
     if (payload?.kind !== "built") continue;
     const { event, key } = input;
     const body = Buffer.from(payload.json, "utf8");
-    messages.push({ id: idOf(), project: payload.project, event: event.name, key, position, committedAtUs, body, envelopes: {} });
+    const origin = originOf({ ...input, causedBy: "causedBy" in input ? (input as Occurrence).causedBy : undefined });
+    messages.push({ id: idOf(), project: payload.project, event: event.name, key, position, committedAtUs, origin, body, envelopes: {} });
   }
   return { kind: "built", messages, subscriptionId };
 }

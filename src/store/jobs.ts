@@ -172,7 +172,7 @@ export async function endJob(
 
 /** The source of whoever leads, or has led last; the empty text before the first. */
 export async function readLastSource(db: Queryable): Promise<string> {
-  const { rows } = await db.query<{ source: string }>(`select source from ancrage.leaders order by lease_until desc limit 1`);
+  const { rows } = await db.query<{ source: string }>(`select source from ancrage.leaders order by taken_at desc limit 1`);
   return rows[0]?.source ?? "";
 }
 

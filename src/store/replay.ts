@@ -189,9 +189,9 @@ export async function beginRound(
 /** Messages of the past. One that is there already stands. @returns the ids of those that were not */
 export async function insertMissingMessages(client: pg.ClientBase, messages: readonly Message[]): Promise<ReadonlySet<string>> {
   const { rows } = await client.query<{ id: string }>(
-    `insert into ancrage.messages (id, project, event, key, commit_lsn, change_lsn, ordinal, committed_at, body)
+    `insert into ancrage.messages (id, project, event, key, commit_lsn, change_lsn, ordinal, committed_at, body, actor, caused_by, depth)
      select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::pg_lsn[], $6::pg_lsn[], $7::integer[], $8::timestamptz[],
-       $9::bytea[])
+       $9::bytea[], $10::text[], $11::text[], $12::integer[])
      on conflict do nothing
      returning id`,
     [
@@ -204,6 +204,9 @@ export async function insertMissingMessages(client: pg.ClientBase, messages: rea
       messages.map(({ position }) => position.ordinal),
       messages.map(({ committedAtUs }) => formatTimestamp(committedAtUs)),
       messages.map(({ body }) => body),
+      messages.map(({ origin }) => origin?.actor ?? null),
+      messages.map(({ origin }) => origin?.causedBy ?? null),
+      messages.map(({ origin }) => origin?.depth ?? 0),
     ],
   );
   return new Set(rows.map(({ id }) => id));

@@ -346,6 +346,35 @@ end
 $function$
 ;
 
+CREATE OR REPLACE FUNCTION ancrage.drop_partition(parent text, day date)
+ RETURNS void
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '200ms'
+AS $function$
+declare
+  part        text := parent || to_char(day, '"_"YYYYMMDD');
+  is_attached boolean;
+  is_pending  boolean;
+begin
+  if parent not in ('messages', 'deliveries', 'attempts', 'rejections') then
+    raise exception 'ancrage.drop_partition: expected messages, deliveries, attempts or rejections, got %', quote_nullable(parent) using errcode = '22023';
+  end if;
+  if to_regclass(format('ancrage.%I', part)) is null then
+    return;
+  end if;
+  select true, i.inhdetachpending into is_attached, is_pending
+    from pg_inherits i where i.inhrelid = to_regclass(format('ancrage.%I', part));
+  if is_attached then
+    execute format('alter table ancrage.%I detach partition ancrage.%I %s', parent, part, case when is_pending then 'finalize' else '' end);
+  end if;
+  execute format('drop table ancrage.%I', part);
+end
+$function$
+;
+-- postgres=X/postgres
+
 CREATE OR REPLACE FUNCTION ancrage.emit(prefix text, content jsonb)
  RETURNS void
  LANGUAGE plpgsql

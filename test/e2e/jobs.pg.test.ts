@@ -257,3 +257,23 @@ test("a job is gone on with after a restart, and canceled within a second", asyn
     [first, "canceled"],
   ]);
 });
+
+test("a day that goes while an attempt is under way: the outcome is kept as late, and the journal goes on", async () => {
+  const id = await subscribe("/gone");
+  let release = (): void => undefined;
+  system.receiver.answer((request: ReceivedRequest): Answer =>
+    of("/gone")(request) ? (_, response) => (release = () => response.writeHead(500).end()) : 200,
+  );
+  await system.rows("insert into item (label) values ('gone')");
+  await system.receiver.until((all) => all.some(of("/gone")));
+  await system.until(`select state from ancrage.deliveries where subscription_id = '${id}'`, "pending");
+  await system.rows(
+    "select ancrage.drop_partition(name, (now() at time zone 'UTC')::date) from unnest(array['messages', 'deliveries', 'attempts']) name",
+  );
+  release();
+  await system.until(`select count(*) from ancrage.attempts where subscription_id = '${id}' and is_late`, 1);
+  system.receiver.answer(200);
+  await system.rows("insert into item (label) values ('after')");
+  await system.until(`select count(*) from ancrage.deliveries where subscription_id = '${id}' and state = 'delivered'`, 1);
+  expect((await system.call("GET", "/v1/status")).body.isReady).toBe(true);
+});

@@ -294,6 +294,32 @@ end
 $$;
 revoke execute on function ancrage.ensure_partitions(date) from public;
 
+-- Drops the partition of one day, attached or not. Runs as the owner. In a function nothing can be detached concurrently, so that the
+-- whole table is locked for a moment, and while that lock is waited for everybody waits behind it: a fifth of a second at most.
+create function ancrage.drop_partition(parent text, day date) returns void
+  language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '200ms'
+as $$
+declare
+  part        text := parent || to_char(day, '"_"YYYYMMDD');
+  is_attached boolean;
+  is_pending  boolean;
+begin
+  if parent not in ('messages', 'deliveries', 'attempts', 'rejections') then
+    raise exception 'ancrage.drop_partition: expected messages, deliveries, attempts or rejections, got %', quote_nullable(parent) using errcode = '22023';
+  end if;
+  if to_regclass(format('ancrage.%I', part)) is null then
+    return;
+  end if;
+  select true, i.inhdetachpending into is_attached, is_pending
+    from pg_inherits i where i.inhrelid = to_regclass(format('ancrage.%I', part));
+  if is_attached then
+    execute format('alter table ancrage.%I detach partition ancrage.%I %s', parent, part, case when is_pending then 'finalize' else '' end);
+  end if;
+  execute format('drop table ancrage.%I', part);
+end
+$$;
+revoke execute on function ancrage.drop_partition(text, date) from public;
+
 -- What `capture: "outbox"` writes instead of the log: rows of the tracked tables by triggers that migrate makes, and marks by
 -- `ancrage.write_mark`. There are two, of which one is written while the other is truncated. Empty while the log is read.
 -- Bit 32 of the sequence says which one transactions write that begin now.
