@@ -9,8 +9,10 @@ import { createApp } from "./http/app.ts";
 import { createLogger, type Logger } from "./log.ts";
 import { readOptions, requireOptions, type AncrageOptions } from "./options.ts";
 import type { PayloadDeps } from "./payload/build.ts";
-import { createRecordReaders } from "./payload/record-readers.ts";
+import { createRecordReaders, createSampleReaders } from "./payload/record-readers.ts";
+import { readSamples } from "./payload/sample.ts";
 import { createSqlReader } from "./payload/sql.ts";
+import { createTestSender, type TestSender } from "./send-test.ts";
 import { createServices } from "./services.ts";
 import { atMost } from "./pause.ts";
 import { createPool } from "./store/database.ts";
@@ -146,7 +148,23 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
         signal: internals.signal,
         captureWatchMs: internals.captureWatchMs,
       });
+      const sampleReaders = createSampleReaders(api, types, clock);
+      const tests = createTestSender({
+        db: api,
+        options,
+        secretKey: key,
+        async sample(name, project) {
+          const event = catalogue.events.get(name);
+          if (event === undefined) throw new AncrageError("ANCRAGE_TRIGGER_UNKNOWN_EVENT", `no file defines the event "${name}".`);
+          const { samples } = await readSamples(event, { limit: 1, project }, { ...payload, ...sampleReaders });
+          const [sample] = samples;
+          if (sample === undefined) throw new AncrageError("ANCRAGE_SAMPLE_NONE", `the event "${name}" has nothing to show as a sample.`);
+          return sample;
+        },
+        clock,
+      });
       const subscriptions = createSubscriptionService({
+        sendTest: tests.sendTest,
         db: api,
         secretKey: key,
         events: () => catalogue.events.keys(),
@@ -154,7 +172,7 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
         onChanged: (row) => engine.subscriptionChanged(row),
       });
       const services = createServices({ options, token, log, clock, waiting, api, catalogue, types, payload, engine, subscriptions });
-      return { pools, engine, subscriptions, fetch: createApp(services).fetch };
+      return { pools, engine, subscriptions, tests, fetch: createApp(services).fetch };
     } catch (error) {
       await Promise.all(pools.map((one) => one.end()));
       throw error;
@@ -167,7 +185,7 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
       return (await connect()).fetch(request);
     },
     subscriptions: {
-      create: async (input) => (await lazily()).create(input),
+      create: async (input, options) => (await lazily()).create(input, options),
       get: async (id, project) => (await lazily()).get(id, project),
       secret: async (id, project) => (await lazily()).secret(id, project),
       list: async (filter) => (await lazily()).list(filter),
@@ -176,6 +194,7 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
       resume: async (id, project) => (await lazily()).resume(id, project),
       enable: async (id, project) => (await lazily()).enable(id, project),
       rotateSecret: async (id, rotation, project) => (await lazily()).rotateSecret(id, rotation, project),
+      test: async (id, options, project) => (await lazily()).test(id, options, project),
       delete: async (id, project) => (await lazily()).delete(id, project),
     },
     async start() {
@@ -200,8 +219,9 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
   };
 }
 
-async function close({ engine, pools }: Parts): Promise<void> {
+async function close({ engine, tests, pools }: Parts): Promise<void> {
   await engine.stop();
+  await tests.close();
   // Two that stop at once, a failed start and `stop`, end each pool once. Behind a cut network a session never says goodbye.
   await atMost(goodbyeMs, Promise.all(pools.filter((pool) => !pool.ending).map((pool) => pool.end())));
 }
@@ -210,5 +230,6 @@ interface Parts {
   readonly pools: readonly pg.Pool[];
   readonly engine: Engine;
   readonly subscriptions: SubscriptionService;
+  readonly tests: TestSender;
   readonly fetch: (request: Request) => Promise<Response>;
 }

@@ -84,7 +84,7 @@ export class Leader {
       record: (update) => this.pipeline.record(update),
       refill: (request) => this.#backlog.refill(request),
       connectionsPerOrigin: given.delivery.connectionsPerOrigin,
-      onDisable: (id, { reason }) => this.#care.disable(id, reason),
+      onDisable: (id, why) => this.#care.disable(id, why),
       onHealth: (id, health) => this.#health.note(id, health),
       initialHealth: (id) => this.#health.get(id),
       // What could not be journaled any more is for whoever leads now.

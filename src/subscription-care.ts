@@ -13,7 +13,7 @@ import { writeSubscription } from "./subscription/write.ts";
 
 export interface SubscriptionCareOptions {
   readonly db: pg.Pool;
-  readonly subscriptions: Pick<LiveSubscriptions, "registry" | "endedSecrets">;
+  readonly subscriptions: Pick<LiveSubscriptions, "endedSecrets">;
   /** Takes what was changed, as a change by the API. */
   readonly onChanged: (row: SubscriptionRow) => void;
   readonly clock: Pick<Clock, "nowMs">;
@@ -48,11 +48,11 @@ export class SubscriptionCare {
     await Promise.all(this.#work);
   }
 
-  /** Disables it as it is known now: what somebody changes meanwhile is theirs, and stays. Tried again until the database takes it. */
-  disable(id: string, reason: DisableReason): void {
-    const known = this.#options.subscriptions.registry.get(id);
-    if (known !== undefined)
-      this.#run(this.#patiently(() => this.#disable(id, reason, known.revision), "could not disable a subscription"));
+  /**
+   * Disables it, as it was at `revision`: what somebody has changed since is theirs, and stays. Tried again until the database takes it.
+   */
+  disable(id: string, { reason, revision }: { readonly reason: DisableReason; readonly revision: bigint }): void {
+    this.#run(this.#patiently(() => this.#disable(id, reason, revision), "could not disable a subscription"));
   }
 
   /** Tells each project that has subscribed to it that an event, or a file of handlers, is not run any more. */

@@ -57,7 +57,7 @@ function nonEmpty(value: string | undefined): string | undefined {
 }
 
 export interface ApiRequest {
-  readonly method?: "GET" | "POST";
+  readonly method?: "GET" | "POST" | "PATCH" | "DELETE";
   /** Below the server's URL, with its slash. */
   readonly path: string;
   readonly query?: Readonly<Record<string, string | undefined>>;

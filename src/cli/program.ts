@@ -12,6 +12,7 @@ import { sampleCommand } from "./sample.ts";
 import { slotCommand } from "./slot.ts";
 import { startCommand } from "./start.ts";
 import { statusCommand } from "./status.ts";
+import { subscriptionsCommand } from "./subscriptions.ts";
 import { triggerCommand } from "./trigger.ts";
 import { version } from "../version.ts";
 
@@ -50,6 +51,7 @@ function defineProgram(context: CommandContext, isJson: boolean): Command {
     explainCommand,
     sampleCommand,
     triggerCommand,
+    subscriptionsCommand,
     doctorCommand,
     slotCommand,
     gapsCommand,

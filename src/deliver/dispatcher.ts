@@ -49,6 +49,8 @@ export interface DispatcherOptions {
 export interface DisableReason {
   readonly reason: "gone" | "asked" | "failing";
   readonly status: number | undefined;
+  /** Of the subscription, as the attempt knew it: what was changed since is not meant. */
+  readonly revision: bigint;
 }
 
 /** A lane that holds more than this is crowded: it has enough to do, and another batch brings it nearer to its overflow. */
@@ -329,9 +331,10 @@ export class Dispatcher {
       this.#lanes.settle(lane, current, step.delivery);
       after = step.delivery;
     }
-    if (noted.disable !== undefined && receiver.stoppedRevision === undefined) {
-      receiver.stoppedRevision = subscription.revision;
-      onDisable(subscription.id, { reason: noted.disable, status: outcome.status });
+    const { revision } = subscription;
+    if (noted.disable !== undefined && (receiver.stoppedRevision ?? -1n) < revision) {
+      receiver.stoppedRevision = revision;
+      onDisable(subscription.id, { reason: noted.disable, status: outcome.status, revision });
     }
     // What cannot be sent for long lives in the journal only.
     const openInMs = receiver.stoppedRevision === undefined ? untilOpenMs(receiver, clock.monotonicMs()) : Number.POSITIVE_INFINITY;

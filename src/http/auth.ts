@@ -9,6 +9,7 @@ export interface Principal {
   readonly name: string;
   /** The one project that it is for; undefined: all. */
   readonly project: string | undefined;
+  readonly isOperator: boolean;
 }
 
 /** What every handler finds in its context. */
@@ -28,13 +29,13 @@ export function requireToken(options: { readonly operatorToken: string; readonly
     if (token === undefined) throw unauthorized("expected the header authorization: Bearer <token>, got none.", `Bearer realm="ancrage"`);
     const hash = hashToken(token);
     // Both sides are hashes of one length, so the time of the comparison says nothing of the token, nor of its length.
-    if (timingSafeEqual(hash, operatorHash)) c.set("principal", { name: "operator", project: undefined });
+    if (timingSafeEqual(hash, operatorHash)) c.set("principal", { name: "operator", project: undefined, isOperator: true });
     else {
       const row = await findToken(options.db, hash);
       if (row === undefined) {
         throw unauthorized("the bearer token is unknown, or has expired.", `Bearer realm="ancrage", error="invalid_token"`);
       }
-      c.set("principal", { name: row.name, project: row.project ?? undefined });
+      c.set("principal", { name: row.name, project: row.project ?? undefined, isOperator: false });
     }
     return next();
   };

@@ -26,7 +26,12 @@ export async function orRefuse<Result>(work: () => Promise<Result>): Promise<Res
   } catch (error) {
     const faults = subscriptionFaults(error);
     if (faults !== undefined) throw invalid(faults);
+    if (error instanceof AncrageError && error.code === "ANCRAGE_SAMPLE_NONE") throw refusal(problemOf("sample-none", error));
     if (!(error instanceof AncrageError) || error.code !== "ANCRAGE_SUBSCRIPTION_STATE") throw error;
-    throw refusal({ code: "wrong-state", detail: error.message, ...(error.hint === undefined ? {} : { hint: error.hint }) });
+    throw refusal(problemOf("wrong-state", error));
   }
+}
+
+function problemOf(code: Problem["code"], { message, hint }: AncrageError): Problem {
+  return { code, detail: message, ...(hint === undefined ? {} : { hint }) };
 }

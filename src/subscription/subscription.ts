@@ -1,8 +1,9 @@
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { isDeepStrictEqual } from "node:util";
 import type pg from "pg";
 import { AncrageError } from "../errors.ts";
 import type { Format } from "../format.ts";
+import { readIdempotencyKey, takeIdempotencyKey } from "../store/idempotency-keys.ts";
 import { dropSubscriptionHealth } from "../store/subscription-health.ts";
 import {
   deleteSubscription,
@@ -18,7 +19,7 @@ import {
   type SubscriptionRow,
 } from "../store/subscriptions.ts";
 import { checkSubscriptionPatch, fieldsOf } from "./check-patch.ts";
-import { checkSubscription, type UrlRules } from "./check-subscription.ts";
+import { checkSubscription, describeUnknownEvent, type UrlRules } from "./check-subscription.ts";
 import type { Fault } from "./fault.ts";
 import type { FilterSpec } from "./filter.ts";
 import { checkRotation, rotateSecrets, type Rotation } from "./rotate.ts";
@@ -67,10 +68,12 @@ export interface SubscriptionService {
    * ```ts
    * const { subscription, secret } = await ancrage.subscriptions.create({ event: "NewOpportunity", url: "https://example.com/hook" });
    * ```
+   * With an `idempotencyKey` whoever repeats this within a day gets the subscription that was made the first time.
+   *
    * @returns the row, and the secret that no row shows
    * @throws AncrageError `ANCRAGE_SUBSCRIPTION_INVALID`; `subscriptionFaults` lists what is wrong with it
    */
-  create(input: NewSubscription): Promise<CreatedSubscription>;
+  create(input: NewSubscription, options?: { readonly idempotencyKey?: string | undefined }): Promise<CreatedSubscription>;
   /** Undefined where there is none, where it was deleted, or where it is another project's. */
   get(id: string, project?: string): Promise<SubscriptionRow | undefined>;
   /**
@@ -120,11 +123,33 @@ export interface SubscriptionService {
    */
   rotateSecret(id: string, rotation?: Rotation, project?: string): Promise<CreatedSubscription | undefined>;
   /**
+   * Sends one signed message at once, with a sample of `event` (default: its first one), whatever its state is. Nothing of it is
+   * journaled. The request has the header `ancrage-test: true`, and an id of its own.
+   *
+   * @returns what came of it; undefined as for `get`
+   * @throws AncrageError `ANCRAGE_SUBSCRIPTION_INVALID` where there is no such event, `ANCRAGE_SAMPLE_NONE`
+   */
+  test(id: string, options?: { readonly event?: string | undefined }, project?: string): Promise<TestResult | undefined>;
+  /**
    * Ends a subscription. Once this resolves no request to its URL begins, as for `pause`.
    *
    * @returns the row, also where it was deleted before; undefined where there never was one, or it is another project's
    */
   delete(id: string, project?: string): Promise<SubscriptionRow | undefined>;
+}
+
+/** What came of a test. */
+export interface TestResult {
+  readonly messageId: string;
+  readonly event: string;
+  readonly isDelivered: boolean;
+  /** Where an answer came. */
+  readonly status: number | undefined;
+  /** Why it failed: a reason of `deliver/outcome.ts`. */
+  readonly reason: string | undefined;
+  readonly durationMs: number;
+  /** The answer's first bytes, or what its owner is to mend. */
+  readonly response: Buffer | undefined;
 }
 
 interface CreatedSubscription {
@@ -141,6 +166,8 @@ export interface SubscriptionServiceOptions {
   readonly url?: UrlRules;
   /** Called after each committed change, and awaited before the caller hears of it: whoever sends takes the row here. */
   readonly onChanged?: (row: SubscriptionRow) => Promise<void> | void;
+  /** Sends a sample of an event to a subscription. */
+  readonly sendTest?: (row: SubscriptionRow, event: string) => Promise<TestResult>;
   readonly nowMs?: () => number;
 }
 
@@ -171,19 +198,35 @@ export function createSubscriptionService(options: SubscriptionServiceOptions): 
     return answer(row);
   };
 
+  /** What the first request with a key made. */
+  const madeBefore = async (project: string, key: string, requestHash: Buffer): Promise<CreatedSubscription> => {
+    const before = await readIdempotencyKey(db, project, key);
+    const row = before === undefined ? undefined : await readSubscriptionOf(db, before.subscriptionId, project);
+    if (before === undefined || row === undefined) throw new Error(`expected what the idempotency key ${key} made, got nothing`);
+    if (!before.requestHash.equals(requestHash)) {
+      const detail = `the idempotency key ${JSON.stringify(key)} was sent with another request; expected the same one, or another key`;
+      throw refusedSubscription("made", [{ pointer: "", detail }]);
+    }
+    const [secret = createSecret()] = openSecrets(secretKey, row, new Date(nowMs()));
+    return { subscription: row, secret: formatSecret(secret) };
+  };
+
   return {
-    async create(input) {
+    async create(input, { idempotencyKey: key } = {}) {
       const checked = checkSubscription(input, rules());
       if (checked.kind === "refused") throw refusedSubscription("made", checked.faults);
       const { secret = createSecret(), project = "default", ...fields } = checked.value;
       const at = nowMs();
       const id = createSubscriptionId(at, randomBytes(10));
       const sealed = sealSecret(secretKey, { project, id }, secret, new Date(at));
+      const requestHash = createHash("sha256").update(JSON.stringify(checked.value)).digest();
       const subscription = await writeSubscription(db, async (client) => {
+        if (key !== undefined && !(await takeIdempotencyKey(client, { project, key, requestHash, subscriptionId: id }))) return undefined;
         const row = await insertSubscription(client, { ...fields, id, project, secrets: [sealed] });
         await emitSubscriptionMark(client, row);
         return row;
       });
+      if (subscription === undefined) return madeBefore(project, key ?? "", requestHash);
       return { subscription: await changed(subscription), secret: formatSecret(secret) };
     },
 
@@ -204,6 +247,16 @@ export function createSubscriptionService(options: SubscriptionServiceOptions): 
     pause: (id, project) => command(id, project, "pause"),
     resume: (id, project) => command(id, project, "resume"),
     enable: (id, project) => command(id, project, "enable"),
+
+    async test(id, { event: asked } = {}, project) {
+      const row = await readSubscriptionOf(db, id, project);
+      if (row === undefined || row.state === "deleted") return undefined;
+      const event = asked ?? row.events[0] ?? "";
+      const known = [...options.events()];
+      if (!known.includes(event)) throw refusedSubscription("tested", [{ pointer: "/event", detail: describeUnknownEvent(event, known) }]);
+      if (options.sendTest === undefined) throw new Error("expected something to send a test with, got nothing");
+      return options.sendTest(row, event);
+    },
 
     async rotateSecret(id, rotation = {}, project) {
       const checked = checkRotation(rotation);
@@ -245,7 +298,7 @@ export function createSubscriptionService(options: SubscriptionServiceOptions): 
   };
 }
 
-function refusedSubscription(done: "made" | "changed", faults: readonly Fault[]): AncrageError {
+function refusedSubscription(done: "made" | "changed" | "tested", faults: readonly Fault[]): AncrageError {
   const list = faults.map((fault) => (fault.pointer === "" ? fault.detail : `${fault.pointer.slice(1)}: ${fault.detail}`)).join("\n  ");
   return new AncrageError("ANCRAGE_SUBSCRIPTION_INVALID", `the subscription cannot be ${done}:\n  ${list}`, {
     hint: "Correct what is listed and send it again.",
@@ -253,7 +306,7 @@ function refusedSubscription(done: "made" | "changed", faults: readonly Fault[])
   });
 }
 
-/** What is wrong with the input that made `create`, `update` or `rotateSecret` throw; undefined for every other error. */
+/** What is wrong with the input that made `create`, `update`, `test` or `rotateSecret` throw; undefined for every other error. */
 export function subscriptionFaults(error: unknown): readonly Fault[] | undefined {
   if (!(error instanceof AncrageError) || error.code !== "ANCRAGE_SUBSCRIPTION_INVALID") return undefined;
   return error.cause as readonly Fault[];

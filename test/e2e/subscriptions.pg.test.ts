@@ -140,16 +140,16 @@ describe("disabling", () => {
   });
 
   test("what somebody changes while it is being decided stays theirs", async () => {
-    let changed: Promise<unknown> | undefined;
     const id = await subscribe();
-    system.receiver.answer((_request, response) => {
-      changed ??= system.call("PATCH", `/v1/subscriptions/${id}`, { url: `${system.receiver.url}/new` });
-      void changed.then(() => response.writeHead(410).end());
+    system.receiver.answer(({ path }, response) => {
+      if (path !== "/") return void response.writeHead(200).end();
+      void system.call("PATCH", `/v1/subscriptions/${id}`, { url: `${system.receiver.url}/new` }).then(() => response.writeHead(410).end());
     });
     await insert(1);
-    await arrived(1);
-    system.receiver.answer(200);
     await arrived(1, "/new");
+    await insert(2);
+    await arrived(2, "/new");
+    expect(idsAt("/new")).toEqual([1, 2]);
     expect((await system.call("GET", `/v1/subscriptions/${id}`)).body).toMatchObject({ state: "enabled" });
   });
 
@@ -209,4 +209,32 @@ test("headers of the receiver's own are sent, and a rotated secret signs beside 
   const last = (await arrived(2)).at(-1);
   new Webhook(rotated.body.secret).verify(last?.body ?? "", { ...last?.headers });
   expect(() => new Webhook(body.secret).verify(last?.body ?? "", { ...last?.headers })).toThrow("No matching signature");
+});
+
+test("a test is signed and sent with a sample, whatever the state is, and nothing of it is journaled", async () => {
+  const { body } = await system.call("POST", "/v1/subscriptions", { event: "Changed", url: system.receiver.url });
+  await insert(7, "5");
+  await arrived(1);
+  await command(body.id, "pause");
+  const sent = await system.call("POST", `/v1/subscriptions/${body.id}/test`);
+  expect(sent).toMatchObject({ status: 200, body: { event: "Changed", isDelivered: true, status: 200, reason: null } });
+  const request = (await arrived(2)).at(-1);
+  expect(request?.headers).toMatchObject({ "ancrage-test": "true", "ancrage-event": "Changed", "webhook-id": sent.body.messageId });
+  new Webhook(body.secret).verify(request?.body ?? "", { ...request?.headers });
+  expect(JSON.parse(request?.body ?? "")).toMatchObject({ type: "Changed", data: { id: 7 } });
+
+  system.receiver.answer((_request, response) => response.writeHead(500).end("out of order"));
+  const failed = await system.call("POST", `/v1/subscriptions/${body.id}/test`, { event: "subscription.disabled" });
+  expect(failed.body).toMatchObject({
+    event: "subscription.disabled",
+    isDelivered: false,
+    status: 500,
+    reason: "status",
+    response: "out of order",
+  });
+  expect(failed.body.messageId).not.toBe(sent.body.messageId);
+  const library = await system.ancrage().subscriptions.test(body.id);
+  expect(library).toMatchObject({ isDelivered: false, status: 500 });
+  expect(await system.rows("select 1 from ancrage.messages where event = 'Changed'")).toHaveLength(1);
+  expect((await system.call("POST", `/v1/subscriptions/${body.id}/test`, { event: "None" })).status).toBe(422);
 });

@@ -295,3 +295,70 @@ describe("a new secret", () => {
     expect(JSON.stringify(body)).not.toContain("c2hvcnQ");
   });
 });
+
+describe("an idempotency key", () => {
+  const post = (key: string, over: object = {}, token?: string) =>
+    api.call("POST", "/v1/subscriptions", {
+      body: { event: "deal.won", url, ...over },
+      headers: { "idempotency-key": key },
+      ...(token === undefined ? {} : { token }),
+    });
+
+  test("gives the same subscription and secret to whoever repeats the request, also at the same time", async () => {
+    const answers = await Promise.all(Array.from({ length: 4 }, () => post(`"repeated"`)));
+    answers.push(await post("repeated"));
+    expect(answers.map(({ status }) => status)).toEqual([201, 201, 201, 201, 201]);
+    expect(new Set(answers.map(({ body }) => body.id)).size).toBe(1);
+    expect(new Set(answers.map(({ body }) => body.secret)).size).toBe(1);
+    expect(answers.at(-1)?.headers.get("location")).toContain(answers[0]?.body.id);
+  });
+
+  test("with another request is refused; in another project it is another key", async () => {
+    const first = await post("once");
+    expect(await post("once", { description: "other" })).toMatchObject({
+      status: 422,
+      body: { errors: [{ detail: expect.stringContaining(`the idempotency key "once" was sent with another request`) }] },
+    });
+    const acme = await post("once", {}, "acme-token");
+    expect([acme.status, acme.body.project]).toEqual([201, "acme"]);
+    expect(acme.body.id).not.toBe(first.body.id);
+  });
+
+  test.each([["a b"], [""], ["x".repeat(256)]])("%j is none", async (key) => {
+    expect(await post(key)).toMatchObject({ status: 422, body: { errors: [{ pointer: "idempotency-key" }] } });
+  });
+});
+
+describe("a test", () => {
+  const response = Buffer.from("the receiver's own words");
+  const result = { messageId: "msg_1", event: "deal.won", isDelivered: false, status: 500, reason: "status", durationMs: 3, response };
+
+  test("shows what the receiver answered to the operator and to its project, not to other tokens", async () => {
+    const asked: string[] = [];
+    const sending = createTestApi(
+      database,
+      {},
+      { sendTest: async (row, event) => (asked.push(`${row.id} ${event}`), Promise.resolve(result)) },
+    );
+    await database.client.query(`insert into ancrage.tokens (id, project, name, hash) values ('tok_all', null, 'All', $1)`, [
+      hashToken("all-token"),
+    ]);
+    const { body } = await sending.call("POST", "/v1/subscriptions", {
+      body: { events: ["NewOpportunity", "deal.won"], url, project: "acme" },
+    });
+    const path = `/v1/subscriptions/${body.id}/test`;
+    expect((await sending.call("POST", path)).body).toEqual({ ...result, response: "the receiver's own words" });
+    expect((await sending.call("POST", path, { token: "acme-token", body: { event: "deal.won" } })).body.response).not.toBeNull();
+    expect((await sending.call("POST", path, { token: "all-token" })).body.response).toBeNull();
+    expect(asked).toEqual([`${body.id} NewOpportunity`, `${body.id} deal.won`, `${body.id} NewOpportunity`]);
+    for (const [wrong, pointer] of [
+      [{ event: "nonsense" }, "/event"],
+      [{ event: 1 }, "/event"],
+      [{ evnt: "deal.won" }, "/evnt"],
+      [[], ""],
+    ] as const) {
+      expect(await sending.call("POST", path, { body: wrong })).toMatchObject({ status: 422, body: { errors: [{ pointer }] } });
+    }
+    await sending.pool.end();
+  });
+});

@@ -1,12 +1,28 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import type { Rotation } from "../../subscription/rotate.ts";
+import { isObject, pointerTo, show } from "../../subscription/fault.ts";
 import type { SubscriptionService } from "../../subscription/subscription.ts";
-import { bearer, json, problems, type Api } from "../route.ts";
+import { bearer, invalid, json, problems, type Api } from "../route.ts";
 import { createdSubscriptionSchema, subscriptionSchema, viewSubscription } from "../schemas.ts";
 import type { Services } from "../services.ts";
 import { answerChange, subscriptionParams as params } from "../subscription-answers.ts";
 
 const tags = ["subscriptions"];
+
+const testSchema = z
+  .object({
+    messageId: z.string(),
+    event: z.string(),
+    isDelivered: z.boolean(),
+    status: z.int().nullable(),
+    reason: z.string().nullable().openapi({ description: "Why it failed; null where it was delivered." }),
+    durationMs: z.int(),
+    response: z.string().nullable().openapi({
+      description:
+        "The answer's first bytes, read as UTF-8, or what its owner is to mend. Only for the operator and tokens of its project.",
+    }),
+  })
+  .openapi("Test");
 
 const command = (name: "pause" | "resume" | "enable", summary: string, description: string) =>
   createRoute({
@@ -48,6 +64,25 @@ const rotate = createRoute({
   responses: { 200: json("The subscription, with its new secret.", createdSubscriptionSchema), ...problems },
 });
 
+const test = createRoute({
+  method: "post",
+  path: "/v1/subscriptions/{id}/test",
+  tags,
+  security: bearer,
+  summary: "Send a test",
+  description: "One signed message with a sample of the event, at once and whatever the state; it has the header ancrage-test.",
+  request: {
+    params,
+    body: {
+      required: false,
+      content: {
+        "application/json": { schema: { type: "object", properties: { event: { type: "string" } }, additionalProperties: false } },
+      },
+    },
+  },
+  responses: { 200: json("What came of it, also where it failed.", testSchema), ...problems },
+});
+
 /** For the document only: `checkRotation` checks. */
 const rotationSchema = z
   .strictObject({
@@ -68,6 +103,27 @@ export function addSubscriptionCommandRoutes(api: Api, { subscriptions }: Pick<S
     });
   }
 
+  api.openapi(test, async (c) => {
+    const { id } = c.req.valid("param");
+    const { project, isOperator } = c.get("principal");
+    const { event } = readTestBody(await c.req.text());
+    const result = await answerChange(id, () => subscriptions.test(id, { event }, project));
+    // A receiver's answer may hold what its owner alone should see.
+    const showsResponse = isOperator || project !== undefined;
+    return c.json(
+      {
+        messageId: result.messageId,
+        event: result.event,
+        isDelivered: result.isDelivered,
+        status: result.status ?? null,
+        reason: result.reason ?? null,
+        durationMs: result.durationMs,
+        response: showsResponse ? (result.response?.toString("utf8") ?? null) : null,
+      },
+      200,
+    );
+  });
+
   api.openapi(rotate, async (c) => {
     const { id } = c.req.valid("param");
     // No body at all is the commonest: the middleware has checked what there is.
@@ -76,4 +132,16 @@ export function addSubscriptionCommandRoutes(api: Api, { subscriptions }: Pick<S
     const { subscription, secret } = await answerChange(id, () => subscriptions.rotateSecret(id, rotation, c.get("principal").project));
     return c.json({ ...viewSubscription(subscription), secret }, 200);
   });
+}
+
+/** No body at all is the commonest. */
+function readTestBody(text: string): { readonly event: string | undefined } {
+  const body: unknown = text === "" ? {} : JSON.parse(text);
+  const event = isObject(body) ? body["event"] : body;
+  const unknown = isObject(body) ? Object.keys(body).find((name) => name !== "event") : undefined;
+  if (unknown !== undefined) throw invalid([{ pointer: pointerTo(unknown), detail: "unknown field; expected event" }]);
+  if (!isObject(body) || (event !== undefined && typeof event !== "string")) {
+    throw invalid([{ pointer: isObject(body) ? "/event" : "", detail: `expected the name of an event, got ${show(event)}` }]);
+  }
+  return { event };
 }

@@ -4,7 +4,7 @@ import { checkUrl, isStorable, unstorable } from "../../subscription/check-subsc
 import { projectOf, type Principal } from "../auth.ts";
 import { answerChange, noSubscription, orRefuse, subscriptionParams as params } from "../subscription-answers.ts";
 import { refusal } from "../problem.ts";
-import { bearer, json, listQuery, page, pageOf, problems, text, type Api, query } from "../route.ts";
+import { bearer, invalid, json, listQuery, page, pageOf, problems, text, type Api, query } from "../route.ts";
 import {
   createdSubscriptionSchema,
   newSubscriptionSchema,
@@ -29,7 +29,12 @@ const create = createRoute({
   summary: "Bind events to a URL",
   description: "No request is made to the URL: the first one is the first message. The secret is shown here, and by `GET …/secret`.",
   // The body's schema is referred to rather than handed over: `checkSubscription` checks it, for the library's callers too.
-  request: { body: { required: true, content: { "application/json": { schema: { $ref: "#/components/schemas/NewSubscription" } } } } },
+  request: {
+    headers: z.object({
+      "idempotency-key": z.string().optional().openapi({ description: "Repeated within a day: the same subscription." }),
+    }),
+    body: { required: true, content: { "application/json": { schema: { $ref: "#/components/schemas/NewSubscription" } } } },
+  },
   responses: {
     201: { ...json("The subscription.", createdSubscriptionSchema), headers: z.object({ Location: z.url() }) },
     ...problems,
@@ -113,7 +118,8 @@ export function addSubscriptionRoutes(api: Api, services: Services): void {
   api.openAPIRegistry.register("SubscriptionPatch", subscriptionPatchSchema);
 
   api.openapi(create, async (c) => {
-    const { subscription, secret } = await createFor(services, c.get("principal"), await c.req.json());
+    const key = parseIdempotencyKey(c.req.header("idempotency-key"));
+    const { subscription, secret } = await createFor(services, c.get("principal"), await c.req.json(), key);
     const location = new URL(`v1/subscriptions/${subscription.id}`, baseUrl(services.publicUrl, c.req.url));
     return c.json({ ...viewSubscription(subscription), secret }, 201, { Location: location.href });
   });
@@ -163,12 +169,21 @@ export function addSubscriptionRoutes(api: Api, services: Services): void {
 }
 
 /** Creates a subscription for whoever asks; what is wrong with the input becomes a problem. */
-async function createFor(services: Services, principal: Principal, input: unknown) {
+async function createFor(services: Services, principal: Principal, input: unknown, idempotencyKey: string | undefined) {
   const named = isObject(input) && typeof input["project"] === "string" ? input["project"] : undefined;
   const project = projectOf(principal, named);
   // Only objects can have a project put into them: what else was sent is refused by the service, which says what it got.
   const asked = (isObject(input) && project !== undefined ? { ...input, project } : input) as NewSubscription;
-  return await orRefuse(() => services.subscriptions.create(asked));
+  return await orRefuse(() => services.subscriptions.create(asked, { idempotencyKey }));
+}
+
+/** A structured field's string (`"…"`, as the IETF's draft has it), or the bare text that most clients send. */
+function parseIdempotencyKey(header: string | undefined): string | undefined {
+  if (header === undefined) return undefined;
+  const key = /^"?([\x21\x23-\x5b\x5d-\x7e]{1,255})"?$/.exec(header.trim())?.[1];
+  if (key !== undefined) return key;
+  const detail = `expected 1 to 255 printable ASCII characters without spaces, quotes and backslashes, got ${JSON.stringify(header.slice(0, 300))}`;
+  throw invalid([{ pointer: "idempotency-key", detail }]);
 }
 
 /** A URL is stored normalised; a filter that is none matches nothing rather than everything. */
