@@ -54,10 +54,8 @@ test.each([
 });
 
 test("create and update send what was given, and nothing else", async () => {
-  const fields = [
-    ...["--event", "A", "--event", "B", "--format", "bare", "--filter", `{"a":{"gte":1}}`, "--order", "record"],
-    ...["--header", "Authorization: Bearer a:b", "--in-flight", "4", "--per-second", "0.5", "--expires", "2099-01-01T00:00:00Z"],
-  ];
+  const fields = ["--event", "A", "--event", "B", "--format", "bare", "--filter", `{"a":{"gte":1}}`, "--order", "record"];
+  fields.push("--header", "Authorization: Bearer a:b", "--in-flight", "4", "--per-second", "0.5", "--expires", "2099-01-01T00:00:00Z");
   const sent = {
     events: ["A", "B"],
     format: "bare",
