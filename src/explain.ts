@@ -8,6 +8,7 @@ import { describeThrown } from "./payload/describe.ts";
 import { readRecords } from "./payload/load.ts";
 import type { RejectionReason } from "./payload/reject.ts";
 import { sampleInput } from "./payload/sample.ts";
+import { compileFilter, type FilterSpec } from "./subscription/filter.ts";
 
 export interface ExplainDeps extends PayloadDeps {
   readonly catalogue: Catalogue;
@@ -21,6 +22,8 @@ export interface ExplainedSubscription {
   readonly url: string;
   readonly state: string;
   readonly stateReason?: string | null | undefined;
+  /** As `subscription/filter.ts` has it; without one it wants every payload. */
+  readonly filter?: Readonly<Record<string, unknown>> | null | undefined;
 }
 
 export interface ExplainOptions {
@@ -104,14 +107,20 @@ export async function explain(eventName: string, options: ExplainOptions, deps: 
     isParked: deps.isParked?.(event.name) === true,
     payload: payload?.kind === "built" ? (JSON.parse(payload.json) as unknown) : null,
     rejection: payload?.kind === "rejected" ? { reason: payload.reason, error: payload.error } : null,
-    subscriptions: subscriptions.map(({ id, url, state, stateReason }) => {
-      const receives = state === "enabled";
-      const why = stateReason === null || stateReason === undefined ? "" : `: ${stateReason}`;
-      return { id, url, receives, reason: receives ? null : `${state}${why}` };
+    subscriptions: subscriptions.map((one) => {
+      const reason = whyNot(one, payload);
+      return { id: one.id, url: one.url, receives: reason === null, reason };
     }),
   };
   const isFiring = fires(facts, payload);
   return { ...facts, fires: isFiring, findings: [...findingsOf(facts, payload, isFiring), ...receiversOf(facts, isFiring)] };
+}
+
+function whyNot({ state, stateReason, filter }: ExplainedSubscription, payload: Payload | undefined): string | null {
+  if (state !== "enabled") return stateReason === null || stateReason === undefined ? state : `${state}: ${stateReason}`;
+  if (filter === null || filter === undefined || payload?.kind !== "built") return null;
+  const wants = compileFilter(filter as FilterSpec);
+  return wants(JSON.parse(payload.json)) ? null : `its filter ${JSON.stringify(filter)} does not want this payload`;
 }
 
 type Facts = Omit<Explanation, "fires" | "findings">;

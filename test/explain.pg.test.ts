@@ -150,6 +150,20 @@ test("another project's record is none", async () => {
   expect(await explain("deal.won", { key: "1", project: "acme" }, deps)).toMatchObject({ isFound: true, project: "acme" });
 });
 
+test("a subscription whose filter does not want the payload does not receive it", async () => {
+  const subscriptionsOf = async (): Promise<readonly ExplainedSubscription[]> =>
+    Promise.resolve([
+      { id: "sub_1", url: "https://a.example/", state: "enabled", filter: { label: "first" } },
+      { id: "sub_2", url: "https://b.example/", state: "enabled", filter: { label: "second" } },
+    ]);
+  const { subscriptions, findings } = await explain("deal.won", { key: "1" }, { ...deps, subscriptionsOf });
+  expect(subscriptions).toMatchObject([
+    { receives: true, reason: null },
+    { receives: false, reason: `its filter {"label":"second"} does not want this payload` },
+  ]);
+  expect(findings.at(-1)).toContain("It would not go to https://b.example/ (sub_2): its filter");
+});
+
 test("a parked event does not fire, and its code is still tried", async () => {
   const explanation = await explain("deal.won", { key: "1" }, { ...deps, isParked: (event) => event === "deal.won" });
   expect(explanation).toMatchObject({ isParked: true, fires: false, payload: { label: "first" } });

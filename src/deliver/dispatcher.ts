@@ -278,7 +278,8 @@ export class Dispatcher {
     let isUnwanted = false;
     const isWanted = (): boolean => {
       const now = this.#options.subscription(subscription.id);
-      isUnwanted = now === undefined || isStopped(lane.receiver, now);
+      // Changed meanwhile, it is sent as it is now: to its new URL, with its new headers.
+      isUnwanted = now === undefined || now.revision !== subscription.revision || isStopped(lane.receiver, now);
       return !isUnwanted;
     };
     this.#inFlight++;
