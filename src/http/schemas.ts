@@ -59,6 +59,11 @@ const settableFields = {
   headers: z.record(z.string(), z.string()).optional().openapi({ description: "Sent with every request. Values are never shown." }),
   order: z.enum(subscriptionOrders).optional().openapi({ default: "none" }),
   limits: limitsSchema.optional(),
+  ignoredActors: z
+    .array(z.string().min(1).max(256))
+    .max(20)
+    .optional()
+    .openapi({ description: "Changes that they made, as ancrage.actor says, are not sent." }),
   expiresAt: time.nullable().optional().openapi({ description: "From then on nothing is sent." }),
 };
 
@@ -100,6 +105,7 @@ export const subscriptionSchema = z
     headers: z.record(z.string(), z.string()).openapi({ description: "Names; every value is hidden." }),
     order: z.enum(subscriptionOrders),
     limits: limitsSchema,
+    ignoredActors: z.array(z.string()),
     metadata: z.record(z.string(), z.unknown()),
     expiresAt: time.nullable(),
     state: z.enum(["enabled", "paused", "disabled", "deleted"]),
@@ -293,6 +299,7 @@ export function viewSubscription(row: SubscriptionRow): SubscriptionView {
     headers: Object.fromEntries(Object.keys(row.headers).map((name) => [name, hiddenValue])),
     order: row.order,
     limits: { ...row.limits },
+    ignoredActors: [...row.ignoredActors],
     metadata: { ...row.metadata },
     expiresAt: row.expiresAt?.toISOString() ?? null,
     state: row.state,

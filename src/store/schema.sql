@@ -252,6 +252,7 @@ create table ancrage.subscriptions (
   headers jsonb not null default '{}'::jsonb,
   delivery_order text not null default 'none'::text,
   limits jsonb not null default '{}'::jsonb,
+  ignored_actors text[] not null default '{}'::text[],
   metadata jsonb not null default '{}'::jsonb,
   secrets jsonb not null,
   state text not null default 'enabled'::text,

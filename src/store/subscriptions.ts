@@ -52,6 +52,8 @@ export interface SubscriptionRow {
   readonly headers: Readonly<Record<string, string>>;
   readonly order: (typeof subscriptionOrders)[number];
   readonly limits: Limits;
+  /** Changes that they made, as `ancrage.actor` says, are not sent to it. */
+  readonly ignoredActors: readonly string[];
   readonly metadata: Readonly<Record<string, unknown>>;
   /** Newest first. */
   readonly secrets: readonly SealedSecret[];
@@ -72,7 +74,8 @@ export interface SubscriptionRow {
 
 // `pg_lsn - '0/0'` is the position as a number: node-postgres hands both it and int8 over as text.
 const columns = `
-  id, project, events, url, description, format, filter, headers, delivery_order, limits, metadata, secrets, state, state_reason,
+  id, project, events, url, description, format, filter, headers, delivery_order, limits, ignored_actors, metadata, secrets, state,
+  state_reason,
   revision, start_revision, (start_lsn - '0/0'::pg_lsn)::text as start_lsn, expires_at, created_at, updated_at,
   (select jsonb_agg(jsonb_build_object(
       'revision', s.revision::text, 'events', s.events, 'filter', s.filter, 'start_lsn', (s.start_lsn - '0/0'::pg_lsn)::text
@@ -90,6 +93,7 @@ interface StoredRow {
   readonly headers: Record<string, string>;
   readonly delivery_order: SubscriptionRow["order"];
   readonly limits: Limits;
+  readonly ignored_actors: string[];
   readonly metadata: Record<string, unknown>;
   readonly secrets: SealedSecret[];
   readonly state: SubscriptionState;
@@ -113,7 +117,7 @@ interface StoredStart {
 /** What a caller may set, and set anew. */
 export type SubscriptionFields = Pick<
   SubscriptionRow,
-  "events" | "url" | "description" | "format" | "filter" | "headers" | "order" | "limits" | "metadata" | "expiresAt"
+  "events" | "url" | "description" | "format" | "filter" | "headers" | "order" | "limits" | "ignoredActors" | "metadata" | "expiresAt"
 >;
 
 export interface NewSubscriptionRow extends SubscriptionFields {
@@ -125,8 +129,8 @@ export interface NewSubscriptionRow extends SubscriptionFields {
 export async function insertSubscription(db: Queryable, row: NewSubscriptionRow): Promise<SubscriptionRow> {
   const { rows } = await db.query<StoredRow>(
     `insert into ancrage.subscriptions
-       (id, project, secrets, events, url, description, format, filter, headers, delivery_order, limits, metadata, expires_at)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+       (id, project, secrets, events, url, description, format, filter, headers, delivery_order, limits, metadata, expires_at, ignored_actors)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
      returning ${columns}`,
     [row.id, row.project, JSON.stringify(row.secrets), ...valuesOf(row)],
   );
@@ -151,7 +155,7 @@ export async function updateSubscription(
   const { rows } = await db.query<StoredRow>(
     `update ancrage.subscriptions
      set events = $3, url = $4, description = $5, format = $6, filter = $7, headers = $8, delivery_order = $9, limits = $10,
-         metadata = $11, expires_at = $12, revision = next.number, updated_at = now(),
+         metadata = $11, expires_at = $12, ignored_actors = $13, revision = next.number, updated_at = now(),
          start_revision = case when $2 then next.number else start_revision end,
          start_lsn = case when $2 then null else start_lsn end
      from (select nextval('ancrage.revision') as number) as next
@@ -204,6 +208,7 @@ function valuesOf(fields: SubscriptionFields): readonly unknown[] {
     JSON.stringify(fields.limits),
     JSON.stringify(fields.metadata),
     fields.expiresAt,
+    fields.ignoredActors,
   ];
 }
 
@@ -322,6 +327,7 @@ function fromStored(row: StoredRow): SubscriptionRow {
     headers: row.headers,
     order: row.delivery_order,
     limits: row.limits,
+    ignoredActors: row.ignored_actors,
     metadata: row.metadata,
     secrets: row.secrets,
     state: row.state,

@@ -62,8 +62,8 @@ export function checkSubscriptionPatch(
 
 /** What a caller may set, of a row. */
 export function fieldsOf(row: SubscriptionRow): SubscriptionFields {
-  const { events, url, description, format, filter, headers, order, limits, metadata, expiresAt } = row;
-  return { events, url, description, format, filter, headers, order, limits, metadata, expiresAt };
+  const { events, url, description, format, filter, headers, order, limits, ignoredActors, metadata, expiresAt } = row;
+  return { events, url, description, format, filter, headers, order, limits, ignoredActors, metadata, expiresAt };
 }
 
 /** Whoever hands back what the API showed them leaves the values as they are. */

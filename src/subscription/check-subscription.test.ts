@@ -65,6 +65,7 @@ describe("subscriptions", () => {
         headers: {},
         order: "none",
         limits: {},
+        ignoredActors: [],
         metadata: {},
         expiresAt: null,
         project: undefined,

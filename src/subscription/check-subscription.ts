@@ -22,6 +22,7 @@ export interface CheckedSubscription {
   readonly headers: Readonly<Record<string, string>>;
   readonly order: SubscriptionRow["order"];
   readonly limits: Limits;
+  readonly ignoredActors: readonly string[];
   readonly metadata: Readonly<Record<string, unknown>>;
   readonly expiresAt: Date | null;
   /** Undefined where the caller leaves it to us. */
@@ -57,6 +58,7 @@ export const changeableFields = [
   "headers",
   "order",
   "limits",
+  "ignoredActors",
   "metadata",
   "expiresAt",
 ] as const;
@@ -80,13 +82,14 @@ export function checkSubscription(
   const headers = checkHeaders(input["headers"], refuse);
   const order = checkOrder(input["order"], refuse);
   const limits = checkLimits(input["limits"], refuse);
+  const ignoredActors = checkActors(input["ignoredActors"], refuse);
   const metadata = checkMetadata(input["metadata"], refuse);
   const expiresAt = checkExpiry(input["expiresAt"], rules.nowMs, refuse);
   const project = checkText(input, "project", mostCharacters.project, refuse);
   if (project === "") refuse("/project", `expected the name of a project, got ""`);
   const secret = checkSecret(input["secret"], refuse);
 
-  const required = { events, url, format, filter, headers, order, limits, metadata, expiresAt };
+  const required = { events, url, format, filter, headers, order, limits, ignoredActors, metadata, expiresAt };
   if (faults.length > 0 || !isComplete(required)) return { kind: "refused", faults };
   return { kind: "checked", value: { ...required, description: description ?? "", project, secret } };
 }
@@ -176,6 +179,16 @@ function checkOrder(value: unknown, refuse: Refuse): SubscriptionRow["order"] | 
   if (value === undefined) return "none";
   const order = subscriptionOrders.find((name) => name === value);
   return order ?? refuse("/order", `expected one of ${subscriptionOrders.join(", ")}, got ${show(value)}`);
+}
+
+const mostActors = 20;
+
+function checkActors(value: unknown, refuse: Refuse): readonly string[] | undefined {
+  if (value === undefined) return [];
+  // As `ancrage.actor` takes them.
+  const isActor = (one: unknown): one is string => typeof one === "string" && one !== "" && one.length <= 256 && isStorable(one);
+  if (Array.isArray(value) && value.length <= mostActors && value.every(isActor)) return [...new Set(value)];
+  return refuse("/ignoredActors", `expected an array of at most ${mostActors} texts of 1 to 256 characters, got ${show(value)}`);
 }
 
 const isoTime = /^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)$/;

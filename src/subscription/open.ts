@@ -52,6 +52,7 @@ function matchingOf(row: SubscriptionRow) {
     startRevision,
     events: row.state === "disabled" ? [] : row.events,
     filter: compileStored(row.filter),
+    ignoredActors: row.ignoredActors,
     startLsn: row.startLsn ?? unplaced,
     former: row.former.length === 0 ? undefined : row.former.map(openStart),
   };

@@ -44,6 +44,8 @@ export interface NewSubscription {
   readonly order?: SubscriptionRow["order"];
   /** How much the receiver takes at most. */
   readonly limits?: Limits;
+  /** Changes that they made, as `ancrage.actor` says, are not sent to it: how a subscriber does without its own echo. */
+  readonly ignoredActors?: readonly string[];
   /** ISO 8601 with its zone. From then on nothing is sent. */
   readonly expiresAt?: string | null;
   /** Whatever the caller wants to find again here: at most 8,192 characters of JSON. */

@@ -193,6 +193,17 @@ test("a parked event is told of in each project that has subscribed to it", asyn
   expect(bodies("/acme")).toMatchObject([{ project: "acme", event: "Broken" }]);
 });
 
+test("what an actor that it ignores has changed is not sent to it, and is to others", async () => {
+  await subscribe({ ignoredActors: ["integration:zapier"], url: `${system.receiver.url}/zapier` });
+  await subscribe();
+  await system.rows("with said as materialized (select ancrage.actor('integration:zapier')) insert into item select 1, 1 from said");
+  await insert(2);
+  await arrived(2);
+  await arrived(1, "/zapier");
+  await system.until("select count(*) from ancrage.deliveries where state = 'delivered'", 3);
+  expect([idsAt(), idsAt("/zapier")]).toEqual([[1, 2], [2]]);
+});
+
 test("headers of the receiver's own are sent, and a rotated secret signs beside the new one until its time is over", async () => {
   const { body } = await system.call("POST", "/v1/subscriptions", {
     event: "Changed",

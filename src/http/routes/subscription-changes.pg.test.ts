@@ -38,6 +38,7 @@ const all = {
   headers: { Authorization: "Bearer receiver-credential", "x-tenant": "42" },
   order: "record",
   limits: { inFlight: 4, perSecond: 0.5 },
+  ignoredActors: ["integration:zapier"],
   metadata: { crm: "x" },
   expiresAt: "2099-01-31T00:00:00+01:00",
 };
@@ -85,6 +86,7 @@ describe("every field", () => {
       headers: {},
       order: "none",
       limits: {},
+      ignoredActors: [],
       metadata: {},
       expiresAt: null,
     });
@@ -111,6 +113,7 @@ describe("every field", () => {
         headers: { host: "x" },
         order: "key",
         limits: { inFlight: 0, perSeconds: 1 },
+        ignoredActors: "zapier",
         expiresAt: "2020-01-01T00:00:00Z",
         project: "acme",
         secret: "x",
@@ -127,6 +130,7 @@ describe("every field", () => {
         "/filter/a/near",
         "/flter",
         "/headers/host",
+        "/ignoredActors",
         "/limits/inFlight",
         "/limits/perSeconds",
         "/order",

@@ -38,6 +38,7 @@ describe("creating", () => {
       headers: {},
       order: "none",
       limits: {},
+      ignoredActors: [],
       metadata: {},
       expiresAt: null,
       state: "enabled",

@@ -48,6 +48,8 @@ create table ancrage.subscriptions (
   headers         jsonb       not null default '{}',
   delivery_order  text        not null default 'none' check (delivery_order in ('none', 'record', 'all')),
   limits          jsonb       not null default '{}',
+  -- Changes that they made, as `ancrage.actor` says, are not sent to it.
+  ignored_actors  text[]      not null default '{}',
   metadata        jsonb       not null default '{}',
   secrets         jsonb       not null,
   state           text        not null default 'enabled' check (state in ('enabled', 'paused', 'disabled', 'deleted')),
