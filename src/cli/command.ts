@@ -13,6 +13,8 @@ export interface CommandContext {
   readonly print: (text: string) => void;
   /** Progress, notes, logs. */
   readonly note: (text: string) => void;
+  /** Shows how far something has come, in place of what it showed before; the empty text takes it away. Undefined where nobody watches. */
+  readonly progress?: (text: string) => void;
   /** Aborted when the process is asked to end. */
   readonly stopping: AbortSignal;
   /** Called by a command that ran but has bad news; where none calls it, the code is 0. */

@@ -22,6 +22,8 @@ process.exitCode = await runProgram(process.argv.slice(2), {
   workingFolder: process.cwd(),
   print: (text) => void process.stdout.write(`${text}\n`),
   note: (text) => void process.stderr.write(`${text}\n`),
+  // One line that is written over; a log would keep each of them.
+  ...(process.stderr.isTTY ? { progress: (text: string) => void process.stderr.write(`\r\u001B[K${text}`) } : {}),
   stopping: stopping.signal,
 });
 // Sessions behind a cut network would keep the process for as long as the kernel believes in them.

@@ -2,12 +2,16 @@ import { Command, CommanderError } from "commander";
 import { AncrageError } from "../errors.ts";
 import { type CommandContext, type ExitCode, exitCodeOfError, exitCodes, formatError, formatErrorJson } from "./command.ts";
 import { adoptCommand } from "./adopt.ts";
+import { backfillCommand } from "./backfill.ts";
+import { deliveriesCommand } from "./deliveries.ts";
 import { devCommand } from "./dev.ts";
 import { doctorCommand } from "./doctor.ts";
 import { explainCommand } from "./explain.ts";
 import { gapsCommand } from "./gaps.ts";
 import { generateCommand } from "./generate.ts";
+import { jobsCommand } from "./jobs.ts";
 import { migrateCommand } from "./migrate.ts";
+import { rejectionsCommand } from "./rejections.ts";
 import { sampleCommand } from "./sample.ts";
 import { slotCommand } from "./slot.ts";
 import { startCommand } from "./start.ts";
@@ -52,6 +56,10 @@ function defineProgram(context: CommandContext, isJson: boolean): Command {
     sampleCommand,
     triggerCommand,
     subscriptionsCommand,
+    backfillCommand,
+    deliveriesCommand,
+    rejectionsCommand,
+    jobsCommand,
     doctorCommand,
     slotCommand,
     gapsCommand,
