@@ -95,7 +95,7 @@ test("checked options are good as options again", () => {
 test("types: what a user may leave out, the running system finds", () => {
   expectTypeOf<CheckedOptions["retry"]["schedule"]>().toEqualTypeOf<readonly number[]>();
   expectTypeOf<CheckedOptions["database"]>().toEqualTypeOf<string | undefined>();
-  expectTypeOf<CheckedOptions["capture"]>().toEqualTypeOf<"wal">();
+  expectTypeOf<CheckedOptions["capture"]>().toEqualTypeOf<"wal" | "outbox">();
   // @ts-expect-error -- a misspelt option does not compile
   expect(defineConfig({ prot: 1 })).toEqual({ prot: 1 });
   // What process.env gives is accepted as it is.

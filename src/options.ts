@@ -48,8 +48,9 @@ const table = {
     flag: "--environment <name>",
     help: "Kept in the journal. A copy of the database that is started under another name does not send.",
   }),
-  capture: withDefault(oneOf("wal"), "wal", {
-    help: "How changes are seen: `wal` reads the write-ahead log.",
+  capture: withDefault(oneOf("wal", "outbox"), "wal", {
+    env: "ANCRAGE_CAPTURE",
+    help: "How changes are seen: `wal` reads the write-ahead log; `outbox` reads what triggers write, where there is no logical replication. `ancrage migrate` changes from one to the other.",
   }),
   failover: withDefault(boolean(), false, {
     env: "ANCRAGE_FAILOVER",

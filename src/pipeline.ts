@@ -60,7 +60,7 @@ export class Pipeline {
   #updates: DeliveryUpdate[] = [];
   #firstUpdateAtMs = 0;
   /** Everything up to here was read and, where it made a message, journaled; the position itself may not be yet. */
-  #passed: { position: Position; endLsn: bigint } = { position: startOfLog, endLsn: 0n };
+  #passed: { position: Position; endLsn: bigint; cursor: string | undefined } = { position: startOfLog, endLsn: 0n, cursor: undefined };
   #committedAtMs = 0;
   #wake: (() => void) | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -86,7 +86,8 @@ export class Pipeline {
 
   /** @param endLsn up to where an earlier process had read */
   start(endLsn: bigint): void {
-    this.#passed = { position: this.#options.journal.journaled, endLsn };
+    const { journaled: position, cursor } = this.#options.journal;
+    this.#passed = { position, endLsn, cursor };
     this.#committedAtMs = this.#options.clock.monotonicMs();
     this.#running = this.#run();
   }
@@ -187,7 +188,11 @@ export class Pipeline {
     // Stopped while the database could not be read: what was taken is read again after the next start.
     if (built === undefined || starts === undefined) return;
     if (built.passed !== undefined) {
-      this.#passed = { position: built.passed, endLsn: built.endLsn > this.#passed.endLsn ? built.endLsn : this.#passed.endLsn };
+      this.#passed = {
+        position: built.passed,
+        endLsn: built.endLsn > this.#passed.endLsn ? built.endLsn : this.#passed.endLsn,
+        cursor: source.cursor?.(),
+      };
     }
     this.#noteIdle();
     const updates = this.#updates;
@@ -203,7 +208,7 @@ export class Pipeline {
     this.#isCommitting = true;
     const before = journal.journaled;
     // A keepalive may move `#passed` on during the commit: only what this batch says may be confirmed.
-    const { position, endLsn } = this.#passed;
+    const { position, endLsn, cursor } = this.#passed;
     let taken: readonly Message[];
     try {
       taken = await journal.commit({
@@ -213,7 +218,7 @@ export class Pipeline {
         starts,
         journaled: position,
         endLsn,
-        cursor: source.cursor?.(),
+        cursor,
       });
     } catch (error) {
       // They are in no list any more: nobody else would tell them.

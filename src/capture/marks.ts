@@ -11,6 +11,7 @@ import type { Origin, Position, SubscriptionMark, Transaction, TriggerMark } fro
  */
 export const triggerPrefix = "ancrage.trigger";
 export const originPrefix = "ancrage.origin";
+export const switchPrefix = "ancrage.switch";
 export const subscriptionPrefix = "ancrage.subscription";
 
 export interface MarkInput {
@@ -29,8 +30,14 @@ export interface OriginMark {
   readonly origin: Origin;
 }
 
+/** What comes after this transaction is written elsewhere: docs/decisions/0010. It is for the sources alone. */
+export interface SwitchMark {
+  readonly kind: "switch";
+  readonly to: "wal" | "outbox";
+}
+
 /** @returns the mark; `"ignored"` for one of ours that cannot be trusted; `undefined` for other people's messages */
-export function readMark(input: MarkInput): TriggerMark | SubscriptionMark | OriginMark | "ignored" | undefined {
+export function readMark(input: MarkInput): TriggerMark | SubscriptionMark | OriginMark | SwitchMark | "ignored" | undefined {
   const { prefix, content, transaction, position, triggerKey } = input;
   if (!prefix.startsWith("ancrage.")) return undefined;
   if (!input.isTransactional || transaction === undefined) return "ignored";
@@ -42,6 +49,10 @@ export function readMark(input: MarkInput): TriggerMark | SubscriptionMark | Ori
     case originPrefix: {
       const signed = readSigned(content, triggerKey, transaction);
       return signed === undefined ? "ignored" : (toOrigin(signed as OriginContent, triggerKey) ?? "ignored");
+    }
+    case switchPrefix: {
+      const signed = readSigned(content, triggerKey, transaction);
+      return signed === undefined ? "ignored" : { kind: "switch", to: (signed as { readonly to: SwitchMark["to"] }).to };
     }
     case subscriptionPrefix:
       return readSubscription(content, transaction, position) ?? "ignored";

@@ -81,6 +81,7 @@ export class Journal {
   /** The number of the last batch that is in. */
   #number = 0n;
   #journaled: Position = startOfLog;
+  #cursor: string | undefined;
   #endLsn = 0n;
   /** Journaled batches with deliveries that have no row yet, in order. Filled by `track`; done ones leave when a commit has passed. */
   readonly #inFlight: BatchInFlight[] = [];
@@ -126,6 +127,11 @@ export class Journal {
 
   get journaled(): Position {
     return this.#journaled;
+  }
+
+  /** What the source needs beside `journaled`. */
+  get cursor(): string | undefined {
+    return this.#cursor;
   }
 
   get endLsn(): bigint {
@@ -206,6 +212,7 @@ export class Journal {
     if (last !== undefined) {
       this.#number = last.number;
       this.#journaled = last.journaled;
+      this.#cursor = last.cursor;
       this.#endLsn = last.endLsn;
     }
     return last;
@@ -244,6 +251,7 @@ export class Journal {
     this.#state = { kind: "ok" };
     this.#number = row.number;
     this.#journaled = batch.journaled;
+    this.#cursor = batch.cursor;
     this.#endLsn = batch.endLsn;
     await this.#forgetOld();
   }

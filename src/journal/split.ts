@@ -10,9 +10,9 @@ import type { Batch } from "./journal.ts";
  * @param from where the journal stands: what the first of the two may say while it holds no change
  * @returns undefined where one change, or one outcome, stands alone
  */
-export function splitBatch(batch: Batch, from: Pick<Batch, "journaled" | "endLsn">): readonly [Batch, Batch] | undefined {
-  const { messages, rejections, updates, starts, cursor } = batch;
-  const { journaled, endLsn } = from;
+export function splitBatch(batch: Batch, from: Pick<Batch, "journaled" | "endLsn" | "cursor">): readonly [Batch, Batch] | undefined {
+  const { messages, rejections, updates, starts } = batch;
+  const { journaled, endLsn, cursor } = from;
   if (updates.length > 0 && messages.length + rejections.length + starts.length > 0) {
     return [
       { messages: [], rejections: [], updates, starts: [], journaled, endLsn, cursor },
@@ -22,7 +22,7 @@ export function splitBatch(batch: Batch, from: Pick<Batch, "journaled" | "endLsn
   if (updates.length > 1) {
     const middle = updates.length >> 1;
     return [
-      { ...batch, updates: updates.slice(0, middle), journaled, endLsn },
+      { ...batch, updates: updates.slice(0, middle), journaled, endLsn, cursor },
       { ...batch, updates: updates.slice(middle) },
     ];
   }
@@ -39,8 +39,8 @@ export function splitBatch(batch: Batch, from: Pick<Batch, "journaled" | "endLsn
       starts: [],
       journaled: cut,
       endLsn,
-      // It serves each position of the stretch: a start finds its place in it by the position.
-      cursor,
+      // It serves each position of what was taken at once.
+      cursor: batch.cursor,
     },
     { ...batch, messages: messages.filter((one) => !isLeft(one)), rejections: rejections.filter((one) => !isLeft(one)) },
   ];

@@ -13,8 +13,8 @@ export interface OutboxRow {
   readonly id: string;
   readonly xid: string;
   readonly at_us: string;
-  /** Insert, update, delete, truncate, a mark, or the switch to the log. */
-  readonly kind: "i" | "u" | "d" | "t" | "m" | "s";
+  /** Insert, update, delete, truncate, or a mark. */
+  readonly kind: "i" | "u" | "d" | "t" | "m";
   readonly root: number | null;
   readonly columns: string | null;
   readonly new_row: string | null;

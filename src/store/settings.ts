@@ -9,12 +9,14 @@ export interface SettingsRow {
   readonly environment: string;
   readonly generation: number;
   readonly footing: Footing | null;
+  /** Where changes are written. */
+  readonly capture: "wal" | "outbox";
   readonly triggerKey: Buffer;
 }
 
 export async function readSettings(db: Queryable): Promise<SettingsRow | undefined> {
   const { rows } = await db.query<SettingsRow>(
-    `select system_identifier as "systemIdentifier", database_oid as "databaseOid", timeline, environment, generation, footing,
+    `select system_identifier as "systemIdentifier", database_oid as "databaseOid", timeline, environment, generation, footing, capture,
        trigger_key as "triggerKey"
      from ancrage.settings`,
   );

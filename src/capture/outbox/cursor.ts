@@ -21,6 +21,8 @@ export interface OutboxCursor {
   readonly to?: PollPoint | undefined;
   /** The commit position of its last transaction; undefined while it is not known. */
   readonly lastLsn?: bigint | undefined;
+  /** After that transaction the log is read, from its mark of the switch on. */
+  readonly isSwitched?: boolean | undefined;
 }
 
 /** Before all rows: nothing is visible in it. */
@@ -34,13 +36,15 @@ export interface OutboxResume {
   readonly from: PollPoint;
   /** A stretch that was begun, and its last transaction of which something is in the journal. */
   readonly begun?: { readonly to: PollPoint; readonly at: Position } | undefined;
+  /** Nothing more comes here: the log is read. */
+  readonly isSwitched?: boolean | undefined;
 }
 
-export function computeOutboxResume({ from, to, lastLsn }: OutboxCursor, journaled: Position): OutboxResume {
+export function computeOutboxResume({ from, to, lastLsn, isSwitched }: OutboxCursor, journaled: Position): OutboxResume {
   if (to === undefined || journaled.commitLsn <= from.endLsn) return { from };
   // Whole: what is left of its rows may be truncated by now, and cannot be counted any more.
   const isWhole = lastLsn !== undefined && journaled.commitLsn >= lastLsn && journaled.changeLsn === endOfTransaction;
-  return isWhole ? { from: to } : { from, begun: { to, at: journaled } };
+  return isWhole ? { from: to, isSwitched } : { from, begun: { to, at: journaled } };
 }
 
 /**
@@ -52,20 +56,22 @@ export const commitLsnOf = (from: PollPoint, index: number): bigint => from.endL
 /** How many transactions of a stretch stand before the one of this position. */
 export const indexOf = (from: PollPoint, { commitLsn }: Position): number => Number(commitLsn - from.endLsn - 1n);
 
-export function formatCursor({ from, to, lastLsn }: OutboxCursor): string {
+export function formatCursor({ from, to, lastLsn, isSwitched }: OutboxCursor): string {
   return JSON.stringify({
     from: formatPoint(from),
     ...(to === undefined ? {} : { to: formatPoint(to) }),
     ...(lastLsn === undefined ? {} : { lastLsn: formatLsn(lastLsn) }),
+    ...(isSwitched === true ? { isSwitched } : {}),
   });
 }
 
 export function parseCursor(text: string): OutboxCursor {
-  const { from, to, lastLsn } = JSON.parse(text) as { from: PointText; to?: PointText; lastLsn?: string };
+  const { from, to, lastLsn, isSwitched } = JSON.parse(text) as { from: PointText; to?: PointText; lastLsn?: string; isSwitched?: boolean };
   return {
     from: parsePoint(from),
     to: to === undefined ? undefined : parsePoint(to),
     lastLsn: lastLsn === undefined ? undefined : parseLsn(lastLsn),
+    isSwitched,
   };
 }
 

@@ -145,7 +145,7 @@ export class OutboxSource implements ChangeSource {
       this.#failure = error;
       if (items.length === 0) throw error;
     }
-    this.#cursor = { from: this.#from, to: endOf(this.#stretch), lastLsn: lastLsnOf(this.#stretch) };
+    this.#cursor = { from: this.#from, to: endOf(this.#stretch), lastLsn: lastLsnOf(this.#stretch), isSwitched: this.#switched !== undefined };
     if (this.#failure === undefined && planRead(this.#stretch, 1).kind === "over") this.#finish(this.#stretch);
     return items;
   }
@@ -168,6 +168,11 @@ export class OutboxSource implements ChangeSource {
   /** The end of the transaction that switched to the log; undefined while it was not taken. */
   get switched(): Commit | undefined {
     return this.#switched;
+  }
+
+  /** Behind all that was handed over. */
+  get endPosition(): Position {
+    return { commitLsn: this.#cursor.lastLsn ?? this.#from.endLsn, changeLsn: endOfTransaction, ordinal: 0 };
   }
 
   get ignoredMarks(): number {
@@ -302,11 +307,8 @@ export class OutboxSource implements ChangeSource {
       case "t":
         this.#options.log.warn({ tables: [this.#reader.tableName(row.root)] }, "a table was truncated: that makes no events");
         return undefined;
-      case "s":
-        this.#switched = commit;
-        return undefined;
       case "m":
-        return this.#toMark(row, { transaction, position, isPassed });
+        return this.#toMark(row, { position, isPassed, commit });
       default:
         return row.kind satisfies never;
     }
@@ -314,10 +316,11 @@ export class OutboxSource implements ChangeSource {
 
   #toMark(
     { prefix, content }: OutboxRow,
-    at: { readonly transaction: Transaction; readonly position: Position; readonly isPassed: boolean },
+    at: { readonly position: Position; readonly isPassed: boolean; readonly commit: Commit },
   ): Captured | undefined {
     const { triggerKey, log } = this.#options;
-    const { transaction, position, isPassed } = at;
+    const { position, isPassed, commit } = at;
+    const { transaction } = commit;
     const mark = readMark({
       prefix: prefix ?? "",
       content: content ?? Buffer.alloc(0),
@@ -334,6 +337,10 @@ export class OutboxSource implements ChangeSource {
     }
     if (mark.kind === "origin") {
       this.#origin = { ...this.#origin, ...mark.origin };
+      return undefined;
+    }
+    if (mark.kind === "switch") {
+      this.#switched = commit;
       return undefined;
     }
     if (isPassed) return undefined;

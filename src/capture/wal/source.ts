@@ -12,6 +12,7 @@ import {
   startOfLog,
   type Captured,
   type ChangeSource,
+  type Commit,
   type Origin,
   type Position,
   type ResumePoint,
@@ -44,6 +45,8 @@ export interface WalSourceOptions {
   /** `wal_sender_timeout` of the replication session. Default: 10 s. */
   readonly senderTimeoutMs?: number;
   readonly signal?: TestSignal | undefined;
+  /** All before the mark that switched to the log was in the outbox: nothing of it is handed over. */
+  readonly isFromSwitch?: boolean;
 }
 
 /** The server's own default is 60 s; with 10 s a stale holder of the slot goes soon after its host died. */
@@ -76,6 +79,12 @@ export class WalSource implements ChangeSource {
   #open: Segment | undefined;
   /** What the open transaction has said of itself so far. Written by `#mark`. */
   #origin: Origin | undefined;
+  /** No mark of a switch to the log has come yet, and it is waited for. */
+  #isBeforeSwitch: boolean;
+  /** The open transaction switches: to the log, which begins with its end; or to the outbox, where the log's part ends. */
+  #switchesTo: "wal" | "outbox" | undefined;
+  /** The end of the transaction after which the outbox is read. */
+  #switched: Commit | undefined;
   #lastChangeLsn = 0n;
   #ordinal = 0;
   /** Changes of the open transaction since it was last handed over. */
@@ -100,6 +109,7 @@ export class WalSource implements ChangeSource {
     this.#senderTimeoutMs = options.senderTimeoutMs ?? defaultSenderTimeoutMs;
     this.#snapshots = new SnapshotReader(options);
     this.sourceId = options.sourceId;
+    this.#isBeforeSwitch = options.isFromSwitch === true;
   }
 
   async start(resume: ResumePoint): Promise<void> {
@@ -150,6 +160,16 @@ export class WalSource implements ChangeSource {
 
   idleLsn(): bigint | undefined {
     return idlePosition(this.#ack);
+  }
+
+  /** While it is true nothing was taken: what is journaled is the outbox's. */
+  get isBeforeSwitch(): boolean {
+    return this.#isBeforeSwitch;
+  }
+
+  /** What nothing comes after here: the end of a transaction that is not handed over. */
+  get switched(): Commit | undefined {
+    return this.#queue.hasItems ? undefined : this.#switched;
   }
 
   /** Marks of ours that were unsigned, forged or not transactional. */
@@ -243,6 +263,7 @@ export class WalSource implements ChangeSource {
   }
 
   #handle(lsn: bigint, message: PgOutputMessage, bytes: number): void {
+    if (this.#switched !== undefined) return undefined;
     switch (message.kind) {
       case "begin":
         return this.#begin({ xid: message.xid, commitLsn: message.commitLsn, committedAtUs: message.committedAtUs });
@@ -275,7 +296,8 @@ export class WalSource implements ChangeSource {
     this.#lastChangeLsn = 0n;
     this.#ordinal = 0;
     this.#unannounced = 0;
-    this.#open = this.#queue.begin(transaction);
+    this.#switchesTo = undefined;
+    this.#open = this.#isBeforeSwitch ? { transaction } : this.#queue.begin(transaction);
   }
 
   #relate(message: Extract<PgOutputMessage, { kind: "relation" }>): void {
@@ -293,7 +315,7 @@ export class WalSource implements ChangeSource {
   #add(lsn: bigint, bytes: number, change: RowChange): void {
     const { transaction } = this.#current();
     const position = this.#place(lsn, transaction);
-    if (this.#isSeen(position)) return;
+    if (this.#isBeforeSwitch || this.#isSeen(position)) return;
     this.#push({ kind: "change", transaction, position, ...change, origin: this.#origin }, bytes);
   }
 
@@ -309,17 +331,31 @@ export class WalSource implements ChangeSource {
     } else if (mark.kind === "origin") {
       // Also where it was seen before: what follows it in a large transaction may not have been.
       this.#origin = { ...this.#origin, ...mark.origin };
-    } else if (!this.#isSeen(position)) this.#push(mark.kind === "trigger" ? { ...mark, origin: this.#origin } : mark, bytes);
+    } else if (mark.kind === "switch") this.#switchesTo = mark.to;
+    else if (!this.#isBeforeSwitch && !this.#isSeen(position)) this.#push(mark.kind === "trigger" ? { ...mark, origin: this.#origin } : mark, bytes);
   }
 
   #commit(endLsn: bigint): void {
     const { transaction } = this.#current();
     void this.#options.signal?.("received", transaction.xid);
-    this.#queue.end(endLsn);
     this.#open = undefined;
     this.#vainConnections = 0;
-    this.#step({ kind: "commit", endLsn });
+    if (this.#switchesTo === "outbox") this.#leave({ kind: "commit", transaction, endLsn });
+    else {
+      if (this.#isBeforeSwitch && this.#switchesTo === "wal") {
+        this.#isBeforeSwitch = false;
+        this.#queue.begin(transaction);
+      }
+      if (!this.#isBeforeSwitch) this.#queue.end(endLsn);
+      this.#step({ kind: "commit", endLsn });
+    }
     this.#wake();
+  }
+
+  /** What comes after is in the outbox too, and is read there. */
+  #leave(switched: Commit): void {
+    this.#switched = switched;
+    void this.#stream?.stop();
   }
 
   #current(): Segment {

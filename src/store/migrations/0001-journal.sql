@@ -30,9 +30,7 @@ create table ancrage.settings (
   inner_key         bytea   not null generated always as (ancrage.hmac_pad(trigger_key, 54)) stored,
   outer_key         bytea   not null generated always as (ancrage.hmac_pad(trigger_key, 92)) stored,
   -- Where changes are written: by PostgreSQL into its log, or by triggers into the outbox. Changed by migrate alone.
-  capture           text    not null default 'wal' check (capture in ('wal', 'outbox')),
-  -- The mark of the last change from one to the other (docs/decisions/0010).
-  capture_switch    uuid
+  capture           text    not null default 'wal' check (capture in ('wal', 'outbox'))
 );
 
 create sequence ancrage.revision;
@@ -331,8 +329,8 @@ create table ancrage.outbox_a (
   id      bigint      not null,
   xid     xid8        not null default pg_current_xact_id(),
   at      timestamptz not null default now(),
-  -- Insert, update, delete, truncate, a mark, or the switch to the log, after which nothing comes.
-  kind    "char"      not null check (kind in ('i', 'u', 'd', 't', 'm', 's')),
+  -- Insert, update, delete, truncate, or a mark.
+  kind    "char"      not null check (kind in ('i', 'u', 'd', 't', 'm')),
   root    regclass,
   -- The columns as they were then: JSON, `[[name, type, generated], …]`.
   columns text,
@@ -422,7 +420,7 @@ declare
   id      bigint;
   cut     pg_snapshot;
 begin
-  if prefix not like 'ancrage.%' or prefix = 'ancrage.switch' then
+  if prefix is null or prefix not like 'ancrage.%' then
     raise exception 'ancrage.write_mark: expected the prefix of a mark, got %', quote_nullable(prefix) using errcode = '22023';
   end if;
   if current_setting('transaction_isolation') = 'read committed' then

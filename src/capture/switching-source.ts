@@ -1,0 +1,189 @@
+import type { Logger } from "../log.ts";
+import type { Captured, ChangeSource, ResumePoint } from "./change.ts";
+import { computeOutboxResume, endOfTransaction, formatCursor, parseCursor, startOfOutbox } from "./outbox/cursor.ts";
+import type { OutboxSource } from "./outbox/source.ts";
+import type { WalSource } from "./wal/source.ts";
+
+export interface SwitchingSourceOptions {
+  readonly sourceId: string;
+  readonly wal: (how: { readonly isFromSwitch: boolean }) => WalSource;
+  readonly outbox: () => OutboxSource;
+  /** Where a start without a cursor begins. */
+  readonly first: "wal" | "outbox";
+  /** Called once the end of the log's part is in the journal: nothing reads the slot any more. */
+  readonly onLogLeft: () => void;
+  readonly log: Logger;
+}
+
+const retryMs = 1_000;
+
+/**
+ * The log, or the outbox; and from one to the other where `ancrage migrate` has switched.
+ *
+ * The transaction of the switch has a mark. What was committed before it is where changes were written until then, what is committed
+ * after it where they are written from then on; nothing is in both, and nothing in neither. See docs/decisions/0010.
+ */
+export class SwitchingSource implements ChangeSource {
+  readonly sourceId: string;
+  readonly #options: SwitchingSourceOptions;
+  #wal: WalSource | undefined;
+  #outbox: OutboxSource | undefined;
+  /** Of what was taken last. */
+  #cursor: string | undefined;
+  /** What the log's part ended with; what is confirmed from there on lets the slot go. */
+  #logEndLsn: bigint | undefined;
+  /** Runs after a change of source that failed: nothing is work until then. */
+  #timer: NodeJS.Timeout | undefined;
+  #listener: (() => void) | undefined;
+  #isStopped = false;
+
+  constructor(options: SwitchingSourceOptions) {
+    this.#options = options;
+    this.sourceId = options.sourceId;
+  }
+
+  async start(resume: ResumePoint): Promise<void> {
+    const { cursor, journaled } = resume;
+    this.#cursor = cursor;
+    if (cursor === undefined ? this.#options.first === "wal" : computeOutboxResume(parseCursor(cursor), journaled).isSwitched === true) {
+      await this.#startWal(resume, cursor !== undefined);
+    } else {
+      await this.#startOutbox(resume);
+      if (cursor !== undefined) this.#options.onLogLeft();
+    }
+  }
+
+  hasWork(): boolean {
+    if (this.#timer !== undefined) return false;
+    return this.#source.hasWork() || this.#wal?.switched !== undefined || this.#isOutboxOver;
+  }
+
+  onWork(listener: () => void): void {
+    this.#listener = listener;
+    this.#source.onWork(() => this.#wake());
+  }
+
+  async take(limit: number): Promise<readonly Captured[]> {
+    if (this.#timer !== undefined) return [];
+    const wal = this.#wal;
+    if (wal !== undefined) {
+      if (wal.switched !== undefined) return await this.#toOutbox(wal);
+      const wasBefore = this.#cursor !== undefined;
+      // The mark's transaction alone: with it the journal says that the outbox is left.
+      const items = await wal.take(wasBefore ? 1 : limit);
+      if (items.length > 0) this.#cursor = undefined;
+      return items;
+    }
+    if (this.#isOutboxOver) return await this.#toWal();
+    const items = await (this.#source as OutboxSource).take(limit);
+    this.#cursor = (this.#source as OutboxSource).cursor();
+    return items;
+  }
+
+  confirm(lsn: bigint): void {
+    this.#source.confirm(lsn);
+    if (this.#logEndLsn === undefined || lsn < this.#logEndLsn) return;
+    this.#logEndLsn = undefined;
+    this.#options.onLogLeft();
+  }
+
+  idleLsn(): bigint | undefined {
+    // Before the mark the log's positions are of what the outbox has.
+    return this.#wal?.isBeforeSwitch === true ? undefined : this.#source.idleLsn();
+  }
+
+  cursor(): string | undefined {
+    return this.#cursor;
+  }
+
+  get ignoredMarks(): number {
+    return (this.#wal ?? this.#outbox)?.ignoredMarks ?? 0;
+  }
+
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    clearTimeout(this.#timer);
+    await this.#wal?.stop();
+    await this.#outbox?.stop();
+  }
+
+  get #source(): ChangeSource {
+    const source = this.#wal ?? this.#outbox;
+    if (source === undefined) throw new Error("a source was asked before it was started");
+    return source;
+  }
+
+  get #isOutboxOver(): boolean {
+    return this.#outbox?.switched !== undefined && !this.#outbox.hasWork();
+  }
+
+  /** @returns the end of the transaction that switched: in the journal it says, with the cursor, that the outbox goes on */
+  async #toOutbox(wal: WalSource): Promise<readonly Captured[]> {
+    const { switched } = wal;
+    if (switched === undefined) return [];
+    const { commitLsn } = switched.transaction;
+    const cursor = formatCursor({ from: startOfOutbox(switched.endLsn) });
+    const at = { commitLsn, changeLsn: endOfTransaction, ordinal: 0 };
+    return await this.#change(async () => {
+      await this.#startOutbox({ endLsn: switched.endLsn, journaled: at, cursor });
+      this.#wal = undefined;
+      this.#cursor = cursor;
+      this.#logEndLsn = switched.endLsn;
+      await wal.stop();
+      this.#options.log.info("changes are read from the outbox from here on");
+      return [switched];
+    });
+  }
+
+  async #toWal(): Promise<readonly Captured[]> {
+    const outbox = this.#outbox as OutboxSource;
+    return await this.#change(async () => {
+      await this.#startWal({ endLsn: 0n, journaled: outbox.endPosition }, true);
+      this.#outbox = undefined;
+      await outbox.stop();
+      this.#options.log.info("changes are read from the log from here on");
+      return [];
+    });
+  }
+
+  async #change(work: () => Promise<readonly Captured[]>): Promise<readonly Captured[]> {
+    try {
+      return await work();
+    } catch (error) {
+      if (this.#isStopped) return [];
+      this.#options.log.warn({ err: error }, "could not go on where changes were switched to; trying again");
+      this.#timer = setTimeout(() => {
+        this.#timer = undefined;
+        this.#wake();
+      }, retryMs).unref();
+      return [];
+    }
+  }
+
+  async #startWal(resume: ResumePoint, isFromSwitch: boolean): Promise<void> {
+    const wal = this.#options.wal({ isFromSwitch });
+    await started(wal, resume);
+    this.#wal = wal;
+  }
+
+  async #startOutbox(resume: ResumePoint): Promise<void> {
+    const outbox = this.#options.outbox();
+    await started(outbox, resume);
+    this.#outbox = outbox;
+  }
+
+  #wake(): void {
+    const listener = this.#listener;
+    this.#listener = undefined;
+    listener?.();
+  }
+}
+
+async function started(source: ChangeSource, resume: ResumePoint): Promise<void> {
+  try {
+    await source.start(resume);
+  } catch (error) {
+    await source.stop();
+    throw error;
+  }
+}
