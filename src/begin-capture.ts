@@ -1,11 +1,12 @@
 import type { CheckedDatabase } from "./capture/check.ts";
 import { describeGap, LossError, type Loss } from "./capture/loss.ts";
 import { changedFooting, readFooting } from "./capture/wal/footing.ts";
-import type { AncrageError } from "./errors.ts";
+import { AncrageError } from "./errors.ts";
 import type { Catalogue } from "./event/catalogue.ts";
 import type { Logger } from "./log.ts";
-import { parseLsn } from "./lsn.ts";
+import { formatLsn, parseLsn } from "./lsn.ts";
 import { readResume } from "./read-resume.ts";
+import type { BatchRow } from "./store/batches.ts";
 import { readSlot } from "./store/capture-state.ts";
 import type { Queryable } from "./store/database.ts";
 import { endGap, openGap, readEndlessGap, readJournalEnd } from "./store/gaps.ts";
@@ -62,6 +63,18 @@ export async function beginCapture(db: Queryable, checked: CheckedDatabase, cata
   await writeFooting(db, footing);
   await writeTimeline(db, server.timeline);
   return { endLsn: resume.endLsn, failure: undefined };
+}
+
+/** The outbox has no place of its own to be lost: only a database that went back in time has one that the journal knows better. */
+export function beginOutbox({ server }: CheckedDatabase, last: BatchRow | undefined): BegunCapture {
+  const flushLsn = parseLsn(server.flushLsn);
+  if (last === undefined || last.endLsn <= flushLsn) return { endLsn: last?.endLsn ?? flushLsn, failure: undefined };
+  const failure = new AncrageError(
+    "ANCRAGE_SLOT_LOST",
+    `the journal ends at ${formatLsn(last.endLsn)}, but the server's log only at ${server.flushLsn}: the database went back in time (a restored backup?).`,
+    { hint: 'Check which server DATABASE_URL names. If this one is to go on by itself, run "ancrage adopt FOLDER".' },
+  );
+  return { endLsn: last.endLsn, failure };
 }
 
 /**

@@ -1,7 +1,11 @@
 import type { CheckedDatabase } from "./capture/check.ts";
 import type { ChangeSource } from "./capture/change.ts";
+import { OutboxSource } from "./capture/outbox/source.ts";
+import { SwitchingSource } from "./capture/switching-source.ts";
 import { WalSource } from "./capture/wal/source.ts";
 import type { EngineOptions } from "./engine.ts";
+import type { Logger } from "./log.ts";
+import { dropPassedSlot } from "./store/capture-state.ts";
 import { connectClient, endClient } from "./store/database.ts";
 import { endSlotHolder } from "./store/leaders.ts";
 
@@ -9,20 +13,50 @@ import { endSlotHolder } from "./store/leaders.ts";
 export function createSource(sourceId: string, checked: CheckedDatabase, engine: EngineOptions): ChangeSource {
   const { database, options, catalogue, types, clock, log, signal } = engine;
   const replicationUrl = options.replicationUrl ?? database;
-  return new WalSource({
+  const { slot, publication, insertPublication } = checked.names;
+  const common = {
     connectionString: database,
-    replicationUrl,
-    slot: checked.names.slot,
-    publications: [checked.names.publication, checked.names.insertPublication],
     sourceId,
     tables: catalogue.allTables,
     types,
     triggerKey: checked.settings.triggerKey,
-    endHolder: () => endHolder(replicationUrl, checked.names.slot),
     clock,
     log,
-    signal,
+  };
+  return new SwitchingSource({
+    sourceId,
+    wal: ({ isFromSwitch }) =>
+      new WalSource({
+        ...common,
+        replicationUrl,
+        slot,
+        publications: [publication, insertPublication],
+        endHolder: () => endHolder(replicationUrl, slot),
+        signal,
+        isFromSwitch,
+      }),
+    outbox: () => new OutboxSource(common),
+    first: checked.reads === "outbox" ? "outbox" : "wal",
+    onLogLeft: (endLsn) => dropSlot(replicationUrl, { slot, endLsn, log }),
+    log,
   });
+}
+
+/** A slot that nobody reads would keep the log for ever. */
+async function dropSlot(
+  replicationUrl: string,
+  { slot, endLsn, log }: { readonly slot: string; readonly endLsn: bigint; readonly log: Logger },
+): Promise<void> {
+  try {
+    const client = await connectClient({ connectionString: replicationUrl, applicationName: "ancrage slot" });
+    try {
+      if (await dropPassedSlot(client, slot, endLsn)) log.info({ slot }, "the replication slot was dropped: the outbox is read");
+    } finally {
+      await endClient(client);
+    }
+  } catch (error) {
+    log.error({ err: error, slot }, "the replication slot could not be dropped, and keeps the log: drop it (pg_drop_replication_slot)");
+  }
 }
 
 /** Whoever leads is the only one who reads the slot. The role that reads it may end a session of its own, where another one may not. */

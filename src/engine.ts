@@ -1,7 +1,7 @@
 import { hostname } from "node:os";
 import type pg from "pg";
 import type { TriggerCame } from "./build-messages.ts";
-import { beginCapture, loseCapture } from "./begin-capture.ts";
+import { beginCapture, beginOutbox, loseCapture } from "./begin-capture.ts";
 import { checkDatabase, type CheckedDatabase } from "./capture/check.ts";
 import { createUnavailableSource } from "./capture/unavailable-source.ts";
 import type { HealthProblem, SlotHealth } from "./capture/health.ts";
@@ -156,7 +156,7 @@ export class Engine {
 
   async #start(): Promise<void> {
     const { database, log, signal, db, catalogue, options, clock, leaseMs } = this.#options;
-    const { sourceId } = await checkDatabase(db, { catalogue, environment: options.environment });
+    const { sourceId } = await checkDatabase(db, { catalogue, environment: options.environment, capture: options.capture });
     if (this.#isStopping) throw stoppedMeanwhile();
     const journal = new Journal({
       connectionString: database,
@@ -258,8 +258,10 @@ export class Engine {
     await this.#leader.start();
     if (this.#isStopping) return;
     this.#state = "leading";
-    this.#watch = this.#createWatch(checked, this.#leader.pipeline);
-    this.#watch.start();
+    if (checked.reads === "log") {
+      this.#watch = this.#createWatch(checked, this.#leader.pipeline);
+      this.#watch.start();
+    }
     if (captureFailure !== undefined) return;
     log.info({ from: formatLsn(begun.endLsn), subscriptions: this.registry.size, events: catalogue.events.size }, "capture streams");
   }
@@ -267,10 +269,11 @@ export class Engine {
   /** Asked when the lead is taken, and not before: while this process waited, the one before it went on. */
   async #begin(sourceId: string, last: BatchRow | undefined): Promise<BegunLead> {
     const { db, catalogue, options, log } = this.#options;
-    const checked = await checkDatabase(db, { catalogue, environment: options.environment });
+    const checked = await checkDatabase(db, { catalogue, environment: options.environment, capture: options.capture });
     const epoch = await readEpoch(db, sourceId);
     const revision = await readLastRevision(db);
-    const { endLsn, failure } = await beginCapture(db, checked, catalogue, log);
+    const isLog = checked.reads === "log" || checked.reads === "log-until-switch";
+    const { endLsn, failure } = isLog ? await beginCapture(db, checked, catalogue, log) : beginOutbox(checked, last);
     await this.#subscriptions.load();
     const markKey = checked.settings.triggerKey;
     return { checked, begun: { last, epoch, endLsn, revision, markKey }, captureFailure: failure };

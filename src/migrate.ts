@@ -7,7 +7,8 @@ import { captureNames, sourceIdOf } from "./capture/wal/slot.ts";
 import { buildCatalogue, type Catalogue } from "./event/catalogue.ts";
 import { discover } from "./event/discover.ts";
 import { planGrants } from "./grants.ts";
-import { readOptions, requireOptions, type AncrageOptions } from "./options.ts";
+import { migrateOutbox, prepareLog, switchToLog, switchToOutbox } from "./migrate-outbox.ts";
+import { readOptions, requireOptions, type AncrageOptions, type CheckedOptions } from "./options.ts";
 import { parseLsn } from "./lsn.ts";
 import { readServerIdentity, readSlot, type ServerIdentity } from "./store/capture-state.ts";
 import { connectClient } from "./store/database.ts";
@@ -52,14 +53,15 @@ export async function migrate(given: AncrageOptions, how: MigrateHow = {}): Prom
     };
     const server = await readServerIdentity(client);
     refuseServer(server);
-    refuseWalLevel(server);
+    if (options.capture === "wal") refuseWalLevel(server);
     const migrations = await explainDenied(client, () => migrateSchema(client), "create schema ancrage");
     // Only where the schema was made just now: a copy that is migrated under another name must be told from its first one.
     if (migrations.includes("journal")) await writeEnvironment(client, options.environment);
     for (const name of migrations) note(name);
     const settings = await readSettings(client);
     if (settings !== undefined) refuseCopy(settings, server, settings.environment);
-    await migrateCapture({ client, catalogue, server, generation: settings?.generation ?? 0, options, note, later: how.onStep });
+    const migration = { client, catalogue, server, generation: settings?.generation ?? 0, options, note, later: how.onStep };
+    await explainDenied(client, () => migrateEither(migration, settings?.capture ?? "wal"));
     await writeDatabaseOid(client, server.databaseOid);
     for (const statement of how.grantTo === undefined ? [] : planGrants(how.grantTo, catalogue)) {
       await explainDenied(client, () => client.query(statement), statement);
@@ -78,12 +80,30 @@ interface CaptureMigration {
   readonly catalogue: Catalogue;
   readonly server: ServerIdentity;
   readonly generation: number;
-  readonly options: { readonly replicationUrl?: string | undefined; readonly failover: boolean };
+  readonly options: Pick<CheckedOptions, "replicationUrl" | "failover" | "capture">;
   readonly note: (step: string) => void;
   readonly later: ((step: string) => void) | undefined;
 }
 
-async function migrateCapture({ client, catalogue, server, generation, options, note, later }: CaptureMigration): Promise<void> {
+/** @param now where changes are written so far */
+async function migrateEither(migration: CaptureMigration, now: "wal" | "outbox"): Promise<void> {
+  const { client, options, note } = migration;
+  if (options.capture === "outbox") return now === "outbox" ? migrateOutbox(migration) : switchToOutbox(migration);
+  if (now === "wal") return migrateCapture(migration, true);
+  const leftOver = await prepareLog(migration);
+  if (leftOver !== undefined) {
+    await runAsReplication(client, leftOver, options.replicationUrl);
+    note(leftOver);
+  }
+  // What the new slot has not seen is in the outbox.
+  await migrateCapture(migration, false);
+  await switchToLog(migration);
+}
+
+async function migrateCapture(
+  { client, catalogue, server, generation, options, note, later }: CaptureMigration,
+  isGapNoted: boolean,
+): Promise<void> {
   const names = captureNames(server.databaseOid);
   // What somebody else changed since is for the next start to find: only what we change ourselves is certified.
   const isSound = changedFooting((await readSettings(client))?.footing ?? {}, await readFooting(client, catalogue, names)).length === 0;
@@ -98,7 +118,7 @@ async function migrateCapture({ client, catalogue, server, generation, options, 
     await (makesSlot ? runAsReplication(client, sql, options.replicationUrl) : explainDenied(client, () => client.query(sql), sql));
     note(sql);
     if (isSound) await writeFooting(client, await readFooting(client, catalogue, names));
-    if (!makesSlot) continue;
+    if (!makesSlot || !isGapNoted) continue;
     const gap = await noteNewSlot(client, sourceIdOf({ ...server, generation }), names.slot);
     if (gap !== undefined) note(`GAP: ${describeGap(gap)}`);
   }

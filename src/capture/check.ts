@@ -15,6 +15,8 @@ import type { Queryable } from "../store/database.ts";
 import { readEndlessGap } from "../store/gaps.ts";
 import { pendingMigrations } from "../store/migrate.ts";
 import { readSettings, type SettingsRow } from "../store/settings.ts";
+import { readOutboxFunctions, readOutboxTriggers } from "../store/outbox-triggers.ts";
+import { planOutbox } from "./outbox/install.ts";
 import { explainDenied } from "./rights.ts";
 import { captureNames, planCapture, sourceIdOf, type CaptureNames, type PlanStep } from "./wal/slot.ts";
 
@@ -73,6 +75,15 @@ export interface CheckedDatabase {
   readonly slot: SlotRow | undefined;
   /** What was taken away while capture ran, and is still not there; else empty. */
   readonly lacks: readonly PlanStep[];
+  /** Where changes are read now; `until-switch`: what was written there before `migrate` switched is not all in the journal yet. */
+  readonly reads: "log" | "log-until-switch" | "outbox" | "outbox-until-switch";
+}
+
+export interface ExpectedDatabase {
+  readonly catalogue: Catalogue;
+  readonly environment: string;
+  /** Default: the log. */
+  readonly capture?: "wal" | "outbox";
 }
 
 /**
@@ -80,17 +91,11 @@ export interface CheckedDatabase {
  *
  * @throws AncrageError `ANCRAGE_NOT_MIGRATED` with the SQL that is missing, `ANCRAGE_DATABASE_COPIED`, `ANCRAGE_NOT_PERMITTED`
  */
-export function checkDatabase(
-  db: Queryable,
-  expected: { readonly catalogue: Catalogue; readonly environment: string },
-): Promise<CheckedDatabase> {
+export function checkDatabase(db: Queryable, expected: ExpectedDatabase): Promise<CheckedDatabase> {
   return explainDenied(db, () => check(db, expected));
 }
 
-async function check(
-  db: Queryable,
-  { catalogue, environment }: { readonly catalogue: Catalogue; readonly environment: string },
-): Promise<CheckedDatabase> {
+async function check(db: Queryable, { catalogue, environment, capture = "wal" }: ExpectedDatabase): Promise<CheckedDatabase> {
   const server = await readServerIdentity(db);
   refuseServer(server);
   const pending = await pendingMigrations(db as pg.ClientBase);
@@ -101,17 +106,44 @@ async function check(
   const settings = await readSettings(db);
   if (settings === undefined) throw notMigrated('the table "ancrage.settings" has no row.');
   refuseCopy(settings, server, environment);
-  refuseWalLevel(server);
+  if (settings.capture !== capture) {
+    throw notMigrated(`this database writes its changes to ${placeOf(settings.capture)}, and this process is to read ${placeOf(capture)}.`);
+  }
   const names = captureNames(server.databaseOid);
   const sourceId = sourceIdOf({ ...server, generation: settings.generation });
-  const hasJournal = (await readLastBatch(db, sourceId)) !== undefined;
+  const last = await readLastBatch(db, sourceId);
+  if (capture === "outbox") {
+    const lacks = (await readOutboxPlan(db, catalogue)).filter(({ isNeeded }) => isNeeded);
+    if (lacks.length > 0)
+      throw notMigrated(`the database lacks triggers of the outbox:\n${lacks.map(({ sql }) => `  ${sql};`).join("\n")}\n`);
+    const slot = await readSlot(db, names.slot);
+    const reads = last?.cursor === undefined && slot !== undefined ? "log-until-switch" : "outbox";
+    return { names, settings, server, sourceId, slot, lacks: [], reads };
+  }
+  refuseWalLevel(server);
+  const hasJournal = last !== undefined;
   const plan = (await readCapturePlan(db, catalogue, names)).filter(({ isNeeded }) => isNeeded);
   const lacks = plan.filter(({ makesSlot }) => !(makesSlot && hasJournal));
   const wasAltered = lacks.length > 0 && (await readEndlessGap(db, sourceId))?.reason === "capture-altered";
   if (lacks.length > 0 && !wasAltered) {
     throw notMigrated(`the database lacks:\n${lacks.map(({ sql }) => `  ${sql};`).join("\n")}\n`);
   }
-  return { names, settings, server, sourceId, slot: await readSlot(db, names.slot), lacks };
+  return {
+    names,
+    settings,
+    server,
+    sourceId,
+    slot: await readSlot(db, names.slot),
+    lacks,
+    reads: last?.cursor === undefined ? "log" : "outbox-until-switch",
+  };
+}
+
+const placeOf = (capture: "wal" | "outbox"): string => (capture === "wal" ? 'the log (capture: "wal")' : 'the outbox (capture: "outbox")');
+
+/** What the outbox lacks: the statements that make it, in their order. */
+export async function readOutboxPlan(db: Queryable, catalogue: Catalogue): Promise<readonly PlanStep[]> {
+  return planOutbox(catalogue, { functions: await readOutboxFunctions(db), triggers: await readOutboxTriggers(db) });
 }
 
 /** @throws AncrageError `ANCRAGE_NOT_MIGRATED` where no setting of ours can make it work */

@@ -10,8 +10,8 @@ export interface SwitchingSourceOptions {
   readonly outbox: () => OutboxSource;
   /** Where a start without a cursor begins. */
   readonly first: "wal" | "outbox";
-  /** Called once the end of the log's part is in the journal: nothing reads the slot any more. */
-  readonly onLogLeft: () => void;
+  /** Called once the end of the log's part is in the journal: nothing reads a slot any more that stands there or before it. */
+  readonly onLogLeft: (endLsn: bigint) => Promise<void>;
   readonly log: Logger;
 }
 
@@ -32,6 +32,7 @@ export class SwitchingSource implements ChangeSource {
   #cursor: string | undefined;
   /** What the log's part ended with; what is confirmed from there on lets the slot go. */
   #logEndLsn: bigint | undefined;
+  #leaving: Promise<void> | undefined;
   /** Runs after a change of source that failed: nothing is work until then. */
   #timer: NodeJS.Timeout | undefined;
   #listener: (() => void) | undefined;
@@ -49,7 +50,7 @@ export class SwitchingSource implements ChangeSource {
       await this.#startWal(resume, cursor !== undefined);
     } else {
       await this.#startOutbox(resume);
-      if (cursor !== undefined) this.#options.onLogLeft();
+      if (cursor !== undefined) this.#leaving = this.#options.onLogLeft(resume.endLsn);
     }
   }
 
@@ -83,8 +84,8 @@ export class SwitchingSource implements ChangeSource {
   confirm(lsn: bigint): void {
     this.#source.confirm(lsn);
     if (this.#logEndLsn === undefined || lsn < this.#logEndLsn) return;
+    this.#leaving = this.#options.onLogLeft(this.#logEndLsn);
     this.#logEndLsn = undefined;
-    this.#options.onLogLeft();
   }
 
   idleLsn(): bigint | undefined {
@@ -105,6 +106,7 @@ export class SwitchingSource implements ChangeSource {
     clearTimeout(this.#timer);
     await this.#wal?.stop();
     await this.#outbox?.stop();
+    await this.#leaving;
   }
 
   get #source(): ChangeSource {

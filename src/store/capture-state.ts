@@ -1,3 +1,4 @@
+import { formatLsn } from "../lsn.ts";
 import type { Queryable } from "./database.ts";
 
 /** Which server this is, and which database of it. */
@@ -188,4 +189,13 @@ export async function readParts(db: Queryable, oids: readonly number[]): Promise
     [oids],
   );
   return rows.map((row) => ({ rootOid: row.root_oid, schema: row.schema, table: row.table, identity: row.identity }));
+}
+
+/** @returns whether it was there, and is gone now; one that is in use is left, and one that was made behind this place meanwhile */
+export async function dropPassedSlot(db: Queryable, name: string, endLsn: bigint): Promise<boolean> {
+  const { rows } = await db.query(
+    `select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = $1 and active_pid is null and confirmed_flush_lsn <= $2::pg_lsn`,
+    [name, formatLsn(endLsn)],
+  );
+  return rows.length > 0;
 }

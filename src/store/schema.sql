@@ -163,7 +163,7 @@ create table ancrage.outbox_a (
   prefix text,
   content bytea,
   cut pg_snapshot,
-  constraint outbox_a_kind_check CHECK ((kind = ANY (ARRAY['i'::"char", 'u'::"char", 'd'::"char", 't'::"char", 'm'::"char", 's'::"char"])))
+  constraint outbox_a_kind_check CHECK ((kind = ANY (ARRAY['i'::"char", 'u'::"char", 'd'::"char", 't'::"char", 'm'::"char"])))
 );
 
 CREATE INDEX outbox_a_cut ON ancrage.outbox_a USING btree (xid) WHERE (cut IS NOT NULL);
@@ -182,7 +182,7 @@ create table ancrage.outbox_b (
   prefix text,
   content bytea,
   cut pg_snapshot,
-  constraint outbox_a_kind_check CHECK ((kind = ANY (ARRAY['i'::"char", 'u'::"char", 'd'::"char", 't'::"char", 'm'::"char", 's'::"char"])))
+  constraint outbox_a_kind_check CHECK ((kind = ANY (ARRAY['i'::"char", 'u'::"char", 'd'::"char", 't'::"char", 'm'::"char"])))
 );
 
 CREATE INDEX outbox_b_xid_id_idx ON ancrage.outbox_b USING btree (xid, id);
@@ -216,7 +216,6 @@ create table ancrage.settings (
   inner_key bytea not null default ancrage.hmac_pad(trigger_key, 54),
   outer_key bytea not null default ancrage.hmac_pad(trigger_key, 92),
   capture text not null default 'wal'::text,
-  capture_switch uuid,
   constraint settings_capture_check CHECK ((capture = ANY (ARRAY['wal'::text, 'outbox'::text]))),
   constraint settings_only_row_check CHECK (only_row),
   constraint settings_pkey PRIMARY KEY (only_row),
@@ -537,7 +536,7 @@ declare
   id      bigint;
   cut     pg_snapshot;
 begin
-  if prefix not like 'ancrage.%' or prefix = 'ancrage.switch' then
+  if prefix is null or prefix not like 'ancrage.%' then
     raise exception 'ancrage.write_mark: expected the prefix of a mark, got %', quote_nullable(prefix) using errcode = '22023';
   end if;
   if current_setting('transaction_isolation') = 'read committed' then

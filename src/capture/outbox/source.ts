@@ -145,7 +145,12 @@ export class OutboxSource implements ChangeSource {
       this.#failure = error;
       if (items.length === 0) throw error;
     }
-    this.#cursor = { from: this.#from, to: endOf(this.#stretch), lastLsn: lastLsnOf(this.#stretch), isSwitched: this.#switched !== undefined };
+    this.#cursor = {
+      from: this.#from,
+      to: endOf(this.#stretch),
+      lastLsn: lastLsnOf(this.#stretch),
+      isSwitched: this.#switched !== undefined,
+    };
     if (this.#failure === undefined && planRead(this.#stretch, 1).kind === "over") this.#finish(this.#stretch);
     return items;
   }

@@ -331,8 +331,11 @@ export class WalSource implements ChangeSource {
     } else if (mark.kind === "origin") {
       // Also where it was seen before: what follows it in a large transaction may not have been.
       this.#origin = { ...this.#origin, ...mark.origin };
-    } else if (mark.kind === "switch") this.#switchesTo = mark.to;
-    else if (!this.#isBeforeSwitch && !this.#isSeen(position)) this.#push(mark.kind === "trigger" ? { ...mark, origin: this.#origin } : mark, bytes);
+    } else if (mark.kind === "switch") {
+      // Before the one that is waited for there may be those of earlier times.
+      if (mark.to === "wal" || !this.#isBeforeSwitch) this.#switchesTo = mark.to;
+    } else if (!this.#isBeforeSwitch && !this.#isSeen(position))
+      this.#push(mark.kind === "trigger" ? { ...mark, origin: this.#origin } : mark, bytes);
   }
 
   #commit(endLsn: bigint): void {

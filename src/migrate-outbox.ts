@@ -1,0 +1,132 @@
+import pg from "pg";
+import { readOutboxPlan } from "./capture/check.ts";
+import { planOutboxRemoval } from "./capture/outbox/install.ts";
+import { captureNames, sourceIdOf } from "./capture/wal/slot.ts";
+import { AncrageError, sqlStateOf } from "./errors.ts";
+import type { Catalogue } from "./event/catalogue.ts";
+import { pause } from "./pause.ts";
+import { readLastBatch, type BatchRow } from "./store/batches.ts";
+import { readSlot, type ServerIdentity } from "./store/capture-state.ts";
+import { emptyOutbox, isOutboxEmpty, lockForSwitch, writeCapture, writeSwitchMark } from "./store/capture-switch.ts";
+import { inTransaction } from "./store/database.ts";
+import { readOutboxFunctions, readOutboxTriggers } from "./store/outbox-triggers.ts";
+import { quoteTable } from "./store/tables.ts";
+
+export interface OutboxMigration {
+  readonly client: pg.Client;
+  readonly catalogue: Catalogue;
+  readonly server: ServerIdentity;
+  readonly generation: number;
+  readonly note: (step: string) => void;
+}
+
+/** Makes the triggers that are missing. */
+export async function migrateOutbox({ client, catalogue, note }: OutboxMigration): Promise<void> {
+  const plan = await readOutboxPlan(client, catalogue);
+  if (plan.length === 0) return;
+  await inQuietMoment(client, async () => {
+    for (const { sql } of plan) await client.query(sql);
+  });
+  for (const { sql } of plan) note(sql);
+}
+
+/**
+ * From the log to the outbox, in one transaction that holds all tracked tables: what was committed before it is in the log alone, what
+ * is committed after it in the outbox too, and its mark in the log tells the two apart.
+ */
+export async function switchToOutbox(migration: OutboxMigration): Promise<void> {
+  const { client, catalogue, server, note } = migration;
+  const last = await readJournal(migration);
+  if (last?.cursor !== undefined) throw isPending("outbox");
+  const hasLog = (await readSlot(client, captureNames(server.databaseOid).slot)) !== undefined;
+  const plan = await readOutboxPlan(client, catalogue);
+  await inQuietMoment(client, async () => {
+    await lockForSwitch(
+      client,
+      [...catalogue.tables.values()].map(({ table }) => quoteTable(table)),
+    );
+    for (const { sql } of plan) await client.query(sql);
+    await emptyOutbox(client);
+    if (hasLog) await writeSwitchMark(client, "outbox");
+    await writeCapture(client, "outbox");
+  });
+  for (const { sql } of plan) note(sql);
+  note('changes are written to the outbox from here on: start with capture: "outbox"');
+}
+
+/**
+ * Back to the log, whose publications and slot are there already. The mark is the last row of the outbox; the same in the log says
+ * where that begins.
+ */
+export async function switchToLog(migration: OutboxMigration): Promise<void> {
+  const { client, note } = migration;
+  const state = { functions: await readOutboxFunctions(client), triggers: await readOutboxTriggers(client) };
+  const removal = planOutboxRemoval(state);
+  await inQuietMoment(client, async () => {
+    await lockForSwitch(client, [...new Set(state.triggers.map(quoteTable))]);
+    if ((await readJournal(migration))?.cursor === undefined && !(await isOutboxEmpty(client))) throw isPending("outbox");
+    await writeSwitchMark(client, "wal");
+    for (const sql of removal) await client.query(sql);
+    await writeCapture(client, "wal");
+    await writeSwitchMark(client, "wal");
+  });
+  for (const sql of removal) note(sql);
+  note('changes are read from the log from here on: start with capture: "wal"');
+}
+
+/**
+ * @returns the slot of before, which must go: its log has marks of earlier times
+ * @throws AncrageError where the log was not read to its end after the last switch, so that another would leave changes behind
+ */
+export async function prepareLog(migration: OutboxMigration): Promise<string | undefined> {
+  const { slot } = captureNames(migration.server.databaseOid);
+  const hasSlot = (await readSlot(migration.client, slot)) !== undefined;
+  const last = await readJournal(migration);
+  if (last?.cursor === undefined && (last !== undefined || hasSlot)) throw isPending("outbox");
+  return hasSlot ? `select pg_drop_replication_slot(${pg.escapeLiteral(slot)})` : undefined;
+}
+
+async function readJournal({ client, server, generation }: OutboxMigration): Promise<BatchRow | undefined> {
+  return await readLastBatch(client, sourceIdOf({ ...server, generation }));
+}
+
+function isPending(capture: "wal" | "outbox"): AncrageError {
+  return new AncrageError(
+    "ANCRAGE_NOT_MIGRATED",
+    "the last change of capture is not through: not all that was written before it was read.",
+    {
+      hint: `Let Ancrage run with capture: "${capture}" until "ancrage status" shows it caught up, then migrate again.`,
+    },
+  );
+}
+
+/** Writers wait behind a lock that is waited for: each attempt is short. */
+const lockTimeoutMs = 500;
+const attempts = 20;
+const pauseMs = 250;
+
+async function inQuietMoment(client: pg.Client, work: () => Promise<void>): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await inTransaction(client, async () => {
+        await client.query(`set local lock_timeout = ${lockTimeoutMs}`);
+        await work();
+      });
+    } catch (error) {
+      const state = sqlStateOf(error);
+      // Not there in time, or each waits for the other.
+      if (state !== "55P03" && state !== "40P01") throw error;
+      if (attempt === attempts) {
+        throw new AncrageError(
+          "ANCRAGE_COMMAND_FAILED",
+          "the tracked tables could not be locked: a transaction that writes them stays open.",
+          {
+            hint: "Run it again when that transaction has ended (see pg_stat_activity). Nothing was changed.",
+            cause: error,
+          },
+        );
+      }
+    }
+    await pause(pauseMs, new AbortController().signal);
+  }
+}
