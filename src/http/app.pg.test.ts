@@ -97,7 +97,7 @@ describe("problems", () => {
   test("a method that a path does not take", async () => {
     const answer = await api.call("PUT", "/v1/subscriptions/sub_1");
     expect(answer).toMatchObject({ status: 405, body: { code: "method-not-allowed" } });
-    expect(answer.headers.get("allow")).toBe("GET, HEAD, DELETE");
+    expect(answer.headers.get("allow")).toBe("GET, HEAD, PATCH, DELETE");
   });
 
   test.each(["{", `{"event": }`, ""])("a body that is not JSON: %j", async (raw) => {
@@ -231,6 +231,7 @@ describe("openapi.json", () => {
       "GET /v1/subscriptions token",
       "GET /v1/subscriptions/{id} token",
       "GET /v1/subscriptions/{id}/secret token",
+      "PATCH /v1/subscriptions/{id} token",
       "POST /v1/EntryPoints/{project}/process/ token",
       "POST /v1/deliveries/cancel token",
       "POST /v1/deliveries/{id}/resend token",
@@ -239,7 +240,12 @@ describe("openapi.json", () => {
       "POST /v1/jobs/{id}/cancel token",
       "POST /v1/rejections/{id}/retry token",
       "POST /v1/subscriptions token",
+      "POST /v1/subscriptions/{id}/enable token",
+      "POST /v1/subscriptions/{id}/pause token",
       "POST /v1/subscriptions/{id}/recover token",
+      "POST /v1/subscriptions/{id}/resume token",
+      "POST /v1/subscriptions/{id}/rotate-secret token",
+      "POST /v1/subscriptions/{id}/test token",
     ]);
   });
 
@@ -264,7 +270,7 @@ describe("docs/reference/http-api.md", () => {
     const declared = Object.entries<object>(body.paths).flatMap(([path, methods]) =>
       Object.keys(methods).map((method) => `${method.toUpperCase()} ${path}`),
     );
-    const named = [...(await doc).matchAll(/`((?:GET|POST|DELETE) \/[^`?\s]*)/g)].map((match) => match[1]);
+    const named = [...(await doc).matchAll(/`((?:GET|POST|PATCH|DELETE) \/[^`?\s]*)/g)].map((match) => match[1]);
     expect(new Set(named)).toEqual(new Set([...declared, "GET /openapi.json"]));
   });
 });

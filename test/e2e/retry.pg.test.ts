@@ -75,9 +75,9 @@ test("what is mended is sent under its first id: a payload, a rule, a handler; w
     const retried = await system.call("POST", `/v1/rejections/${id}/retry`);
     expect({ event, ...retried }).toMatchObject({ event, status: 200, body: { outcome: "messages" } });
     const [messageId] = retried.body.messageIds as string[];
-    // A handler's rejection is that of its file: the event's own id begins as it does.
-    expect(messageId?.slice(4, 40)).toBe(id.slice(4, 40));
-    if (event !== "items") expect(messageId).toBe(`msg_${id.slice(4)}`);
+    // A handler's rejection is that of its file: only the hash at the end of the event's own id is another one.
+    const same = event === "items" ? id.length - 13 : id.length;
+    expect(messageId?.slice(4, same)).toBe(id.slice(4, same));
     await system.receiver.until((all) => all.some((one) => one.body === body && one.headers["webhook-id"] === messageId));
     expect((await system.call("POST", `/v1/rejections/${id}/retry`)).status).toBe(404);
   }
