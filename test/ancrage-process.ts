@@ -12,6 +12,7 @@ export interface AncrageProcess {
   readonly err: readonly string[];
   /** Resolves with the first line of either that matches, also one that was there before; fails when the process ends first. */
   line(pattern: RegExp): Promise<string>;
+  send(signal: NodeJS.Signals): void;
   /** Sends a signal; resolves with the exit code once all is over. */
   end(signal: NodeJS.Signals): Promise<number | null>;
   readonly ended: Promise<number | null>;
@@ -60,6 +61,7 @@ export function startAncrage(
           reject(new Error(`ended with ${String(code)} without ${String(pattern)}:\n${[...out, ...err].join("\n")}`)),
         );
       }),
+    send: (signal) => void child.kill(signal),
     async end(signal) {
       child.kill(signal);
       return ended;

@@ -1,4 +1,6 @@
 #!/usr/bin/env node
+import { formatError } from "./command.ts";
+import { lastWords } from "./last-words.ts";
 import { runProgram } from "./program.ts";
 
 const stopping = new AbortController();
@@ -10,6 +12,13 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
     if (++asked > 1) process.exit(signal === "SIGINT" ? 130 : 143);
   });
 }
+
+// A promise that nobody waits for comes here as well.
+process.on("uncaughtException", (error) => {
+  process.stderr.write(`${error instanceof Error ? error.stack : String(error)}\n${formatError(lastWords(error))}\n`, () =>
+    process.exit(1),
+  );
+});
 
 // `ancrage … | head` closes the pipe when it has seen enough: that is no failure.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {

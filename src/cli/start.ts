@@ -29,8 +29,9 @@ export function startCommand(context: CommandContext): Command {
         context.print(JSON.stringify({ ready: true, url: server.url, role, token: null, database: redactPassword(database) }));
       } else context.print(`Ancrage listens on ${server.url}.`);
       await aborted(context.stopping);
+      context.note(`Asked to end: what is in flight has ${options.shutdown.graceS} s; asked once more, this process goes at once.`);
     } finally {
-      await server.close(5000);
+      await server.close(1_000);
       await ancrage.stop();
     }
   });
@@ -53,11 +54,12 @@ function aborted(signal: AbortSignal): Promise<void> {
 const help = `
 Needs DATABASE_URL, ANCRAGE_TOKEN (the operator's bearer token) and ANCRAGE_SECRET_KEY (32 bytes in base64; seals secrets).
 Logs are lines of JSON on standard error. With --json one line says that it is ready: {"ready":true,"url":…,"role":"leading"|"standby",
-"token":null,"database":…}, the database without its password and no token, since a container's output is kept. SIGTERM and SIGINT finish what is in flight.
+"token":null,"database":…}, the database without its password and no token, since a container's output is kept. SIGTERM and SIGINT finish what is in flight
+(shutdown.graceS); a second one ends it at once.
 
 Examples:
   $ ancrage migrate hooks && ancrage start hooks
   $ ancrage start hooks --host 0.0.0.0 --public-url https://hooks.example.com
   $ ancrage start hooks --allow-network 10.20.0.0/16
 
-Exit codes: 0 stopped when asked · 1 failed · 2 an option or a definition is wrong · 3 the database is not reachable or not migrated.`;
+Exit codes: 0 stopped when asked · 130, 143 ended at once · 1 failed · 2 an option or a definition is wrong · 3 the database is not reachable or not migrated.`;

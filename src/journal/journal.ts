@@ -46,7 +46,7 @@ export interface JournalOptions {
   /** Who leads, for people: host and process id. */
   readonly processName: string;
   readonly log: Logger;
-  /** For how long one answer of the database lets this process send and commit. @default 4000 */
+  /** For how long one answer of the database lets this process send and commit. @default 3500 */
   readonly leaseMs?: number | undefined;
   /** The lease holds again, after a renewal: what waited for it may go on. */
   readonly onRenewed?: () => void;
@@ -63,7 +63,7 @@ export type JournalState = { readonly kind: "ok" } | { readonly kind: "refusing"
 /**
  * A standby takes over once it has run out, and is to lead within 5 s of a death. Shorter would pause on each hiccup of the database.
  */
-const defaultLeaseMs = 4_000;
+const defaultLeaseMs = 3_500;
 const retryDelaysMs = [50, 100, 250, 500, 1_000, 2_000];
 /** Batches below this many are history. */
 const keptBatches = 10_000n;
