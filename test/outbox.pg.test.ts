@@ -1,0 +1,74 @@
+import { afterEach, beforeEach, expect, test } from "vitest";
+import type { ChangeSource } from "../src/capture/change.ts";
+import { readOutboxSizes } from "../src/store/outbox.ts";
+import { cloneDatabase, type TestDatabase } from "./database.ts";
+import { installOutbox, migrateOutbox, startOutboxSource } from "./outbox-source.ts";
+
+let database: TestDatabase;
+let source: ChangeSource | undefined;
+
+beforeEach(async () => {
+  database = await cloneDatabase();
+  await database.client.query("create table deal (id integer primary key, label text)");
+});
+afterEach(async () => {
+  await source?.stop();
+  source = undefined;
+  await database.remove();
+});
+
+test("a second migration finds all that the first one made, and what is tracked no more leaves", async () => {
+  await database.client.query("create table line (id integer primary key)");
+  expect(await installOutbox(database, { deal: "old values", line: "inserts" })).toHaveLength(10);
+  expect(await installOutbox(database, { deal: "old values", line: "inserts" })).toEqual([]);
+  // Disabled by somebody, and changed by another release.
+  await database.client.query(`alter table deal disable trigger "00_ancrage"`);
+  expect(await installOutbox(database, { deal: "old values", line: "inserts" })).toHaveLength(2);
+  expect(await installOutbox(database, { deal: "changes" })).toEqual([
+    expect.stringContaining("create or replace function ancrage.capture_"),
+    `drop trigger "00_ancrage" on "public"."line"`,
+    `drop trigger "00_ancrage_truncate" on "public"."line"`,
+    expect.stringContaining("drop function ancrage."),
+  ]);
+});
+
+test("the outbox stays small beside a transaction that stays open and writes", async () => {
+  await migrateOutbox(database, { deal: "inserts" });
+  const held = await database.connect();
+  await held.query("begin isolation level repeatable read; insert into deal values (-1)");
+  const reader = (source = await startOutboxSource(database));
+  let seen = 0;
+  /** Everything is in the journal as soon as it was taken. */
+  const readUntil = async (count: number): Promise<void> => {
+    while (seen < count) {
+      if (!reader.hasWork()) {
+        await new Promise<void>((resolve) => reader.onWork(resolve));
+        continue;
+      }
+      for (const item of await reader.take(1_000)) {
+        if (item.kind === "change") seen++;
+        else if (item.kind === "commit") reader.confirm(item.endLsn);
+      }
+    }
+  };
+  const sizes = async (): Promise<number> => {
+    const { a, b } = await readOutboxSizes(database.client);
+    return a + b;
+  };
+  const [rows, each] = [90_000, 100];
+  const reading = readUntil(rows);
+  let written = 0;
+  for (let from = 0; from < rows; from += each) {
+    await database.client.query(`insert into deal select i, repeat('x', 100) from generate_series(${from}, ${from + each - 1}) i`);
+    if (from % 10_000 === 0) await held.query("insert into deal values ($1)", [-2 - from]);
+    written = from + each;
+  }
+  await reading;
+  expect(written).toBe(rows);
+  // All of it takes 30 MB.
+  expect(await sizes()).toBeLessThan(20 * 1024 * 1024);
+  await held.query("commit");
+  await readUntil(rows + 10);
+  // The one that is written is left as it is below 4 MiB.
+  while ((await sizes()) > 4.5 * 1024 * 1024) await new Promise((resolve) => setTimeout(resolve, 20));
+});
