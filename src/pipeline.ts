@@ -40,6 +40,13 @@ export interface PipelineOptions {
   readonly signal?: TestSignal | undefined;
 }
 
+/** What went through; `deliveries` by the state that they came into. */
+export interface Counts {
+  readonly messages: number;
+  readonly rejections: number;
+  readonly deliveries: Readonly<Record<string, number>>;
+}
+
 /** Outcomes alone wait so long for a batch to go with; this many of them wait no longer. */
 const lingerMs = 50;
 const lingerCount = 500;
@@ -55,6 +62,7 @@ const idleMs = 10_000;
  */
 export class Pipeline {
   readonly #options: PipelineOptions;
+  readonly #counts = { messages: 0, rejections: 0, deliveries: {} as Record<string, number> };
   readonly #builder: MessageBuilder;
   /** Outcomes for the next batch. Filled by `record`, emptied by the loop. */
   #updates: DeliveryUpdate[] = [];
@@ -114,8 +122,15 @@ export class Pipeline {
     this.#builder.unpark(name);
   }
 
+  /** Since the start, for the metrics. */
+  get counts(): Counts {
+    return this.#counts;
+  }
+
   /** Takes what happened to a delivery. */
   record(update: DeliveryUpdate): void {
+    const { state } = update.row;
+    this.#counts.deliveries[state] = (this.#counts.deliveries[state] ?? 0) + 1;
     if (this.#updates.length === 0) this.#firstUpdateAtMs = this.#options.clock.monotonicMs();
     this.#updates.push(update);
     if (this.#updates.length === 1) this.#wakeAfter(lingerMs);
@@ -227,6 +242,8 @@ export class Pipeline {
     }
     this.#isCommitting = false;
     this.#committedAtMs = this.#options.clock.monotonicMs();
+    this.#counts.messages += taken.length;
+    this.#counts.rejections += built.rejections.length;
     this.#deliver(taken, before);
     source.confirm(endLsn);
     for (const { resolve } of waiting) resolve();

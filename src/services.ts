@@ -7,10 +7,11 @@ import { AncrageError } from "./errors.ts";
 import type { Catalogue } from "./event/catalogue.ts";
 import { explain } from "./explain.ts";
 import { formatMessage } from "./format.ts";
-import type { Services, Triggered, TriggerOptions } from "./http/services.ts";
+import type { Services, Status, Triggered, TriggerOptions } from "./http/services.ts";
 import { createJobService } from "./job/service.ts";
 import { computeMessageId } from "./message-id.ts";
 import type { Logger } from "./log.ts";
+import type { Readings } from "./metrics.ts";
 import type { CheckedOptions } from "./options.ts";
 import type { PayloadDeps } from "./payload/build.ts";
 import { createSampleReaders } from "./payload/record-readers.ts";
@@ -67,6 +68,10 @@ export function createServices(parts: ServiceParts): Services {
     operatorToken: parts.token,
     logError: (error, context) => log.error({ err: error, ...context }, "the API answered with an error of ours"),
     status: () => readStatus(engine, catalogue, openGaps),
+    async metrics() {
+      const { renderMetrics } = await import("./metrics.ts");
+      return renderMetrics(readingsOf(engine, await readStatus(engine, catalogue, openGaps)));
+    },
     async samples(name, { limit, project, format }) {
       const { samples } = await readSamples(eventOf(name), { limit, project }, { ...payload, ...sampleReaders });
       const committedAtUs = BigInt(Math.trunc(clock.nowMs())) * 1000n;
@@ -131,6 +136,22 @@ async function projectOfKey(
 function sampleId(event: string, key: string): string {
   const transaction = { xid: 0, commitLsn: 0n, committedAtUs: 0n };
   return computeMessageId({ sourceId: "sample", transaction, position: startOfLog, event, key });
+}
+
+function readingsOf(engine: Engine, status: Status): Readings {
+  return {
+    status,
+    isLeading: engine.state === "leading",
+    slot: engine.slotHealth,
+    subscriptions: engine.registry.size,
+    deliveriesInMemory: engine.dispatcher?.heldCount ?? 0,
+    lanesBehind: engine.dispatcher?.behindCount ?? 0,
+    ignoredTriggers: engine.ignoredMarks,
+    messages: 0,
+    rejections: 0,
+    deliveries: {},
+    ...engine.pipeline?.counts,
+  };
 }
 
 /** `/readyz` needs no token: asking it in a loop must not keep the API's sessions busy. */

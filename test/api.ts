@@ -94,6 +94,7 @@ export function createTestApi(
     explain: notGiven("explain"),
     trigger: notGiven("trigger"),
     status: notGiven("status"),
+    metrics: notGiven("metrics"),
     operatorToken,
     logError: (error, { id }) => logged.push({ error, id }),
     ...given,

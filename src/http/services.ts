@@ -27,6 +27,8 @@ export interface Services {
    */
   trigger(event: string, options: TriggerOptions): Promise<Triggered | undefined>;
   status(): Promise<Status>;
+  /** In Prometheus' text format. */
+  metrics(): Promise<string>;
   /** What `Location` and links are built from; else the request's own origin. */
   readonly publicUrl?: string | undefined;
   /** Good for all projects. */

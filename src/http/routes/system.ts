@@ -1,4 +1,5 @@
 import { createRoute, z } from "@hono/zod-openapi";
+import type { Principal } from "../auth.ts";
 import { refusal } from "../problem.ts";
 import { bearer, json, problems, type Api } from "../route.ts";
 import { statusSchema } from "../schemas.ts";
@@ -48,6 +49,16 @@ const readyz = createRoute({
   responses: { 200: json("They are.", readySchema), 503: json("They are not.", readySchema), ...problems },
 });
 
+const metrics = createRoute({
+  method: "get",
+  path: "/metrics",
+  tags,
+  security: bearer,
+  summary: "Metrics of this process, for Prometheus",
+  description: "Only for tokens of all projects: `authorization: { credentials: … }` in the scrape configuration.",
+  responses: { 200: { description: "The metrics.", content: { "text/plain": { schema: z.string() } } }, ...problems },
+});
+
 export function addSystemRoutes(api: Api, services: Services): void {
   api.openapi(me, (c) => {
     const { name, project } = c.get("principal");
@@ -55,16 +66,14 @@ export function addSystemRoutes(api: Api, services: Services): void {
   });
 
   api.openapi(status, async (c) => {
-    const { name, project } = c.get("principal");
-    if (project !== undefined) {
-      throw refusal({
-        code: "project-refused",
-        detail: `the token "${name}" is for project ${JSON.stringify(project)}, the status is that of all projects.`,
-        hint: "Use a token of all projects. GET /readyz answers without one.",
-      });
-    }
+    refuseProject(c.get("principal"), "the status is");
     const { isReady, problems, details } = await services.status();
     return c.json({ isReady, problems: [...problems], details: { ...details } }, 200);
+  });
+
+  api.openapi(metrics, async (c) => {
+    refuseProject(c.get("principal"), "the metrics are");
+    return c.text(await services.metrics(), 200, { "content-type": "text/plain; version=0.0.4; charset=utf-8" });
   });
 
   api.openapi(healthz, (c) => c.json({ isHealthy: true as const }, 200));
@@ -94,4 +103,13 @@ export function addSystemRoutes(api: Api, services: Services): void {
       }),
     ),
   );
+}
+
+function refuseProject({ name, project }: Principal, what: string): void {
+  if (project === undefined) return;
+  throw refusal({
+    code: "project-refused",
+    detail: `the token "${name}" is for project ${JSON.stringify(project)}, ${what} that of all projects.`,
+    hint: "Use a token of all projects. GET /readyz answers without one.",
+  });
 }
