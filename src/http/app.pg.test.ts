@@ -213,6 +213,7 @@ describe("openapi.json", () => {
     expect(routes.toSorted()).toEqual([
       "DELETE /v1/subscriptions/{id} token",
       "GET /healthz",
+      "GET /metrics token",
       "GET /readyz",
       "GET /v1/deliveries token",
       "GET /v1/deliveries/{id} token",
