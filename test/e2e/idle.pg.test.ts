@@ -8,7 +8,7 @@ const ItemCreated = defineEvent({ table: "item", on: "insert", payload: (item) =
 
 let server: OwnServer;
 let system: System;
-let looks = 0;
+const looks = { count: 0 };
 /** Milliseconds that the clock of the pipeline is ahead: ten seconds need not be waited for. */
 let aheadMs = 0;
 
@@ -20,7 +20,7 @@ beforeAll(async () => {
     database: await server.createDatabase("quiet"),
     internals: {
       captureWatchMs: 20,
-      signal: (name) => void (name === "watched" && looks++),
+      signal: (name) => void (name === "watched" && looks.count++),
       clock: { nowMs: () => Date.now(), monotonicMs: () => performance.now() + aheadMs },
     },
   });
@@ -31,8 +31,8 @@ afterAll(async () => {
 });
 
 async function untilLooks(count: number): Promise<void> {
-  const enough = looks + count;
-  while (looks < enough) await new Promise((resolve) => setTimeout(resolve, 20));
+  const enough = looks.count + count;
+  while (looks.count < enough) await new Promise((resolve) => setTimeout(resolve, 20));
 }
 
 interface Counted {
