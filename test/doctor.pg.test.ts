@@ -86,6 +86,9 @@ test("from wal_level = replica and no rights to a system that captures, by docto
     "error schema",
     "error plan",
   ]);
+  // An outbox needs nothing of the log.
+  const outbox = await doctor("owner", { ANCRAGE_CAPTURE: "outbox" });
+  expect(outbox.bad.filter(({ severity }) => severity === "error").map(({ check }) => check)).toEqual(["role", "schema"]);
   // What would start all the same says the same, in words and with no stack.
   const early = await run("owner", ["migrate", folder]);
   expect(early).toMatchObject({

@@ -1,5 +1,5 @@
 import type pg from "pg";
-import { readCapturePlan, refuseCopy } from "../capture/check.ts";
+import { readCapturePlan, readOutboxPlan, refuseCopy } from "../capture/check.ts";
 import { computeHealth, formatBytes, formatDuration, healthProblems } from "../capture/health.ts";
 import { describeGap, LossError } from "../capture/loss.ts";
 import { captureNames, sourceIdOf } from "../capture/wal/slot.ts";
@@ -102,9 +102,10 @@ async function examineDatabase(client: pg.Client, run: DoctorRun, replication: R
       usage: await readUsage(client),
       hasSlot: slot !== undefined,
       isSlotRead: (slot?.activePid ?? null) !== null,
+      capture: run.options.capture,
       nowS: run.clock.nowMs() / 1000,
     }),
-    ...judgeRoles({ role, database: server.databaseName, replication }, denied !== undefined),
+    ...judgeRoles({ role, database: server.databaseName, replication, capture: run.options.capture }, denied !== undefined),
     ...judgeOurs(denied, role.name, command),
   ];
   // What the server refuses makes the rest moot; and what the role may not read cannot be told.
@@ -118,7 +119,7 @@ async function examineDatabase(client: pg.Client, run: DoctorRun, replication: R
     );
     findings.push(...judgeTables({ catalogue, rights, role }));
     const pending = denied === undefined ? 1 : isReadable ? (await pendingMigrations(client)).length : 0;
-    findings.push(...(await planFindings(client, catalogue, server, pending, command)));
+    findings.push(...(await planFindings(client, catalogue, { server, pending, command, capture: run.options.capture })));
   } else if (denied === undefined) {
     findings.push({ ...fault("error", "schema", 'the schema "ancrage" is not there.', command) });
   }
@@ -134,13 +135,13 @@ async function readCatalogue(client: pg.Client, { options }: DoctorRun): Promise
 async function planFindings(
   client: pg.Client,
   catalogue: Catalogue,
-  server: ServerIdentity,
-  pending: number,
-  command: string,
+  on: { readonly server: ServerIdentity; readonly pending: number; readonly command: string; readonly capture: "wal" | "outbox" },
 ): Promise<readonly Finding[]> {
+  const { server, pending, command, capture } = on;
   try {
-    const names = captureNames(server.databaseOid);
-    return judgePlan(await readCapturePlan(client, catalogue, names), pending, command);
+    // Its functions are made with the schema: without that all of it is to be made, and nothing can be compared.
+    if (capture === "outbox") return judgePlan(pending > 0 ? [] : await readOutboxPlan(client, catalogue), pending, command);
+    return judgePlan(await readCapturePlan(client, catalogue, captureNames(server.databaseOid)), pending, command);
   } catch (error) {
     if (!(error instanceof AncrageError)) throw error;
     return [fault("error", "plan", error.message, error.hint ?? "")];
@@ -166,7 +167,7 @@ async function examineCapture(
   const sourceId = sourceIdOf({ ...server, generation: settings.generation });
   const journal = await readJournalEnd(client, sourceId);
   const slot = await readSlot(client, slotName);
-  if (slot !== undefined || journal !== undefined) {
+  if (options.capture === "wal" && (slot !== undefined || journal !== undefined)) {
     const resume = await readResume(client, { sourceId, slotName, slot, server, settings });
     if (resume.kind === "lost") {
       const error = new LossError(resume);

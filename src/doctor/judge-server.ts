@@ -10,6 +10,7 @@ export interface ServerFacts {
   /** Whether our slot is there: it is counted among the used ones then. */
   readonly hasSlot: boolean;
   readonly isSlotRead: boolean;
+  readonly capture: "wal" | "outbox";
   /** Seconds since 1970, by our clock, when the server's was read. */
   readonly nowS: number;
 }
@@ -27,6 +28,8 @@ export const settingNames = [
   "idle_in_transaction_session_timeout",
 ] as const;
 
+type Setting = (name: (typeof settingNames)[number]) => string;
+
 /** What a process of ours holds at most, and one more that waits as its standby. */
 const sessionsOfOurs = 20;
 const mostClockSkewS = 5;
@@ -34,7 +37,7 @@ const mostClockSkewS = 5;
 /** What the server itself must be, and have left. */
 export function judgeServer(facts: ServerFacts): readonly Finding[] {
   const { server, usage, nowS } = facts;
-  const setting = (name: (typeof settingNames)[number]): string => facts.settings.get(name) ?? "";
+  const setting: Setting = (name) => facts.settings.get(name) ?? "";
   const version = Math.floor(server.version / 10_000);
   const skewS = Math.abs(usage.clockS - nowS);
   return [
@@ -49,26 +52,7 @@ export function judgeServer(facts: ServerFacts): readonly Finding[] {
           "Let DATABASE_URL name the primary.",
         )
       : fine("primary", "the primary"),
-    server.walLevel === "logical"
-      ? fine("wal-level", "wal_level is logical")
-      : fault(
-          "error",
-          "wal-level",
-          `wal_level is "${server.walLevel}", expected "logical": changes cannot be read from the log.`,
-          "alter system set wal_level = 'logical';   -- as a superuser; managed servers have a switch of their own: docs/guides/databases.md",
-          "then restart PostgreSQL: it is read at its start only",
-        ),
-    judgeRoom("slots", "max_replication_slots", Number(setting("max_replication_slots")), usage.slots, facts.hasSlot),
-    judgeRoom("senders", "max_wal_senders", Number(setting("max_wal_senders")), usage.senders, facts.isSlotRead),
-    setting("max_slot_wal_keep_size") === "-1"
-      ? fault(
-          "warning",
-          "slot-bound",
-          "max_slot_wal_keep_size is -1: while Ancrage is stopped its slot keeps the log without a bound, until the disk is full.",
-          "alter system set max_slot_wal_keep_size = '20GB'; select pg_reload_conf();   -- what the disk can spare, and a week-end's changes need",
-        )
-      : fine("slot-bound", `the log is kept up to max_slot_wal_keep_size = ${setting("max_slot_wal_keep_size")}`),
-    ...judgeIdleTimeout(setting("idle_replication_slot_timeout")),
+    ...(facts.capture === "wal" ? judgeLog(facts, setting) : []),
     ...judgeDurability(setting, usage),
     usage.encoding === "SQL_ASCII"
       ? fault(
@@ -104,6 +88,32 @@ export function judgeServer(facts: ServerFacts): readonly Finding[] {
   ];
 }
 
+/** What reading the log takes; an outbox takes none of it. */
+function judgeLog({ server, usage, hasSlot, isSlotRead }: ServerFacts, setting: Setting): readonly Finding[] {
+  return [
+    server.walLevel === "logical"
+      ? fine("wal-level", "wal_level is logical")
+      : fault(
+          "error",
+          "wal-level",
+          `wal_level is "${server.walLevel}", expected "logical": changes cannot be read from the log.`,
+          "alter system set wal_level = 'logical';   -- as a superuser; managed servers have a switch of their own: docs/guides/databases.md",
+          "then restart PostgreSQL: it is read at its start only",
+        ),
+    judgeRoom("slots", "max_replication_slots", Number(setting("max_replication_slots")), usage.slots, hasSlot),
+    judgeRoom("senders", "max_wal_senders", Number(setting("max_wal_senders")), usage.senders, isSlotRead),
+    setting("max_slot_wal_keep_size") === "-1"
+      ? fault(
+          "warning",
+          "slot-bound",
+          "max_slot_wal_keep_size is -1: while Ancrage is stopped its slot keeps the log without a bound, until the disk is full.",
+          "alter system set max_slot_wal_keep_size = '20GB'; select pg_reload_conf();   -- what the disk can spare, and a week-end's changes need",
+        )
+      : fine("slot-bound", `the log is kept up to max_slot_wal_keep_size = ${setting("max_slot_wal_keep_size")}`),
+    ...judgeIdleTimeout(setting("idle_replication_slot_timeout")),
+  ];
+}
+
 function judgeRoom(check: string, name: string, most: number, used: number, isOursAmongThem: boolean): Finding {
   const left = most - used + (isOursAmongThem ? 1 : 0);
   if (left > 0) return fine(check, `${name} = ${most}, ${used} used`);
@@ -129,7 +139,7 @@ function judgeIdleTimeout(value: string): readonly Finding[] {
   ];
 }
 
-function judgeDurability(setting: (name: (typeof settingNames)[number]) => string, usage: UsageRow): readonly Finding[] {
+function judgeDurability(setting: Setting, usage: UsageRow): readonly Finding[] {
   const off = (["fsync", "full_page_writes"] as const).filter((name) => setting(name) === "off");
   const standbys = setting("synchronous_standby_names");
   return [
@@ -166,14 +176,20 @@ export interface RoleFacts {
   readonly database: string;
   /** Who reads the log: the role of the replication URL, or the same. */
   readonly replication: RoleRow;
+  readonly capture: "wal" | "outbox";
 }
 
-/** What the roles may do; `needsSlot`: it is still to be made. */
-export function judgeRoles({ role, database, replication }: RoleFacts, isMigrated: boolean): readonly Finding[] {
+/** What the roles may do. */
+export function judgeRoles({ role, database, replication, capture }: RoleFacts, isMigrated: boolean): readonly Finding[] {
   const quoted = pg.escapeIdentifier(role.name);
   return [
-    replication.mayReplicate
-      ? fine("replication-role", `the role "${replication.name}" may read the log`)
+    capture === "outbox" || replication.mayReplicate
+      ? fine(
+          "replication-role",
+          capture === "outbox"
+            ? "an outbox is read: no replication privilege is needed"
+            : `the role "${replication.name}" may read the log`,
+        )
       : fault(
           "error",
           "replication-role",

@@ -16,13 +16,13 @@ export function judgePlan(plan: readonly PlanStep[], pending: number, command: s
       ...fault(
         "error",
         "plan",
-        `capture lacks ${needed.length === 1 ? "a statement" : `${needed.length} statements`} (identities, publications, the slot).`,
+        `capture lacks ${needed.length === 1 ? "a statement" : `${needed.length} statements`} of what it stands on.`,
         pending > 0 ? "the same command makes them:" : `${command}   -- it runs:`,
         ...needed.map(({ sql }) => `  ${sql};`),
       ),
       isFixable: true,
     });
-  } else findings.push(fine("plan", "identities, publications and the slot are as the events need them"));
+  } else findings.push(fine("plan", "what capture stands on is as the events need it"));
   const extra = plan.length - needed.length;
   if (extra > 0) findings.push(fine("extra-tables", "a publication holds tables that nothing reads; ancrage migrate takes them out"));
   return findings;
