@@ -8,9 +8,9 @@ import type { LaneId } from "./message.ts";
 import { pause } from "./pause.ts";
 import {
   cancelDeliveries,
-  countDueDeliveries,
   firstOfLanes,
   readDueDeliveries,
+  readDueIds,
   readDueLanes,
   readMessages,
   readWaitingDeliveries,
@@ -25,15 +25,16 @@ export interface BacklogOptions {
   /** Of delivery's own: a backlog must not take the sessions that capture reads with. */
   readonly db: pg.Pool;
   readonly registry: Pick<Registry, "get">;
-  readonly dispatcher: Pick<Dispatcher, "heldBy" | "wake">;
+  readonly dispatcher: Pick<Dispatcher, "heldBy" | "isBehind" | "isHeld" | "wake">;
   /** Resolves when all outcomes so far are in the journal. */
   readonly flushed: () => Promise<void>;
   readonly log: Logger;
 }
 
 const sweepMs = 5_000;
-/** Every so many sweeps wake lanes that seem to hold all that is due, too. */
-const thoroughEvery = 6;
+/** Once a minute a sweep looks for what no lane holds although it has been due for a minute: each sweep before should have woken its lane. */
+const lostEvery = 12;
+const overdueS = 60;
 /** Bodies that one refill reads, at most: 1,000 of 1 MiB would be a gibibyte for each lane. */
 const refillBytes = 4 * 1024 * 1024;
 /** Of a lane with an order, so many rows are looked at at a time. */
@@ -139,9 +140,9 @@ export class Backlog {
   }
 
   async #sweepAll(): Promise<void> {
-    for (let sweep = 0; !this.#isStopping; sweep++) {
+    for (let sweep = 1; !this.#isStopping; sweep++) {
       try {
-        await this.#sweep(sweep % thoroughEvery === 0);
+        await this.sweep(sweep % lostEvery === 0);
       } catch (error) {
         if (!this.#isStopping) this.#options.log.warn({ err: error }, "could not read which deliveries are due");
       }
@@ -149,7 +150,8 @@ export class Backlog {
     }
   }
 
-  async #sweep(isThorough: boolean): Promise<void> {
+  /** Wakes the lanes that have something due which they do not hold. The timer's; and a test's, which does not wait a minute. */
+  async sweep(looksForLost: boolean): Promise<void> {
     const { db, registry, dispatcher } = this.#options;
     for (const lane of await readDueLanes(db)) {
       if (this.#isStopping) return;
@@ -158,14 +160,41 @@ export class Backlog {
       if (subscription === undefined) {
         // An earlier process had not come to the end of them.
         if ((await readSubscription(db, id))?.state === "deleted") this.cancel(id);
-      } else if (subscription.state === "enabled" && (isThorough || !(await this.#seemsHeld(lane)))) dispatcher.wake(id, lane.jobId);
+      } else if (subscription.state === "enabled") {
+        if (looksForLost) await this.#lookForLost(lane);
+        if (!(await this.#holdsAllDue(lane))) dispatcher.wake(id, lane.jobId);
+      }
     }
   }
 
-  /** A lane that is woken for what it holds already goes behind for nothing. What it holds need not be what is due: it only seems so. */
-  async #seemsHeld(lane: LaneId): Promise<boolean> {
-    const held = this.#options.dispatcher.heldBy(lane);
-    return held > 0 && (await countDueDeliveries(this.#options.db, lane, held + 1)) <= held;
+  /** A lane that is woken for what it holds already goes behind for nothing. */
+  async #holdsAllDue(lane: LaneId): Promise<boolean> {
+    const { db, dispatcher } = this.#options;
+    const held = dispatcher.heldBy(lane);
+    if (held === 0) return false;
+    const due = await readDueIds(db, lane, { limit: held + 1, overdueS: 0 });
+    return due.length <= held && due.every((messageId) => dispatcher.isHeld(lane, messageId));
+  }
+
+  /** What has been due for long, in a lane that takes nothing from the journal, and that nobody holds: there is none, or it is a bug. */
+  async #lookForLost(lane: LaneId): Promise<void> {
+    const { dispatcher, flushed, log } = this.#options;
+    const first = await this.#readOverdue(lane);
+    if (first.length === 0) return;
+    // It may have ended while it was read; then it is gone now.
+    await flushed();
+    const still = new Set(await this.#readOverdue(lane));
+    const lost = first.filter((messageId) => still.has(messageId));
+    if (lost.length === 0) return;
+    log.error({ ...lane, count: lost.length, message: lost[0] }, "deliveries are due that no lane holds; they are taken up again");
+    dispatcher.wake(lane.subscriptionId, lane.jobId);
+  }
+
+  async #readOverdue(lane: LaneId): Promise<readonly string[]> {
+    const { db, dispatcher } = this.#options;
+    if (dispatcher.isBehind(lane)) return [];
+    const due = await readDueIds(db, lane, { limit: dispatcher.heldBy(lane) + 1, overdueS });
+    return dispatcher.isBehind(lane) ? [] : due.filter((messageId) => !dispatcher.isHeld(lane, messageId));
   }
 
   get #isStopping(): boolean {

@@ -2,9 +2,10 @@ import pg from "pg";
 import { pino } from "pino";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Backlog } from "../src/backlog.ts";
-import { countDueDeliveries, readDueLanes } from "../src/store/resume.ts";
+import { readDueIds, readDueLanes } from "../src/store/resume.ts";
 import { createRegistry } from "../src/subscription/registry.ts";
 import { cloneDatabase, type TestDatabase } from "./database.ts";
+import { subscription } from "./dispatcher-world.ts";
 
 let database: TestDatabase;
 let pool: pg.Pool;
@@ -54,10 +55,13 @@ test("the sweep finds each lane with something due, once, and no other", async (
     "sub_JOB job_1",
     "sub_PENDING -",
   ]);
-  expect(await countDueDeliveries(pool, { subscriptionId: "sub_PENDING" }, 10)).toBe(3);
-  expect(await countDueDeliveries(pool, { subscriptionId: "sub_PENDING" }, 2)).toBe(2);
-  expect(await countDueDeliveries(pool, { subscriptionId: "sub_LATER" }, 10)).toBe(0);
-  expect(await countDueDeliveries(pool, { subscriptionId: "sub_JOB", jobId: "job_1" }, 10)).toBe(1);
+  const count = async (subscriptionId: string, given: { jobId?: string; limit?: number; overdueS?: number } = {}): Promise<number> =>
+    (await readDueIds(pool, { subscriptionId, jobId: given.jobId }, { limit: 10, overdueS: 0, ...given })).length;
+  expect(await count("sub_PENDING")).toBe(3);
+  expect(await count("sub_PENDING", { limit: 2 })).toBe(2);
+  expect(await count("sub_PENDING", { overdueS: 60 })).toBe(0);
+  expect(await count("sub_LATER")).toBe(0);
+  expect(await count("sub_JOB", { jobId: "job_1" })).toBe(1);
 });
 
 test("a refill reads no more bodies than a few MiB, leaves out what is in memory, and says whether there is more", async () => {
@@ -66,7 +70,7 @@ test("a refill reads no more bodies than a few MiB, leaves out what is in memory
   const backlog = new Backlog({
     db: pool,
     registry: createRegistry(),
-    dispatcher: { heldBy: () => inMemory.size, wake: () => undefined },
+    dispatcher: { heldBy: () => inMemory.size, wake: () => undefined, isHeld: (_, id) => inMemory.has(id), isBehind: () => true },
     flushed: () => Promise.resolve(),
     log: pino({ level: "silent" }),
   });
@@ -86,5 +90,63 @@ test("a refill reads no more bodies than a few MiB, leaves out what is in memory
     }
   }
   expect(sizes).toEqual([4, 4, 4]);
+  await backlog.stop();
+});
+
+test("an ordered refill stops at what waits for its next attempt: all after it where all are in order, its record's where records are", async () => {
+  await leave("sub_ORDERED", 6);
+  // The keys are 1 to 6: as if 1, 3 and 5 were of one record.
+  await pool.query(
+    "update ancrage.messages set key = case when ordinal % 2 = 1 then 'odd' else 'even' end where id in (select message_id from ancrage.deliveries where subscription_id = 'sub_ORDERED')",
+  );
+  const places = await pool.query<{ message_id: string }>(
+    "select message_id from ancrage.deliveries where subscription_id = 'sub_ORDERED' order by substr(message_id, 15)",
+  );
+  const ids = places.rows.map((row) => row.message_id);
+  await pool.query(
+    "update ancrage.deliveries set state = 'retrying', attempts = 1, next_attempt_at = now() + interval '1 h' where subscription_id = 'sub_ORDERED' and message_id = $1",
+    [ids[2]],
+  );
+  const backlog = new Backlog({
+    db: pool,
+    registry: createRegistry(),
+    dispatcher: { heldBy: () => 0, wake: () => undefined, isHeld: () => false, isBehind: () => true },
+    flushed: () => Promise.resolve(),
+    log: pino({ level: "silent" }),
+  });
+  const lane = { subscriptionId: "sub_ORDERED" };
+  const read = async (order: "record" | "all"): Promise<readonly number[]> => {
+    const refill = await backlog.refill({ lane, order, limit: 100, whereIs: () => undefined });
+    expect(refill.isAll).toBe(false);
+    expect(refill.dueInMs).toBeGreaterThan(3_500_000);
+    return refill.deliveries.map(({ message }) => ids.indexOf(message.id));
+  };
+  // Yesterday's and today's are in turn in the order of positions.
+  expect(await read("record")).toEqual([0, 1, 3, 5]);
+  expect(await read("all")).toEqual([0, 1]);
+  await backlog.stop();
+});
+
+test("what is due and that no lane holds is said, and taken up again", async () => {
+  await leave("sub_LOST", 2);
+  await pool.query("update ancrage.deliveries set updated_at = now() - interval '2 min' where subscription_id = 'sub_LOST'");
+  const woken: string[] = [];
+  const lines: string[] = [];
+  const registry = createRegistry();
+  registry.put({ ...subscription, id: "sub_LOST" });
+  const backlog = new Backlog({
+    db: pool,
+    registry,
+    dispatcher: { heldBy: () => 0, wake: (id) => woken.push(id), isHeld: () => false, isBehind: () => false },
+    flushed: () => Promise.resolve(),
+    log: pino({ level: "error" }, { write: (line) => void lines.push(line) }),
+  });
+  await backlog.sweep(true);
+  expect(woken).toContain("sub_LOST");
+  expect(lines.map((line) => JSON.parse(line) as object)).toContainEqual(expect.objectContaining({ subscriptionId: "sub_LOST", count: 1 }));
+  lines.length = 0;
+  await pool.query("update ancrage.deliveries set updated_at = now() where subscription_id = 'sub_LOST'");
+  await backlog.sweep(true);
+  expect(lines).toEqual([]);
   await backlog.stop();
 });

@@ -107,16 +107,20 @@ export async function readDueLanes(db: Queryable): Promise<readonly LaneId[]> {
   return rows.map((row) => ({ subscriptionId: row.subscription_id, jobId: row.job_id === "" ? undefined : row.job_id }));
 }
 
-/** How many of a lane are due, counted no further than `limit`. */
-export async function countDueDeliveries(db: Queryable, lane: LaneId, limit: number): Promise<number> {
-  const { rows } = await db.query<{ count: number }>(
-    `select count(*)::integer as count
-     from (
-       select from ancrage.deliveries d where d.subscription_id = $1 and ${jobOf} = $2 and ${isUnfinished} and ${isDue} limit $3
-     ) as due`,
-    [lane.subscriptionId, lane.jobId ?? "", limit],
+/** The messages of a lane's deliveries that are due, and have been for a while, by position. */
+export async function readDueIds(
+  db: Queryable,
+  lane: LaneId,
+  page: { readonly limit: number; readonly overdueS: number },
+): Promise<readonly string[]> {
+  const { rows } = await db.query<{ message_id: string }>(
+    `select d.message_id from ancrage.deliveries d
+     where d.subscription_id = $1 and ${jobOf} = $2 and ${isUnfinished} and ${isDue}
+       and ($4 = 0 or coalesce(d.next_attempt_at, d.updated_at) <= now() - $4::double precision * interval '1 s')
+     order by ${placeOf} limit $3`,
+    [lane.subscriptionId, lane.jobId ?? "", page.limit, page.overdueS],
   );
-  return rows[0]?.count ?? 0;
+  return rows.map((row) => row.message_id);
 }
 
 /** A delivery that is due, without its message. */
