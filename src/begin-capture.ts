@@ -7,7 +7,7 @@ import type { Logger } from "./log.ts";
 import { formatLsn, parseLsn } from "./lsn.ts";
 import { readResume } from "./read-resume.ts";
 import type { BatchRow } from "./store/batches.ts";
-import { readSlot } from "./store/capture-state.ts";
+import { readServerIdentity, readSlot } from "./store/capture-state.ts";
 import type { Queryable } from "./store/database.ts";
 import { endGap, openGap, readEndlessGap, readJournalEnd } from "./store/gaps.ts";
 import { writeFooting, writeTimeline } from "./store/settings.ts";
@@ -90,7 +90,9 @@ export async function loseCapture(db: Queryable, checked: CheckedDatabase, error
 
 async function lossOf(db: Queryable, checked: CheckedDatabase, error: AncrageError): Promise<Loss> {
   const slotName = checked.names.slot;
-  const resume = await readResume(db, { ...checked, slotName, slot: await readSlot(db, slotName) });
+  // Both as they are now: the log of the start ended before most of what is in the journal.
+  const [server, slot] = [await readServerIdentity(db), await readSlot(db, slotName)];
+  const resume = await readResume(db, { ...checked, slotName, server, slot });
   if (resume.kind === "lost") return resume;
   const journal = await readJournalEnd(db, checked.sourceId);
   // It looks as it should, and cannot be read all the same: the source's own words.

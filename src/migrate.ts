@@ -105,7 +105,8 @@ async function migrateCapture(
   isGapNoted: boolean,
 ): Promise<void> {
   const names = captureNames(server.databaseOid);
-  // What somebody else changed since is for the next start to find: only what we change ourselves is certified.
+  // What somebody else changed since is for the next start to find: only what we change ourselves is certified, and what a new slot
+  // begins with.
   const isSound = changedFooting((await readSettings(client))?.footing ?? {}, await readFooting(client, catalogue, names)).length === 0;
   const plan = await readCapturePlan(client, catalogue, names, options.failover);
   const isRead = ((await readSlot(client, names.slot))?.activePid ?? null) !== null;
@@ -117,7 +118,7 @@ async function migrateCapture(
     }
     await (makesSlot ? runAsReplication(client, sql, options.replicationUrl) : explainDenied(client, () => client.query(sql), sql));
     note(sql);
-    if (isSound) await writeFooting(client, await readFooting(client, catalogue, names));
+    if (isSound || makesSlot) await writeFooting(client, await readFooting(client, catalogue, names));
     if (!makesSlot || !isGapNoted) continue;
     const gap = await noteNewSlot(client, sourceIdOf({ ...server, generation }), names.slot);
     if (gap !== undefined) note(`GAP: ${describeGap(gap)}`);
