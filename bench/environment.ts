@@ -23,6 +23,8 @@ export interface Environment {
   subscribe(urls: readonly string[]): Promise<readonly string[]>;
   /** Resolves when the journal has an outcome, or at least a row, for each delivery of what has arrived. */
   settled(): Promise<void>;
+  /** Resolves when the log of all that is committed by now was read. */
+  caughtUp(): Promise<void>;
   /** Forgets what arrived before, and resolves when so many requests have. */
   arrivals(count: number): Promise<{ readonly all: Promise<Arrived> }>;
   remove(): Promise<void>;
@@ -72,6 +74,7 @@ export async function openEnvironment(server: Server, options: SystemOptions = {
       },
       subscribe: (wanted) => system.call("subscribe", wanted),
       settled: () => inTime(untilSettled(database.client)),
+      caughtUp: () => untilCaughtUp(database.client),
       async arrivals(count) {
         await receiver.call("reset");
         return { all: inTime(receiver.call("until", count)) };
@@ -114,6 +117,19 @@ async function untilSettled(client: pg.Client): Promise<void> {
        from ancrage.batches b order by b.number desc limit 1`,
     );
     if (rows[0]?.is_settled === true) return;
+    await new Promise((resolve) => setTimeout(resolve, pollMs));
+  }
+}
+
+async function untilCaughtUp(client: pg.Client): Promise<void> {
+  const { rows } = await client.query<{ lsn: string }>("select pg_current_wal_lsn()::text as lsn");
+  for (;;) {
+    const sent = await client.query(
+      `select from pg_stat_replication r join pg_replication_slots s on s.active_pid = r.pid
+       where s.database = current_database() and r.sent_lsn >= $1`,
+      [rows[0]?.lsn],
+    );
+    if (sent.rows.length > 0) return;
     await new Promise((resolve) => setTimeout(resolve, pollMs));
   }
 }

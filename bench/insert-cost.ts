@@ -101,24 +101,11 @@ function percent(rounds: readonly Inserts[], without: readonly Inserts[], timeOf
 async function beside<Result>(env: Environment, options: SystemOptions, work: (env: Environment) => Promise<Result>): Promise<Result> {
   const { system, database } = env;
   await system.call("start", database.url, options);
-  if (options.capture !== "outbox") await caughtUp(env);
+  if (options.capture !== "outbox") await env.caughtUp();
   try {
     return await work(env);
   } finally {
     await system.call("stop");
-  }
-}
-
-async function caughtUp({ database: { client } }: Environment): Promise<void> {
-  const { rows } = await client.query<{ lsn: string }>("select pg_current_wal_lsn()::text as lsn");
-  for (;;) {
-    const sent = await client.query(
-      `select from pg_stat_replication r join pg_replication_slots s on s.active_pid = r.pid
-       where s.database = current_database() and r.sent_lsn >= $1`,
-      [rows[0]?.lsn],
-    );
-    if (sent.rows.length > 0) return;
-    await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }
 
