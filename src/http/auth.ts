@@ -12,6 +12,11 @@ export interface Principal {
   readonly isOperator: boolean;
 }
 
+/** What a subscription that it creates is not told of: changes of whoever holds the token, where the application names them so. */
+export function actorsIgnoredBy({ name, isOperator }: Principal): { readonly ignoredActors?: readonly string[] } {
+  return isOperator ? {} : { ignoredActors: [name] };
+}
+
 /** What every handler finds in its context. */
 export interface ApiEnv {
   Variables: { principal: Principal };

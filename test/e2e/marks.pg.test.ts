@@ -124,6 +124,40 @@ test("the actor reaches the payload, for what follows it in its transaction", as
   );
 });
 
+test("an actor's changes are not told to a subscription that its token made, or that ignores it; to others they are", async () => {
+  await system.rows("insert into ancrage.tokens (id, name, hash) values ('tok_1', 'integration:zapier', sha256('a-token-of-zapier'))");
+  const asZapier = { authorization: "Bearer a-token-of-zapier" };
+  const subscribeAs = async (
+    path: string,
+    more: object,
+    headers = {},
+  ): Promise<{ readonly id: string; readonly ignoredActors: readonly string[] }> =>
+    (
+      await system.call(
+        "POST",
+        "/v1/subscriptions",
+        { event: "ItemChanged", url: system.receiver.url + path, format: "bare", ...more },
+        headers,
+      )
+    ).body;
+  const own = await subscribeAs("/own", {}, asZapier);
+  expect(own.ignoredActors).toEqual(["integration:zapier"]);
+  await subscribeAs("/ignores", { ignoredActors: ["someone", "integration:zapier"] });
+  await subscribeAs("/wants-its-own", { ignoredActors: [] }, asZapier);
+  const changed = await subscribeAs("/changed", {});
+  await system.rows("begin; select ancrage.actor('integration:zapier'); insert into item values (20); commit");
+  await system.receiver.until(() => bodies("/changed").length === 1);
+  await system.call("PATCH", `/v1/subscriptions/${changed.id}`, { ignoredActors: ["integration:zapier"] });
+  await system.rows("begin; select ancrage.actor('integration:zapier'); insert into item values (21); commit");
+  await system.rows("insert into item values (22)");
+  const idsAt = (path: string): readonly number[] =>
+    (bodies(path) as { readonly id: number }[]).map(({ id }) => id).toSorted((a, b) => a - b);
+  await system.receiver.until(
+    () => bodies("/wants-its-own").length === 3 && ["/own", "/ignores", "/changed"].every((path) => idsAt(path).includes(22)),
+  );
+  expect(["/own", "/ignores", "/wants-its-own", "/changed"].map(idsAt)).toEqual([[22], [22], [20, 21, 22], [20, 22]]);
+});
+
 test("what is muted is not tracked, and wins over the others; a trigger is told all the same; a savepoint takes it back", async () => {
   await subscribe("ItemChanged", "/mute");
   await subscribe("Said", "/said");

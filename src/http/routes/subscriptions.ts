@@ -1,7 +1,7 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import type { NewSubscription, SubscriptionPatch } from "../../subscription/subscription.ts";
 import { checkUrl, isStorable, unstorable } from "../../subscription/check-subscription.ts";
-import { projectOf, type Principal } from "../auth.ts";
+import { actorsIgnoredBy, projectOf, type Principal } from "../auth.ts";
 import { answerChange, noSubscription, orRefuse, subscriptionParams as params } from "../subscription-answers.ts";
 import { refusal } from "../problem.ts";
 import { bearer, invalid, json, listQuery, page, pageOf, problems, text, type Api, query } from "../route.ts";
@@ -173,7 +173,9 @@ async function createFor(services: Services, principal: Principal, input: unknow
   const named = isObject(input) && typeof input["project"] === "string" ? input["project"] : undefined;
   const project = projectOf(principal, named);
   // Only objects can have a project put into them: what else was sent is refused by the service, which says what it got.
-  const asked = (isObject(input) && project !== undefined ? { ...input, project } : input) as NewSubscription;
+  const asked = (
+    isObject(input) ? { ...actorsIgnoredBy(principal), ...input, ...(project === undefined ? {} : { project }) } : input
+  ) as NewSubscription;
   return await orRefuse(() => services.subscriptions.create(asked, { idempotencyKey }));
 }
 
