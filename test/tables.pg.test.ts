@@ -42,7 +42,10 @@ test("only what is tracked or read is listed: no partitions, views, temporary ta
   expect(tables.get("deal")?.isPartitioned).toBe(false);
 });
 
-test("columns are in their order, without dropped ones, with the type that a cast takes", () => {
+test("columns are in their order, without dropped ones, with the type that a cast takes", async () => {
+  const { rows } = await database.client.query<{ version: number }>("select current_setting('server_version_num')::integer as version");
+  // From PostgreSQL 18 on the log carries stored ones.
+  const isLeftOut = (rows[0]?.version ?? 0) < 180_000;
   const columns = tables.get("deal")?.columns.map(({ name, typeName, castType, isNullable, isGenerated }) => ({
     name,
     typeName,
@@ -56,7 +59,7 @@ test("columns are in their order, without dropped ones, with the type that a cas
     { name: "status", typeName: "sales.status", castType: "sales.status", isNullable: true, isGenerated: false },
     { name: "code", typeName: "short_code", castType: 'pg_catalog."varchar"', isNullable: true, isGenerated: false },
     { name: "pad", typeName: "character(5)", castType: "pg_catalog.bpchar", isNullable: true, isGenerated: false },
-    { name: "doubled", typeName: "bigint", castType: "pg_catalog.int8", isNullable: true, isGenerated: true },
+    { name: "doubled", typeName: "bigint", castType: "pg_catalog.int8", isNullable: true, isGenerated: isLeftOut },
   ]);
   expect(tables.get("deal")?.columns[0]?.typeOid).toBe(20);
 });
