@@ -1,10 +1,9 @@
-import type pg from "pg";
 import type { Clock } from "../../clock.ts";
 import { delayOf } from "../../delay-of.ts";
 import type { Logger } from "../../log.ts";
 import { parseLsn } from "../../lsn.ts";
 import { AncrageError } from "../../errors.ts";
-import { connectClient } from "../../store/database.ts";
+import { KeptSession } from "../../store/kept-session.ts";
 import { lookAtOutbox, readOutboxPage, readOutboxRows, type OutboxLook, type OutboxRow } from "../../store/outbox.ts";
 import type { TableInfo } from "../../store/tables.ts";
 import type { ValueTypes } from "../../store/types.ts";
@@ -66,8 +65,7 @@ export class OutboxSource implements ChangeSource {
   readonly #options: OutboxSourceOptions;
   readonly #reader: RowReader;
   readonly #turns: OutboxTurns;
-  /** Undefined while it is not connected; the next statement connects. */
-  #client: pg.Client | undefined;
+  readonly #session: KeptSession;
   /** Everything that is visible in it was handed over. */
   #from: PollPoint = startOfOutbox(0n);
   #stretch: Stretch | undefined;
@@ -99,6 +97,7 @@ export class OutboxSource implements ChangeSource {
     this.sourceId = options.sourceId;
     this.#reader = createRowReader(options.tables, options.types);
     this.#turns = new OutboxTurns(options);
+    this.#session = new KeptSession({ connectionString: options.connectionString, applicationName: "ancrage outbox" });
   }
 
   async start({ endLsn, journaled, cursor }: ResumePoint): Promise<void> {
@@ -106,7 +105,7 @@ export class OutboxSource implements ChangeSource {
     const { from, begun } = cursor === undefined ? { from: startOfOutbox(begin) } : computeOutboxResume(parseCursor(cursor), journaled);
     this.#from = from;
     this.#cursor = { from };
-    this.#client = await this.#connect();
+    await this.#session.get();
     if (begun === undefined) await this.#look();
     else {
       const isPassed = begun.at.changeLsn === endOfTransaction;
@@ -188,9 +187,9 @@ export class OutboxSource implements ChangeSource {
     this.#isStopped = true;
     clearTimeout(this.#timer);
     await this.#turns.stop();
-    await this.#disconnect();
+    await this.#session.end();
     await this.#looking;
-    await this.#disconnect();
+    await this.#session.end();
   }
 
   // --- looking -------------------------------------------------------------------------------------------------------------------
@@ -220,7 +219,7 @@ export class OutboxSource implements ChangeSource {
 
   async #look(): Promise<void> {
     const stretch = { from: this.#from.snapshot, to: undefined };
-    const look = await lookAtOutbox(await this.#session(), stretch, { skip: 0, limit: this.#maxListed });
+    const look = await lookAtOutbox(await this.#session.get(), stretch, { skip: 0, limit: this.#maxListed });
     const lsn = parseLsn(look.lsn);
     const endLsn = lsn > this.#from.endLsn ? lsn : this.#from.endLsn;
     const to = { snapshot: look.snapshot, endLsn, atUs: BigInt(look.atUs) };
@@ -231,7 +230,7 @@ export class OutboxSource implements ChangeSource {
   /** The transactions of a stretch that was looked at before, from one of them on. */
   async #list(to: PollPoint, skip: number): Promise<void> {
     const stretch = { from: this.#from.snapshot, to: to.snapshot };
-    this.#begin(to, skip, await lookAtOutbox(await this.#session(), stretch, { skip, limit: this.#maxListed }));
+    this.#begin(to, skip, await lookAtOutbox(await this.#session.get(), stretch, { skip, limit: this.#maxListed }));
   }
 
   #begin(to: PollPoint, offset: number, { transactions }: OutboxLook): void {
@@ -255,13 +254,13 @@ export class OutboxSource implements ChangeSource {
         await this.#list(stretch.to, next.skip);
         return [];
       case "page": {
-        const rows = await readOutboxPage(await this.#session(), { ...next, limit });
+        const rows = await readOutboxPage(await this.#session.get(), { ...next, limit });
         this.#noteBytes(rows);
         // Fewer than were asked for: it has no more.
         return [{ xid: next.xid, rows, isEnd: rows.length < limit }];
       }
       case "whole": {
-        const rows = await readOutboxRows(await this.#session(), next.xids);
+        const rows = await readOutboxRows(await this.#session.get(), next.xids);
         this.#noteBytes(rows);
         const byXid = Map.groupBy(rows, (row) => row.xid);
         return next.xids.map((xid) => ({ xid, rows: (byXid.get(xid) ?? []).toSorted(compareRows), isEnd: true }));
@@ -367,26 +366,6 @@ export class OutboxSource implements ChangeSource {
     this.#rowBytes = Math.max(100, sum / rows.length);
   }
 
-  // --- the session ---------------------------------------------------------------------------------------------------------------
-
-  async #session(): Promise<pg.Client> {
-    return (this.#client ??= await this.#connect());
-  }
-
-  async #connect(): Promise<pg.Client> {
-    const client = await connectClient({ connectionString: this.#options.connectionString, applicationName: "ancrage outbox" });
-    client.on("error", () => {
-      if (this.#client === client) this.#client = undefined;
-    });
-    return client;
-  }
-
-  async #disconnect(): Promise<void> {
-    const client = this.#client;
-    this.#client = undefined;
-    await client?.end().catch(() => undefined);
-  }
-
   /** A database that restarts is waited for; what cannot be read at all ends capture. */
   async #afterFault(error: unknown): Promise<void> {
     if (this.#isStopped) return;
@@ -396,7 +375,7 @@ export class OutboxSource implements ChangeSource {
       return;
     }
     this.#options.log.warn({ err: error }, "the outbox could not be read; trying again");
-    await this.#disconnect();
+    await this.#session.end();
     this.#timer = setTimeout(
       () => {
         this.#timer = undefined;

@@ -1,6 +1,5 @@
-import type pg from "pg";
 import type { Logger } from "../../log.ts";
-import { connectClient } from "../../store/database.ts";
+import { KeptSession } from "../../store/kept-session.ts";
 import { readOutboxSizes, truncateOutbox, turnOutbox, type OutboxSizes } from "../../store/outbox.ts";
 
 export interface OutboxTurnsOptions {
@@ -39,7 +38,7 @@ export function nextTurnStep({ turn, a, b }: OutboxSizes, isBlocked: boolean): T
 /** Keeps the outbox small: empties the one of its two tables that nobody writes, and lets them change places. */
 export class OutboxTurns {
   readonly #options: OutboxTurnsOptions;
-  #client: pg.Client | undefined;
+  readonly #session: KeptSession;
   /** All that is visible in it is in the journal. */
   #consumed: string | undefined;
   #failures = 0;
@@ -49,6 +48,7 @@ export class OutboxTurns {
 
   constructor(options: OutboxTurnsOptions) {
     this.#options = options;
+    this.#session = new KeptSession({ connectionString: options.connectionString, applicationName: "ancrage outbox turns" });
   }
 
   start(): void {
@@ -64,7 +64,7 @@ export class OutboxTurns {
     this.#isStopped = true;
     clearTimeout(this.#timer);
     await this.#tidying;
-    await this.#client?.end().catch(() => undefined);
+    await this.#session.end();
   }
 
   #tidyLater(ms: number): void {
@@ -80,15 +80,14 @@ export class OutboxTurns {
       this.#tidyLater(wasSoon ? soonMs : tidyMs);
     } catch (error) {
       this.#options.log.warn({ err: error }, "the outbox could not be tidied; trying again");
-      await this.#client?.end().catch(() => undefined);
-      this.#client = undefined;
+      await this.#session.end();
       this.#tidyLater(5 * tidyMs);
     }
   }
 
   /** @returns whether to look again soon */
   async #step(consumed: string): Promise<boolean> {
-    const db = (this.#client ??= await this.#connect());
+    const db = await this.#session.get();
     const sizes = await readOutboxSizes(db);
     let step = nextTurnStep(sizes, false);
     if (step.kind === "truncate") {
@@ -104,13 +103,5 @@ export class OutboxTurns {
     await turnOutbox(db);
     this.#failures = 0;
     return true;
-  }
-
-  async #connect(): Promise<pg.Client> {
-    const client = await connectClient({ connectionString: this.#options.connectionString, applicationName: "ancrage outbox turns" });
-    client.on("error", () => {
-      if (this.#client === client) this.#client = undefined;
-    });
-    return client;
   }
 }

@@ -1,0 +1,33 @@
+import type pg from "pg";
+import { connectClient, endClient, type SessionOptions } from "./database.ts";
+
+/** One session that outlives its connection: it connects when it is asked for, and anew once it was lost. */
+export class KeptSession {
+  readonly #options: SessionOptions;
+  /** Undefined while it is not connected. */
+  #client: pg.Client | undefined;
+
+  constructor(options: SessionOptions) {
+    this.#options = options;
+  }
+
+  /** @throws AncrageError `ANCRAGE_DATABASE_UNREACHABLE` */
+  async get(): Promise<pg.Client> {
+    return (this.#client ??= await this.#connect());
+  }
+
+  /** Ends it; the next `get` connects anew. */
+  async end(): Promise<void> {
+    const client = this.#client;
+    this.#client = undefined;
+    if (client !== undefined) await endClient(client);
+  }
+
+  async #connect(): Promise<pg.Client> {
+    const client = await connectClient(this.#options);
+    client.on("error", () => {
+      if (this.#client === client) this.#client = undefined;
+    });
+    return client;
+  }
+}
