@@ -5,7 +5,7 @@ import type { Refill, RefillRequest } from "./deliver/refiller.ts";
 import { createPicking, pickInOrder } from "./deliver/order.ts";
 import type { Logger } from "./log.ts";
 import type { LaneId } from "./message.ts";
-import { pause } from "./pause.ts";
+import { pause, repeat } from "./pause.ts";
 import {
   cancelDeliveries,
   firstOfLanes,
@@ -59,7 +59,12 @@ export class Backlog {
 
   /** Wakes the lanes that have something due, now and from time to time. */
   start(): void {
-    this.#sweeping = this.#sweepAll();
+    let sweeps = 0;
+    this.#sweeping = repeat(() => this.sweep(++sweeps % lostEvery === 0), {
+      everyMs: sweepMs,
+      signal: this.#stopping.signal,
+      onFault: (error) => this.#options.log.warn({ err: error }, "could not read which deliveries are due"),
+    });
   }
 
   /** Idempotent, and safe before `start`. */
@@ -136,17 +141,6 @@ export class Backlog {
       if (!this.#isStopping) log.warn({ subscription: subscriptionId, error: String(error) }, "could not cancel what waits");
     } finally {
       this.#canceling.delete(subscriptionId);
-    }
-  }
-
-  async #sweepAll(): Promise<void> {
-    for (let sweep = 1; !this.#isStopping; sweep++) {
-      try {
-        await this.sweep(sweep % lostEvery === 0);
-      } catch (error) {
-        if (!this.#isStopping) this.#options.log.warn({ err: error }, "could not read which deliveries are due");
-      }
-      await pause(sweepMs, this.#stopping.signal);
     }
   }
 

@@ -12,6 +12,21 @@ export function pause(ms: number, signal: AbortSignal): Promise<void> {
   });
 }
 
+/** Does something at once, and again after each pause, until `signal` is aborted. What it throws is told, and ends nothing. */
+export async function repeat(
+  work: () => Promise<void>,
+  { everyMs, signal, onFault }: { readonly everyMs: number; readonly signal: AbortSignal; readonly onFault: (error: unknown) => void },
+): Promise<void> {
+  while (!signal.aborted) {
+    try {
+      await work();
+    } catch (error) {
+      if (!signal.aborted) onFault(error);
+    }
+    await pause(everyMs, signal);
+  }
+}
+
 /** Waits for `work`, at most so long. */
 export async function atMost(ms: number, work: Promise<unknown> | undefined): Promise<void> {
   let timer: NodeJS.Timeout | undefined;

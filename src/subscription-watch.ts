@@ -1,6 +1,6 @@
 import type pg from "pg";
 import type { Logger } from "./log.ts";
-import { pause } from "./pause.ts";
+import { pause, repeat } from "./pause.ts";
 import {
   acknowledgeRevision,
   drawRevision,
@@ -46,24 +46,17 @@ export class SubscriptionWatch {
   }
 
   start(): void {
-    this.#watching = this.#watch();
+    this.#watching = repeat(() => this.#look(), {
+      everyMs: pollMs,
+      signal: this.#stopping.signal,
+      onFault: (error) => this.#options.log.warn({ err: error }, "could not read which subscriptions were changed"),
+    });
   }
 
   /** Idempotent, and safe before `start`. */
   async stop(): Promise<void> {
     this.#stopping.abort();
     await this.#watching;
-  }
-
-  async #watch(): Promise<void> {
-    while (!this.#stopping.signal.aborted) {
-      try {
-        await this.#look();
-      } catch (error) {
-        if (!this.#stopping.signal.aborted) this.#options.log.warn({ err: error }, "could not read which subscriptions were changed");
-      }
-      await pause(pollMs, this.#stopping.signal);
-    }
   }
 
   async #look(): Promise<void> {

@@ -313,23 +313,20 @@ export class Dispatcher {
     const nowMs = clock.nowMs();
     const noted = noteOutcome(receiver, outcome, { isProbe, policy: retry, ms: nowMs, monotonicMs: clock.monotonicMs(), random: random() });
     if (noted.toTell !== undefined) onHealth?.(subscription.id, noted.toTell);
-    // Gone from `held`, it was canceled meanwhile, and that stands.
     const held = lane.held.get(message.id);
-    // Canceled while it was under way, or begun again by hand: that stands, and this outcome is kept as late.
-    const current = held?.round === delivery.round ? held : undefined;
-    if (current === undefined) {
+    let after: Delivery | undefined;
+    if (held?.round !== delivery.round) {
+      // Canceled while it was under way, or begun again by hand: that stands, and this outcome is kept as late.
       this.#record(applyOutcome({ ...delivery, hasRow: true, batch: undefined }, outcome, retry, { ms: nowMs, random: random() }));
       // Two attempts of one message are never under way at once: the other round has waited for this.
       this.#lanes.giveBack(lane, [message]);
-    }
-    let after: Delivery | undefined;
-    if (current !== undefined) {
+    } else {
       // It may have got a row while it was under way.
-      const step = applyOutcome(current, outcome, retry, { ms: nowMs, random: random() });
+      const step = applyOutcome(held, outcome, retry, { ms: nowMs, random: random() });
       this.#record(step);
       if (step.delivery.state === "exhausted") this.#noteExhausted(subscription, step);
-      if (current.hasRow) lane.stale.add(message.id);
-      this.#lanes.settle(lane, current, step.delivery);
+      if (held.hasRow) lane.stale.add(message.id);
+      this.#lanes.settle(lane, held, step.delivery);
       after = step.delivery;
     }
     const { revision } = subscription;

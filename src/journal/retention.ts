@@ -1,7 +1,7 @@
 import type pg from "pg";
 import { sqlStateOf } from "../errors.ts";
 import type { Logger } from "../log.ts";
-import { pause } from "../pause.ts";
+import { pause, repeat } from "../pause.ts";
 import { ensurePartitions } from "../store/batches.ts";
 import { connectClient, inPoolTransaction } from "../store/database.ts";
 import type { DeliveryKey } from "../store/deliveries.ts";
@@ -71,7 +71,11 @@ export class Retention {
   }
 
   start(): void {
-    this.#looking = this.#lookAll();
+    this.#looking = repeat(async () => void (await this.look()), {
+      everyMs: lookMs,
+      signal: this.#stopping.signal,
+      onFault: (error) => this.#options.log.warn({ err: error }, "could not look after the journal's days; the next look is in an hour"),
+    });
   }
 
   /** Idempotent, and safe before `start`. */
@@ -79,18 +83,6 @@ export class Retention {
     this.#stopping.abort();
     await this.#detaching?.end().catch(() => undefined);
     await this.#looking;
-  }
-
-  async #lookAll(): Promise<void> {
-    while (!this.#isStopping) {
-      try {
-        await this.look();
-      } catch (error) {
-        if (!this.#isStopping)
-          this.#options.log.warn({ err: error }, "could not look after the journal's days; the next look is in an hour");
-      }
-      await pause(lookMs, this.#stopping.signal);
-    }
   }
 
   /** One look. Two processes that look at once, while the lead changes, do the same things twice, which harms nothing. */

@@ -1,7 +1,7 @@
 import type { Clock } from "../../clock.ts";
 import type { Catalogue } from "../../event/catalogue.ts";
 import type { Logger } from "../../log.ts";
-import { pause } from "../../pause.ts";
+import { repeat } from "../../pause.ts";
 import type { Footing } from "../../store/capture-state.ts";
 import type { Queryable } from "../../store/database.ts";
 import { readSlotFacts } from "../../store/slot-facts.ts";
@@ -61,27 +61,18 @@ export class CaptureWatch {
   }
 
   start(): void {
-    this.#watching = this.#watch();
+    this.#watching = repeat(() => this.#look().finally(() => this.#options.onLook?.()), {
+      everyMs: this.#options.intervalMs,
+      signal: this.#stopping.signal,
+      // A database that does not answer is said by everything else; what was right last still counts.
+      onFault: (error) => this.#options.log.debug({ err: error }, "could not look at the replication slot"),
+    });
   }
 
   /** Idempotent, and safe before `start`. */
   async stop(): Promise<void> {
     this.#stopping.abort();
     await this.#watching;
-  }
-
-  async #watch(): Promise<void> {
-    const { signal } = this.#stopping;
-    while (!signal.aborted) {
-      try {
-        await this.#look();
-      } catch (error) {
-        // A database that does not answer is said by everything else; what was right last still counts.
-        if (!signal.aborted) this.#options.log.debug({ err: error }, "could not look at the replication slot");
-      }
-      await this.#options.onLook?.();
-      await pause(this.#options.intervalMs, signal);
-    }
   }
 
   async #look(): Promise<void> {
