@@ -80,8 +80,6 @@ export class Engine {
   #started: Promise<void> | undefined;
   #starting: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
-  /** Written by `#lead`. */
-  #ignoredMarks: () => number = () => 0;
   readonly #stopping = new AbortController();
 
   constructor(options: EngineOptions) {
@@ -130,7 +128,7 @@ export class Engine {
 
   /** Marks with our prefix that were not ours: unsigned, forged, or not transactional. */
   get ignoredMarks(): number {
-    return this.#ignoredMarks();
+    return this.#leader?.ignoredMarks ?? 0;
   }
 
   get registry(): Registry {
@@ -239,7 +237,6 @@ export class Engine {
     const source =
       captureFailure === undefined ? createSource(sourceId, checked, this.#options) : createUnavailableSource(sourceId, captureFailure);
     this.#loss = captureFailure;
-    this.#ignoredMarks = () => source.ignoredMarks;
     this.#leader = new Leader({
       ...this.#options,
       source,

@@ -63,3 +63,6 @@ export function sqlStateOf(error: unknown): string | undefined {
   // Every SQLSTATE has a digit; Node's own codes (EPIPE) have none.
   return typeof code === "string" && /^(?=.*\d)[0-9A-Z]{5}$/.test(code) ? code : undefined;
 }
+
+/** Whether PostgreSQL cannot store what it was given: classes 22 (data) and 23 (integrity). */
+export const isRefusedData = (error: unknown): boolean => /^2[23]/.test(sqlStateOf(error) ?? "");

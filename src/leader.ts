@@ -152,6 +152,10 @@ export class Leader {
     });
   }
 
+  get ignoredMarks(): number {
+    return this.#options.source.ignoredMarks;
+  }
+
   /**
    * Resolves when capture streams, or has ended with a slot that is lost.
    *

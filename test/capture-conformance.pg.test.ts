@@ -3,7 +3,8 @@ import { from } from "pg-copy-streams";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { comparePositions, startOfLog, type Captured, type Change, type ChangeSource, type ResumePoint } from "../src/capture/change.ts";
 import { cloneDatabase, type TestDatabase } from "./database.ts";
-import { migrateOutbox, startOutboxSource, takeUntil } from "./outbox-source.ts";
+import { migrateOutbox, startOutboxSource } from "./outbox-source.ts";
+import { takeUntil } from "./take-until.ts";
 import { commits, migrateCapture, startSource, type Reads } from "./wal-source.ts";
 
 /** What every source of changes does. Each is asked the same, on the same tables. */

@@ -3,9 +3,9 @@ import { createRandom } from "./e2e/random.ts";
 import { expect } from "vitest";
 import type { DeliveryRow, DeliveryUpdate, Message } from "../src/message.ts";
 import type { Subscription } from "../src/subscription/registry.ts";
-import type { Health } from "../src/deliver/breaker.ts";
+import type { Health } from "../src/subscription/health.ts";
 import { newDelivery, type Delivery } from "../src/deliver/delivery.ts";
-import { Dispatcher, type DisableReason } from "../src/deliver/dispatcher.ts";
+import { Dispatcher, type DisableRequest } from "../src/deliver/dispatcher.ts";
 import { createPicking, orderKeyOf, pickInOrder } from "../src/deliver/order.ts";
 import type { Outcome } from "../src/deliver/outcome.ts";
 
@@ -71,7 +71,7 @@ export function createWorld(options: WorldOptions = {}) {
   const successes = new Map<string, number>();
   /** What must not have happened. */
   const faults: string[] = [];
-  const disabled: (DisableReason & { readonly id: string })[] = [];
+  const disabled: (DisableRequest & { readonly id: string })[] = [];
   const told: Health[] = [];
   const unfinished = new Map<string, Map<string, Message>>();
   const heldUntil = new Map<string, number>();

@@ -1,5 +1,5 @@
 import { pino } from "pino";
-import { startOfLog, type Captured, type ChangeSource, type ResumePoint } from "../src/capture/change.ts";
+import { startOfLog, type ResumePoint } from "../src/capture/change.ts";
 import { planOutbox } from "../src/capture/outbox/install.ts";
 import { OutboxSource, type OutboxSourceOptions } from "../src/capture/outbox/source.ts";
 import { systemClock } from "../src/clock.ts";
@@ -45,14 +45,4 @@ export async function startOutboxSource(
   });
   await source.start(resume ?? { endLsn: 0n, journaled: startOfLog });
   return source;
-}
-
-/** Takes, a few at a time, until it is enough; no confirmation is given. */
-export async function takeUntil(source: ChangeSource, isEnough: (items: readonly Captured[]) => boolean, limit = 100): Promise<Captured[]> {
-  const all: Captured[] = [];
-  while (!isEnough(all)) {
-    if (source.hasWork()) all.push(...(await source.take(limit)));
-    else await new Promise<void>((resolve) => source.onWork(resolve));
-  }
-  return all;
 }

@@ -12,6 +12,7 @@ import { readSettings } from "../src/store/settings.ts";
 import { readTables, type TableInfo } from "../src/store/tables.ts";
 import { readTypes } from "../src/store/types.ts";
 import type { TestDatabase } from "./database.ts";
+import { takeUntil } from "./take-until.ts";
 
 export type Reads = "inserts" | "changes" | "old values";
 
@@ -74,14 +75,7 @@ export async function startSource(
   return {
     source,
     names,
-    async until(isEnough, limit = 100) {
-      const all: Captured[] = [];
-      while (!isEnough(all)) {
-        if (source.hasWork()) all.push(...(await source.take(limit)));
-        else await new Promise<void>((resolve) => source.onWork(resolve));
-      }
-      return all;
-    },
+    until: (isEnough, limit) => takeUntil(source, isEnough, limit),
   };
 }
 

@@ -4,7 +4,7 @@ import type { DeliveryUpdate, LaneId } from "../message.ts";
 import { atMost } from "../pause.ts";
 import type { Subscription } from "../subscription/registry.ts";
 import type { TestSignal } from "../test-signal.ts";
-import type { Health } from "./breaker.ts";
+import type { Health } from "../subscription/health.ts";
 import { applyOutcome, cancel, suspend, type Delivery, type Step } from "./delivery.ts";
 import { DueTimer } from "./due-timer.ts";
 import { Grants, type Grant } from "./grants.ts";
@@ -30,7 +30,7 @@ export interface DispatcherOptions {
   /** Whether an attempt may start at all: not while the journal refuses, or another process leads. */
   readonly maySend: () => boolean;
   /** The receiver wants nothing more, or is gone. Nothing is sent to it until `changed` tells of a later revision that is enabled. */
-  readonly onDisable: (subscriptionId: string, why: DisableReason) => void;
+  readonly onDisable: (subscriptionId: string, why: DisableRequest) => void;
   /** How a receiver is doing: at its first failure, at its recovery, and at most once a minute between. */
   readonly onHealth?: (subscriptionId: string, health: Health) => void;
   /** What `onHealth` told an earlier process; undefined where all was well, or the subscription was enabled since. */
@@ -45,8 +45,8 @@ export interface DispatcherOptions {
   readonly signal?: TestSignal | undefined;
 }
 
-/** - `gone`: it answered 410. `asked`: it said so in a header. `failing`: nothing succeeded for five days. */
-export interface DisableReason {
+/** Why a subscription is to be disabled. `gone`: it answered 410. `asked`: it said so in a header. `failing`: nothing succeeded for five days. */
+export interface DisableRequest {
   readonly reason: "gone" | "asked" | "failing";
   readonly status: number | undefined;
   /** Of the subscription, as the attempt knew it: what was changed since is not meant. */

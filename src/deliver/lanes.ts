@@ -1,7 +1,7 @@
 import type { Clock } from "../clock.ts";
 import type { DeliveryUpdate, LaneId, Message } from "../message.ts";
 import type { Subscription } from "../subscription/registry.ts";
-import type { Health } from "./breaker.ts";
+import type { Health } from "../subscription/health.ts";
 import { cancel, suspend, type Delivery } from "./delivery.ts";
 import type { DueTimer } from "./due-timer.ts";
 import { createLane, isIdle, keyOf, type Lane } from "./lane.ts";

@@ -1,16 +1,6 @@
+import { healthy, type Health } from "../subscription/health.ts";
 import type { Subscription } from "../subscription/registry.ts";
-import {
-  advanceBreaker,
-  breakerOf,
-  closed,
-  healthy,
-  isFailing,
-  nextBreaker,
-  nextHealth,
-  noteStart,
-  type Breaker,
-  type Health,
-} from "./breaker.ts";
+import { advanceBreaker, breakerOf, closed, isFailing, nextBreaker, nextHealth, noteStart, type Breaker } from "./breaker.ts";
 import type { Clock } from "../clock.ts";
 import type { Rank } from "./grants.ts";
 import type { Lane } from "./lane.ts";

@@ -15,12 +15,12 @@ import {
 } from "../store/job-lane.ts";
 import type { JobRow } from "../store/jobs.ts";
 import { readLeastId } from "../store/replay.ts";
+import { estimate } from "./estimate.ts";
 import type { InputOf } from "./input.ts";
 import { isUnsettled } from "./replay.ts";
 import type { Page, Work, WorkDeps } from "./work.ts";
 
 const pageCount = 1_000;
-const mostCounted = 100_000;
 const firstPlace: UnfinishedPlace = { subscriptionId: "", jobId: "", place: "" };
 
 /** Where a page ended, and how many the pass has found by then. */
@@ -87,8 +87,7 @@ export async function readCancelRange(
 
 /** Null where there are more than are worth counting. */
 export async function countCanceled(db: Queryable, range: CancelRange): Promise<number | null> {
-  const count = await countUnfinishedIn(db, range, mostCounted + 1);
-  return count > mostCounted ? null : count;
+  return await estimate((limit) => countUnfinishedIn(db, range, limit));
 }
 
 /** Ends what a job has made and is not over, once its row says that it was canceled: until then it may make more. */

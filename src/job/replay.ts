@@ -13,6 +13,7 @@ import {
 } from "../store/replay.ts";
 import { readMessages } from "../store/resume.ts";
 import { readSubscription } from "../store/subscriptions.ts";
+import { estimate } from "./estimate.ts";
 import type { InputOf } from "./input.ts";
 import { readFilter } from "./receivers.ts";
 import { resend } from "./resend.ts";
@@ -22,8 +23,6 @@ import type { Page, Work, WorkDeps } from "./work.ts";
 type Place = { readonly after: string } | null;
 
 const scanCount = 2_000;
-/** Counted no further: beyond it an estimate says as much, and counting takes longer than it is worth. */
-const mostCounted = 100_000;
 
 /** Recover and replay: messages of the journal for one subscription, under their ids, with their bytes. */
 export function createReplay(deps: WorkDeps): Work {
@@ -125,8 +124,7 @@ export async function readRange(
 
 /** Null where there are more than are worth counting. */
 export async function countUpTo(db: Queryable, range: ReplayRange): Promise<number | null> {
-  const count = await countMeant(db, range, mostCounted + 1);
-  return count > mostCounted ? null : count;
+  return await estimate((limit) => countMeant(db, range, limit));
 }
 
 /** Whether deliveries of messages before an id may still be in memory, without a row. They have one within about a second. */

@@ -1,4 +1,4 @@
-import { sqlStateOf } from "../errors.ts";
+import { isRefusedData } from "../errors.ts";
 import { dayOfMessage, formatDay } from "../message-id.ts";
 import type { Message } from "../message.ts";
 import { ensurePartitions } from "../store/batches.ts";
@@ -13,6 +13,7 @@ import {
   type WholeRejection,
 } from "../store/rejections.ts";
 import { insertMissingMessages, insertPendingDeliveries, readLeastId } from "../store/replay.ts";
+import { estimate } from "./estimate.ts";
 import type { InputOf } from "./input.ts";
 import { readReceivers } from "./receivers.ts";
 import { rebuild, type Rebuilt } from "./rebuild.ts";
@@ -32,7 +33,6 @@ export type RetryDeps = Pick<WorkDeps, "db" | "sourceId" | "catalogue" | "payloa
 type Place = { readonly after: string } | null;
 
 const pageCount = 50;
-const mostCounted = 100_000;
 
 /** Builds rejections again, oldest first, with the code as it is now. Those that are rejected again stay. */
 export function createRetry(deps: WorkDeps): Work {
@@ -59,8 +59,8 @@ export function createRetry(deps: WorkDeps): Work {
 
 /** Null where there are more than are worth counting. */
 export async function countRetried(db: Queryable, job: Pick<JobRow, "input" | "project" | "createdAt">): Promise<number | null> {
-  const count = await countRejections(db, await rangeOf(db, job), mostCounted + 1);
-  return count > mostCounted ? null : count;
+  const range = await rangeOf(db, job);
+  return await estimate((limit) => countRejections(db, range, limit));
 }
 
 async function rangeOf(
@@ -90,7 +90,7 @@ export async function retryRejection(deps: RetryDeps, rejection: WholeRejection)
   try {
     made = await journal(deps, rejection, rebuilt);
   } catch (error) {
-    if (!/^2[23]/.test(sqlStateOf(error) ?? "")) throw error;
+    if (!isRefusedData(error)) throw error;
     const words = error instanceof Error ? error.message : String(error);
     return await rejectAgain(deps, rejection, { reason: "journal-refused", error: words });
   }

@@ -1,4 +1,4 @@
-import { AncrageError, sqlStateOf } from "../errors.ts";
+import { AncrageError, isRefusedData } from "../errors.ts";
 import { delayOf, faultDelaysMs } from "../delay-of.ts";
 import type { Clock } from "../clock.ts";
 import { BatchFault, isPassingFault } from "../payload/fault.ts";
@@ -186,7 +186,7 @@ export class JobRunner {
     try {
       return await this.#patiently(() => write((client) => page.write(client)));
     } catch (error) {
-      if (refused === undefined || !/^2[23]/.test(sqlStateOf(error) ?? "")) throw error;
+      if (refused === undefined || !isRefusedData(error)) throw error;
       if (asked > 1) return "smaller";
       return await this.#patiently(() => write((client) => refused(client, error)));
     }

@@ -11,6 +11,7 @@ import { readMessage } from "../store/messages.ts";
 import { readRejection } from "../store/rejections.ts";
 import { readSubscription, readSubscriptionOf, type SubscriptionRow } from "../store/subscriptions.ts";
 import { cancelJobDeliveries, countCanceled, readCancelRange } from "./cancel.ts";
+import { estimate } from "./estimate.ts";
 import type { JobInput } from "./input.ts";
 import { mostUnfinished } from "./pace.ts";
 import { countUpTo, readRange } from "./replay.ts";
@@ -133,7 +134,6 @@ export function createJobService(options: JobServiceOptions): JobService {
 
 /** The leader ends the rest. */
 const cancelMs = 5_000;
-const mostCounted = 100_000;
 
 /** @returns false where its subscription is not there, or another project's */
 async function check({ project, subscriptionId, input }: JobRequest, { db, catalogue }: JobServiceOptions): Promise<boolean> {
@@ -177,8 +177,7 @@ async function countOf({ project, subscriptionId, input }: JobRequest, { db, cat
     case "backfill": {
       const { table } = eventOf(input.event, catalogue());
       if (table === undefined) return 0;
-      const count = await countRecords(db, table, input.where, mostCounted + 1);
-      return count > mostCounted ? null : count;
+      return await estimate((limit) => countRecords(db, table, input.where, limit));
     }
     default:
       return input satisfies never;

@@ -1,4 +1,4 @@
-import { AncrageError, sqlStateOf } from "../errors.ts";
+import { AncrageError, isRefusedData, sqlStateOf } from "../errors.ts";
 import type { Message, Rejection } from "../message.ts";
 import { rejectionIdOf } from "../message-id.ts";
 
@@ -19,7 +19,7 @@ export function classifyRefusal(error: unknown): Refusal {
   if (state === "23505" && constraint === "batches_pkey") return "superseded";
   // No constraint was checked: there is no partition for the row, and the next attempt makes it.
   if (state === "23514" && constraint === undefined) return "unable";
-  return state.startsWith("22") || state.startsWith("23") ? "data" : "unable";
+  return isRefusedData(error) ? "data" : "unable";
 }
 
 function constraintOf(error: unknown): string | undefined {

@@ -2,14 +2,7 @@ import type pg from "pg";
 import type { Logger } from "../log.ts";
 import { pause } from "../pause.ts";
 import { dropSubscriptionsHealth, readSubscriptionHealth, writeSubscriptionHealth } from "../store/subscription-health.ts";
-
-/** How a receiver has done since its last success. */
-export interface Health {
-  /** Milliseconds since the Unix epoch; undefined: it does well. */
-  readonly firstFailureAtMs: number | undefined;
-  /** In a row. */
-  readonly failures: number;
-}
+import { healthy, type Health } from "./health.ts";
 
 export interface HealthBookOptions {
   readonly db: pg.Pool;
@@ -70,7 +63,7 @@ export class HealthBook {
 
   /** Somebody enabled it: what failed before counts no more. */
   forgive(id: string): void {
-    this.note(id, { firstFailureAtMs: undefined, failures: 0 });
+    this.note(id, healthy);
   }
 
   async #writeAll(): Promise<void> {

@@ -61,8 +61,16 @@ export class CaptureWatch {
   }
 
   start(): void {
-    this.#watching = repeat(() => this.#look().finally(() => this.#options.onLook?.()), {
-      everyMs: this.#options.intervalMs,
+    const { intervalMs: everyMs, onLook } = this.#options;
+    const look = async (): Promise<void> => {
+      try {
+        await this.#look();
+      } finally {
+        await onLook?.();
+      }
+    };
+    this.#watching = repeat(look, {
+      everyMs,
       signal: this.#stopping.signal,
       // A database that does not answer is said by everything else; what was right last still counts.
       onFault: (error) => this.#options.log.debug({ err: error }, "could not look at the replication slot"),
