@@ -76,7 +76,7 @@ export interface ApiAnswer {
 /**
  * One request to the API.
  *
- * @throws AncrageError `ANCRAGE_SERVER_UNREACHABLE` where nothing answers or it says 503, `ANCRAGE_OPTION_INVALID` where what was
+ * @throws AncrageError `ANCRAGE_SERVER_UNREACHABLE` where nothing answers or it says 503 or 429, `ANCRAGE_OPTION_INVALID` where what was
  * asked is refused (4xx), `ANCRAGE_TRIGGER_UNKNOWN_EVENT` where there is no such event, `ANCRAGE_SAMPLE_NONE` where it has none,
  * `ANCRAGE_COMMAND_FAILED` for all else
  */
@@ -148,7 +148,8 @@ function errorOfAnswer(url: URL, status: number, body: unknown, text: string, re
 const anyToken = "Give the server's token with --token or ANCRAGE_TOKEN.";
 
 function codeOfAnswer(status: number, problem: Problem | undefined): ErrorCode {
-  if (status === 503) return "ANCRAGE_SERVER_UNREACHABLE";
+  // Both pass by themselves.
+  if (status === 503 || status === 429) return "ANCRAGE_SERVER_UNREACHABLE";
   if (problem?.code === "sample-none") return "ANCRAGE_SAMPLE_NONE";
   if (problem?.code === "unknown-event") return "ANCRAGE_TRIGGER_UNKNOWN_EVENT";
   return status >= 400 && status < 500 ? "ANCRAGE_OPTION_INVALID" : "ANCRAGE_COMMAND_FAILED";

@@ -1,12 +1,12 @@
 import { randomBytes } from "node:crypto";
 import { OpenAPIHono } from "@hono/zod-openapi";
-import type { Context, MiddlewareHandler } from "hono";
-import { bodyLimit } from "hono/body-limit";
+import type { Context } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { methodNotAllowed } from "hono/method-not-allowed";
 import { AncrageError, sqlStateOf } from "../errors.ts";
 import { requireToken, type ApiEnv } from "./auth.ts";
-import { answerProblem, problemOfStatus, refusal, unsupportedMediaType } from "./problem.ts";
+import { readBody, requireJson } from "./body.ts";
+import { answerProblem, problemOfStatus } from "./problem.ts";
 import { refuseInvalid } from "./route.ts";
 import { addDeliveryRoutes } from "./routes/deliveries.ts";
 import { addEntryPointRoutes } from "./routes/entry-points.ts";
@@ -18,9 +18,6 @@ import { addSubscriptionCommandRoutes } from "./routes/subscription-commands.ts"
 import { addSubscriptionRoutes } from "./routes/subscriptions.ts";
 import { addSystemRoutes } from "./routes/system.ts";
 import type { Services } from "./services.ts";
-
-/** The most that a request's body may hold. Read no further: parsing a body costs several times its size. */
-const mostBodyBytes = 1024 * 1024;
 
 /**
  * The HTTP API, as a function from a request to an answer.
@@ -58,14 +55,7 @@ export function createApp(services: Services): { readonly fetch: (request: Reque
     c.header("cache-control", "no-store");
   });
   api.use(requireToken(services));
-  api.use(
-    bodyLimit({
-      maxSize: mostBodyBytes,
-      onError: () => {
-        throw refusal({ code: "body-too-large", detail: `expected a body of at most ${mostBodyBytes} bytes, got more.` });
-      },
-    }),
-  );
+  api.use(readBody);
   api.use(requireJson);
   addSubscriptionRoutes(api, services);
   addSubscriptionCommandRoutes(api, services);
@@ -77,28 +67,6 @@ export function createApp(services: Services): { readonly fetch: (request: Reque
   addEntryPointRoutes(api, services);
   addSystemRoutes(api, services);
   return { fetch: async (request) => api.fetch(request) };
-}
-
-/** Refuses a body that is not JSON, before any handler reads it. */
-const requireJson: MiddlewareHandler<ApiEnv> = async (c, next) => {
-  if (c.req.raw.body !== null && c.req.method !== "DELETE") {
-    const body = await c.req.text();
-    const type = c.req.header("content-type");
-    if (body !== "" && type !== undefined && !/^application\/([\w.-]+\+)?json\s*(;|$)/i.test(type)) throw refusal(unsupportedMediaType(c));
-    if (body !== "" || type !== undefined) checkJson(body);
-  }
-  return next();
-};
-
-function checkJson(body: string): void {
-  try {
-    JSON.parse(body);
-  } catch (error) {
-    throw refusal({
-      code: "malformed-json",
-      detail: body === "" ? "expected JSON, got an empty body." : `expected JSON: ${(error as SyntaxError).message}.`,
-    });
-  }
 }
 
 function answerError(error: Error, c: Context<ApiEnv>, services: Services): Response {

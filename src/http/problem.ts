@@ -19,6 +19,7 @@ export const problemCodes = {
   "body-too-large": { status: 413, title: "The body is too large" },
   "unsupported-media-type": { status: 415, title: "The body must be JSON" },
   invalid: { status: 422, title: "The request holds something that cannot be taken" },
+  "too-many-requests": { status: 429, title: "Too much was asked for in too short a time" },
   internal: { status: 500, title: "Ancrage failed" },
   unavailable: { status: 503, title: "The database does not answer" },
 } as const satisfies Readonly<Record<string, { readonly status: ContentfulStatusCode; readonly title: string }>>;

@@ -1,4 +1,4 @@
-import { z, type Hook, type OpenAPIHono } from "@hono/zod-openapi";
+import { createRoute as declareRoute, z, type Hook, type OpenAPIHono } from "@hono/zod-openapi";
 import { isStorable, unstorable, type Fault } from "../subscription/check-subscription.ts";
 import { nearestName } from "../nearest-name.ts";
 import type { ApiEnv } from "./auth.ts";
@@ -37,11 +37,15 @@ export const query = <const Shape extends z.ZodRawShape>(shape: Shape) => {
   return z.strictObject(shape, {
     error: ({ code, keys }) => {
       if (code !== "unrecognized_keys") return undefined;
+      if (names.length === 0) return "unknown; expected no parameters";
       const meant = Array.isArray(keys) && keys.length === 1 ? nearestName(String(keys[0]), names) : undefined;
       return `unknown; ${meant === undefined ? "" : `did you mean "${meant}"? `}expected one of ${names.join(", ")}`;
     },
   });
 };
+
+/** Declares a route. One that names no parameters of the query takes none: what is unknown is refused everywhere. */
+export const createRoute = ((route) => declareRoute({ ...route, request: { query: query({}), ...route.request } })) as typeof declareRoute;
 
 const wholeNumber = (least: number, most: number) => {
   const error = `expected a whole number from ${least} to ${most}`;
@@ -66,6 +70,12 @@ export const text = (what: string) =>
     .min(1, `expected ${what}`)
     .max(500, "expected at most 500 characters")
     .refine(isStorable, unstorable);
+
+/** Where a list goes on: an id that the page before ended with. Any other text would skip rows, or show none, and say so to nobody. */
+export const cursor = (prefix: string) =>
+  text("the next of the page before")
+    .regex(new RegExp(`^${prefix}[0-9A-Z]{1,60}$`), "expected the next of the page before")
+    .optional();
 
 /** The parameters that all lists share. */
 export const listQuery = {

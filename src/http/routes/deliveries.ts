@@ -1,4 +1,4 @@
-import { createRoute, z } from "@hono/zod-openapi";
+import { z } from "@hono/zod-openapi";
 import type { JobInput } from "../../job/input.ts";
 import {
   listAttempts,
@@ -10,7 +10,22 @@ import {
 } from "../../store/deliveries.ts";
 import { projectOf } from "../auth.ts";
 import { notFound, refusal } from "../problem.ts";
-import { bearer, invalid, json, listQuery, page, pageOf, problems, rangeOf, rangeQuery, text, time, type Api, query } from "../route.ts";
+import {
+  bearer,
+  createRoute,
+  invalid,
+  json,
+  listQuery,
+  page,
+  pageOf,
+  problems,
+  rangeOf,
+  rangeQuery,
+  text,
+  time,
+  type Api,
+  query,
+} from "../route.ts";
 import { countSchema, deliverySchema, deliveryStates, jobSchema, type AttemptView } from "../schemas.ts";
 import type { Services } from "../services.ts";
 import { count, lastDays, locationOf, made, refusing, viewJob } from "./jobs.ts";

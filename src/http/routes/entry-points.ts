@@ -1,10 +1,10 @@
-import { createRoute, z } from "@hono/zod-openapi";
+import { z } from "@hono/zod-openapi";
 import { nearestName } from "../../nearest-name.ts";
 import { describeUnknownEvent, isStorable, type Fault } from "../../subscription/check-subscription.ts";
 import { subscriptionFaults } from "../../subscription/subscription.ts";
 import { projectOf } from "../auth.ts";
 import { notFound, refusal } from "../problem.ts";
-import { bearer, invalid, json, problems, text, type Api } from "../route.ts";
+import { bearer, createRoute, invalid, json, problems, text, type Api } from "../route.ts";
 import type { Services } from "../services.ts";
 import { readSamples } from "./events.ts";
 

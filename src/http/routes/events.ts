@@ -1,4 +1,4 @@
-import { createRoute, z } from "@hono/zod-openapi";
+import { z } from "@hono/zod-openapi";
 import { AncrageError } from "../../errors.ts";
 import type { Explanation } from "../../explain.ts";
 import type { CatalogueEvent } from "../../event/catalogue.ts";
@@ -7,7 +7,7 @@ import { readMessage } from "../../store/messages.ts";
 import { describeUnknownEvent } from "../../subscription/check-subscription.ts";
 import { projectOf } from "../auth.ts";
 import { refusal } from "../problem.ts";
-import { bearer, json, limit, listQuery, page, pageOf, problems, text, type Api, query, invalid } from "../route.ts";
+import { bearer, createRoute, json, limit, listQuery, page, pageOf, problems, text, type Api, query, invalid } from "../route.ts";
 import { eventSchema, explanationSchema, formatSchema, messageSchema, newTriggerSchema, triggerSchema } from "../schemas.ts";
 import type { SampleOptions, Services, Triggered } from "../services.ts";
 import { viewMessage } from "./messages.ts";

@@ -1,11 +1,11 @@
-import { createRoute, z } from "@hono/zod-openapi";
+import { z } from "@hono/zod-openapi";
 import { AncrageError } from "../../errors.ts";
 import type { JobInput } from "../../job/input.ts";
 import type { JobRequest, JobStatus } from "../../job/service.ts";
 import { jobKinds, jobStates, type JobRow } from "../../store/jobs.ts";
 import { projectOf, type Principal } from "../auth.ts";
 import { notFound, refusal } from "../problem.ts";
-import { bearer, invalid, json, listQuery, page, pageOf, problems, query, text, time, type Api } from "../route.ts";
+import { bearer, createRoute, cursor, invalid, json, listQuery, page, pageOf, problems, query, text, time, type Api } from "../route.ts";
 import { countSchema, jobSchema } from "../schemas.ts";
 import type { Services } from "../services.ts";
 import { baseUrl } from "./subscriptions.ts";
@@ -117,6 +117,7 @@ const list = createRoute({
   request: {
     query: query({
       ...listQuery,
+      after: cursor("job_"),
       kind: z.enum(jobKinds, { error: `expected one of ${jobKinds.join(", ")}` }).optional(),
       state: z.enum(jobStates, { error: `expected one of ${jobStates.join(", ")}` }).optional(),
       subscriptionId: subscriptionId.optional(),

@@ -1,9 +1,23 @@
-import { createRoute, z } from "@hono/zod-openapi";
+import { z } from "@hono/zod-openapi";
 import { listMessages, readMessage, type MessageRow } from "../../store/messages.ts";
 import { projectOf } from "../auth.ts";
 import { createFeed } from "../feed.ts";
 import { notFound, refusal } from "../problem.ts";
-import { bearer, json, listQuery, page, pageOf, problems, rangeOf, rangeQuery, text, type Api, query } from "../route.ts";
+import {
+  bearer,
+  createRoute,
+  cursor,
+  json,
+  listQuery,
+  page,
+  pageOf,
+  problems,
+  rangeOf,
+  rangeQuery,
+  text,
+  type Api,
+  query,
+} from "../route.ts";
 import { messageSchema } from "../schemas.ts";
 import type { Services } from "../services.ts";
 
@@ -20,6 +34,7 @@ const list = createRoute({
   request: {
     query: query({
       ...listQuery,
+      after: cursor("msg_"),
       ...rangeQuery,
       event: text("the name of an event").optional(),
       key: text("the key of a record").optional(),

@@ -1,8 +1,22 @@
-import { createRoute, z } from "@hono/zod-openapi";
+import { z } from "@hono/zod-openapi";
 import { listRejections, readRejection, type RejectionRow } from "../../store/rejections.ts";
 import { projectOf } from "../auth.ts";
 import { notFound, refusal } from "../problem.ts";
-import { bearer, json, listQuery, page, pageOf, problems, rangeOf, rangeQuery, text, type Api, query } from "../route.ts";
+import {
+  bearer,
+  createRoute,
+  cursor,
+  json,
+  listQuery,
+  page,
+  pageOf,
+  problems,
+  rangeOf,
+  rangeQuery,
+  text,
+  type Api,
+  query,
+} from "../route.ts";
 import { rejectionSchema, retriedSchema } from "../schemas.ts";
 import type { Services } from "../services.ts";
 import { refusing } from "./jobs.ts";
@@ -13,7 +27,7 @@ const list = createRoute({
   tags: ["rejections"],
   security: bearer,
   summary: "List rejections, newest first",
-  request: { query: query({ ...listQuery, ...rangeQuery, event: text("the name of an event").optional() }) },
+  request: { query: query({ ...listQuery, after: cursor("rej_"), ...rangeQuery, event: text("the name of an event").optional() }) },
   responses: { 200: json("A page.", page(rejectionSchema)), ...problems },
 });
 

@@ -1,11 +1,14 @@
-import { createRoute, z } from "@hono/zod-openapi";
+import { z } from "@hono/zod-openapi";
 import type { Rotation } from "../../subscription/rotate.ts";
 import { isObject, pointerTo, show } from "../../subscription/fault.ts";
+import type { SubscriptionRow } from "../../store/subscriptions.ts";
 import type { SubscriptionService } from "../../subscription/subscription.ts";
-import { bearer, invalid, json, problems, type Api } from "../route.ts";
+import { refusal } from "../problem.ts";
+import { createRateLimit } from "../rate-limit.ts";
+import { bearer, createRoute, invalid, json, problems, type Api } from "../route.ts";
 import { createdSubscriptionSchema, subscriptionSchema, viewSubscription } from "../schemas.ts";
 import type { Services } from "../services.ts";
-import { answerChange, subscriptionParams as params } from "../subscription-answers.ts";
+import { answerChange, noSubscription, subscriptionParams as params } from "../subscription-answers.ts";
 
 const tags = ["subscriptions"];
 
@@ -70,7 +73,8 @@ const test = createRoute({
   tags,
   security: bearer,
   summary: "Send a test",
-  description: "One signed message with a sample of the event, at once and whatever the state; it has the header ancrage-test.",
+  description:
+    "One signed message with a sample of the event, at once and whatever the state; it has the header ancrage-test. At most 10 a minute for a subscription, and 30 for a project.",
   request: {
     params,
     body: {
@@ -93,6 +97,7 @@ const rotationSchema = z
 
 export function addSubscriptionCommandRoutes(api: Api, { subscriptions }: Pick<Services, "subscriptions">): void {
   api.openAPIRegistry.register("Rotation", rotationSchema);
+  const tests = limitTests();
 
   for (const [name, route] of Object.entries(commands)) {
     const run = subscriptions[name as keyof typeof commands] satisfies SubscriptionService["pause"];
@@ -107,6 +112,9 @@ export function addSubscriptionCommandRoutes(api: Api, { subscriptions }: Pick<S
     const { id } = c.req.valid("param");
     const { project, isOperator } = c.get("principal");
     const { event } = readTestBody(await c.req.text());
+    const subscription = await subscriptions.get(id, project);
+    if (subscription === undefined) throw refusal(noSubscription(id));
+    tests.take(subscription);
     const result = await answerChange(id, () => subscriptions.test(id, { event }, project));
     // A receiver's answer may hold what its owner alone should see.
     const showsResponse = isOperator || project !== undefined;
@@ -132,6 +140,34 @@ export function addSubscriptionCommandRoutes(api: Api, { subscriptions }: Pick<S
     const { subscription, secret } = await answerChange(id, () => subscriptions.rotateSecret(id, rotation, c.get("principal").project));
     return c.json({ ...viewSubscription(subscription), secret }, 200);
   });
+}
+
+/**
+ * A test is a request to a URL of the caller's choice, sent at once: with no bound, whoever may make subscriptions could turn this server
+ * on anybody else's. Counted in this process.
+ */
+function limitTests() {
+  const perMs = 60_000;
+  const ofOne = createRateLimit({ most: 10, perMs });
+  const ofProject = createRateLimit({ most: 30, perMs });
+  return {
+    /** @throws a problem `too-many-requests` */
+    take({ id, project }: Pick<SubscriptionRow, "id" | "project">): void {
+      const [one, all] = [ofOne.waitMs(id), ofProject.waitMs(project)];
+      if (one > 0 || all > 0) {
+        const whose = one > 0 ? `10 tests a minute for ${id}` : `30 tests a minute for the project ${JSON.stringify(project)}`;
+        const seconds = Math.ceil(Math.max(one, all) / 1_000);
+        throw refusal({
+          code: "too-many-requests",
+          detail: `expected at most ${whose}, got more.`,
+          hint: `Send it again in ${seconds} s.`,
+          headers: { "retry-after": String(seconds) },
+        });
+      }
+      ofOne.note(id);
+      ofProject.note(project);
+    },
+  };
 }
 
 /** No body at all is the commonest. */

@@ -1,10 +1,10 @@
-import { createRoute, z } from "@hono/zod-openapi";
+import { z } from "@hono/zod-openapi";
 import type { NewSubscription, SubscriptionPatch } from "../../subscription/subscription.ts";
 import { checkUrl, isStorable, unstorable } from "../../subscription/check-subscription.ts";
 import { actorsIgnoredBy, projectOf, type Principal } from "../auth.ts";
 import { answerChange, noSubscription, orRefuse, subscriptionParams as params } from "../subscription-answers.ts";
 import { refusal } from "../problem.ts";
-import { bearer, invalid, json, listQuery, page, pageOf, problems, text, type Api, query } from "../route.ts";
+import { bearer, createRoute, cursor, invalid, json, listQuery, page, pageOf, problems, text, type Api, query } from "../route.ts";
 import {
   createdSubscriptionSchema,
   newSubscriptionSchema,
@@ -50,6 +50,7 @@ const list = createRoute({
   request: {
     query: query({
       ...listQuery,
+      after: cursor("sub_"),
       event: text("the name of an event").optional(),
       url: urlFilter,
       target_url: urlFilter,

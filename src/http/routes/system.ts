@@ -1,7 +1,7 @@
-import { createRoute, z } from "@hono/zod-openapi";
+import { z } from "@hono/zod-openapi";
 import type { Principal } from "../auth.ts";
 import { refusal } from "../problem.ts";
-import { bearer, json, problems, type Api } from "../route.ts";
+import { bearer, createRoute, json, problems, type Api } from "../route.ts";
 import { statusSchema } from "../schemas.ts";
 import type { Services } from "../services.ts";
 import { baseUrl } from "./subscriptions.ts";
@@ -31,10 +31,14 @@ const status = createRoute({
   responses: { 200: json("The status.", statusSchema), ...problems },
 });
 
+/** Whatever parameters a prober adds against caches must not take a server out of service. */
+const probe = { query: z.object({}) };
+
 const healthz = createRoute({
   method: "get",
   path: "/healthz",
   tags,
+  request: probe,
   summary: "Whether the process answers",
   responses: { 200: json("It does.", z.object({ isHealthy: z.literal(true) })), ...problems },
 });
@@ -44,6 +48,7 @@ const readyz = createRoute({
   method: "get",
   path: "/readyz",
   tags,
+  request: probe,
   summary: "Whether changes are captured and delivered",
   description: "Names the codes of problems only: it is asked without a token.",
   responses: { 200: json("They are.", readySchema), 503: json("They are not.", readySchema), ...problems },
@@ -57,6 +62,14 @@ const metrics = createRoute({
   summary: "Metrics of this process, for Prometheus",
   description: "Only for tokens of all projects: `authorization: { credentials: … }` in the scrape configuration.",
   responses: { 200: { description: "The metrics.", content: { "text/plain": { schema: z.string() } } }, ...problems },
+});
+
+/** Not in the document that it answers with. */
+const openapi = createRoute({
+  method: "get",
+  path: "/openapi.json",
+  hide: true,
+  responses: { 200: json("The document.", z.unknown()) },
 });
 
 export function addSystemRoutes(api: Api, services: Services): void {
@@ -89,7 +102,7 @@ export function addSystemRoutes(api: Api, services: Services): void {
     scheme: "bearer",
     description: "A token of one project, or of all.",
   });
-  api.get("/openapi.json", (c) =>
+  api.openapi(openapi, (c) =>
     c.json(
       api.getOpenAPI31Document({
         openapi: "3.1.0",
@@ -101,6 +114,7 @@ export function addSystemRoutes(api: Api, services: Services): void {
         servers: [{ url: baseUrl(services.publicUrl, c.req.url).replace(/\/$/, "") }],
         security: [{ bearer: [] }],
       }),
+      200,
     ),
   );
 }

@@ -1,0 +1,111 @@
+import type { MiddlewareHandler } from "hono";
+import type { ApiEnv } from "./auth.ts";
+import { refusal, unsupportedMediaType } from "./problem.ts";
+
+/** The most that a request's body may hold. Kept no further: parsing a body costs several times its size. */
+export const mostBodyBytes = 1024 * 1024;
+
+/** What of a larger body is read and dropped, and for how long, before the answer. */
+const mostDroppedBytes = 32 * 1024 * 1024;
+const mostDroppingMs = 5_000;
+
+/**
+ * Reads the body, and refuses one that is too large.
+ *
+ * The rest of that one is read first: a server that closes a connection with bytes unread resets it, and the client, still sending, sees
+ * the reset and not the answer. The connection is closed all the same, as the rest may have no end.
+ */
+export const readBody: MiddlewareHandler<ApiEnv> = async (c, next) => {
+  const { body } = c.req.raw;
+  if (body === null) return next();
+  const reader = body.getReader();
+  const bytes = await readUpTo(reader, mostBodyBytes);
+  if (bytes === undefined) {
+    await drop(reader);
+    throw refusal({
+      code: "body-too-large",
+      detail: `expected a body of at most ${mostBodyBytes} bytes, got more.`,
+      headers: { connection: "close" },
+    });
+  }
+  c.req.raw = new Request(c.req.raw, { method: c.req.method, body: bytes });
+  return next();
+};
+
+/** How deep arrays and objects may stand in one another: what walks a value, PostgreSQL too, does so on a stack. */
+export const mostDepth = 100;
+
+/** Refuses a body that is not JSON, before any handler reads it. */
+export const requireJson: MiddlewareHandler<ApiEnv> = async (c, next) => {
+  if (c.req.raw.body !== null && c.req.method !== "DELETE") {
+    const body = await c.req.text();
+    const type = c.req.header("content-type");
+    if (body !== "" && type !== undefined && !/^application\/([\w.-]+\+)?json\s*(;|$)/i.test(type)) throw refusal(unsupportedMediaType(c));
+    if (body !== "" || type !== undefined) checkJson(body);
+  }
+  return next();
+};
+
+/** @returns undefined where there is more */
+async function readUpTo(reader: ReadableStreamDefaultReader<Uint8Array>, most: number): Promise<Uint8Array<ArrayBuffer> | undefined> {
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return new Uint8Array(Buffer.concat(chunks, size));
+    size += value.length;
+    if (size > most) return undefined;
+    chunks.push(value);
+  }
+}
+
+async function drop(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<void> {
+  const timer = setTimeout(() => void reader.cancel().catch(() => undefined), mostDroppingMs);
+  try {
+    for (let size = 0; size < mostDroppedBytes;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      size += value.length;
+    }
+  } catch {
+    // Whoever sent it has gone.
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function checkJson(body: string): void {
+  if (isDeeperThan(body, mostDepth)) {
+    throw refusal({
+      code: "invalid-request",
+      detail: `expected JSON whose arrays and objects stand at most ${mostDepth} deep in one another, got more.`,
+    });
+  }
+  try {
+    JSON.parse(body);
+  } catch (error) {
+    throw refusal({
+      code: "malformed-json",
+      detail: body === "" ? "expected JSON, got an empty body." : `expected JSON: ${(error as SyntaxError).message}.`,
+    });
+  }
+}
+
+const [quote, backslash, openArray, closeArray, openObject, closeObject] = [0x22, 0x5c, 0x5b, 0x5d, 0x7b, 0x7d];
+
+/** Whether arrays and objects stand deeper than that in one another, as far as a text is JSON. Asked of the text: parsing it may be what fails. */
+export function isDeeperThan(json: string, most: number): boolean {
+  let depth = 0;
+  let isText = false;
+  for (let at = 0; at < json.length; at++) {
+    const code = json.charCodeAt(at);
+    if (isText) {
+      if (code === backslash) at++;
+      else if (code === quote) isText = false;
+    } else if (code === quote) isText = true;
+    else if (code === openArray || code === openObject) {
+      if (++depth > most) return true;
+    } else if (code === closeArray || code === closeObject) depth--;
+  }
+  return false;
+}
