@@ -70,7 +70,7 @@ const table = {
   secretKey: optional(text("32 bytes in base64", /^[A-Za-z0-9+/]{43}=$/), {
     env: "ANCRAGE_SECRET_KEY",
     isSecret: true,
-    help: "Seals the secrets of subscriptions: `openssl rand -base64 32`. Whoever loses it loses them. `dev` makes one.",
+    help: "Seals the secrets and headers of subscriptions: `openssl rand -base64 32`. Whoever loses it loses them. `dev` makes one.",
   }),
   port: withDefault(integer(0, 65_535), 8787, {
     env: "PORT",

@@ -30,11 +30,15 @@ export interface FormerStart {
 
 export type SubscriptionState = "enabled" | "paused" | "disabled" | "deleted";
 
-/** A secret as it is stored: `subscription/secret.ts` seals and opens it. Times are ISO 8601. */
-export interface SealedSecret {
+/** What is stored of a value that nobody who reads the database may see: `subscription/secret.ts` seals and opens it. */
+export interface SealedValue {
   readonly sealed: string;
   /** Which key sealed it, so that a wrong key is told from a damaged row. */
   readonly keyId: string;
+}
+
+/** A secret as it is stored. Times are ISO 8601. */
+export interface SealedSecret extends SealedValue {
   readonly createdAt: string;
   /** When a rotated secret stops signing; null for the present one. */
   readonly expiresAt: string | null;
@@ -49,7 +53,8 @@ export interface SubscriptionRow {
   readonly description: string;
   readonly format: Format;
   readonly filter: StoredFilter | null;
-  readonly headers: Readonly<Record<string, string>>;
+  /** `subscription/sealed-headers.ts` opens them. */
+  readonly headers: Readonly<Record<string, SealedValue>>;
   readonly order: (typeof subscriptionOrders)[number];
   readonly limits: Limits;
   /** Changes that they made, as `ancrage.actor` says, are not sent to it. */
@@ -90,7 +95,7 @@ interface StoredRow {
   readonly description: string;
   readonly format: Format;
   readonly filter: StoredFilter | null;
-  readonly headers: Record<string, string>;
+  readonly headers: Record<string, SealedValue>;
   readonly delivery_order: SubscriptionRow["order"];
   readonly limits: Limits;
   readonly ignored_actors: string[];

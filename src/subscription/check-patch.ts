@@ -13,6 +13,12 @@ import { mergePatch } from "./merge-patch.ts";
 
 const isChangeable = (name: string): boolean => changeableFields.some((one) => one === name);
 
+type WithOpenHeaders<Fields> = Omit<Fields, "headers"> & { readonly headers: Readonly<Record<string, string>> };
+
+/** A row whose headers were opened: a change may be merged with them. */
+export type OpenRow = WithOpenHeaders<SubscriptionRow>;
+export type OpenFields = WithOpenHeaders<SubscriptionFields>;
+
 /** What no change may touch, and what to do instead. */
 const unchangeable: Readonly<Record<string, string>> = {
   project: "the project of a subscription stays: create another subscription there",
@@ -29,10 +35,10 @@ const unchangeable: Readonly<Record<string, string>> = {
  * A filter is replaced as a whole. What the patch does not touch is not held against it: an event that is no longer defined, a URL that was allowed before.
  */
 export function checkSubscriptionPatch(
-  row: SubscriptionRow,
+  row: OpenRow,
   patch: unknown,
   rules: SubscriptionRules,
-): { readonly kind: "checked"; readonly value: SubscriptionFields } | { readonly kind: "refused"; readonly faults: readonly Fault[] } {
+): { readonly kind: "checked"; readonly value: OpenFields } | { readonly kind: "refused"; readonly faults: readonly Fault[] } {
   if (!isObject(patch)) return { kind: "refused", faults: [notAnObject(patch)] };
   const faults = Object.keys(patch)
     .filter((name) => !isChangeable(name))
@@ -61,7 +67,7 @@ export function checkSubscriptionPatch(
 }
 
 /** What a caller may set, of a row. */
-export function fieldsOf(row: SubscriptionRow): SubscriptionFields {
+export function fieldsOf(row: OpenRow): OpenFields {
   const { events, url, description, format, filter, headers, order, limits, ignoredActors, metadata, expiresAt } = row;
   return { events, url, description, format, filter, headers, order, limits, ignoredActors, metadata, expiresAt };
 }

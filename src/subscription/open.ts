@@ -2,6 +2,7 @@ import { createSecretKey } from "node:crypto";
 import type { SubscriptionRow } from "../store/subscriptions.ts";
 import { compileFilter, type FilterSpec } from "./filter.ts";
 import { flattenHeaders } from "./headers.ts";
+import { openHeaders } from "./sealed-headers.ts";
 import { unplaced, type FormerStart, type Subscription, type SubscriptionLimits } from "./registry.ts";
 import { openSecrets, type SecretKey } from "./secret.ts";
 
@@ -19,7 +20,7 @@ export function openSubscription(secretKey: SecretKey, row: SubscriptionRow, now
     origin: url.origin,
     path: url.pathname + url.search,
     keys: openSecrets(secretKey, row, now).map((secret) => createSecretKey(secret)),
-    headers: Object.keys(row.headers).length === 0 ? undefined : flattenHeaders(row.headers),
+    headers: Object.keys(row.headers).length === 0 ? undefined : flattenHeaders(openHeaders(secretKey, row)),
     state: row.state === "deleted" ? "disabled" : row.state,
     order: row.order,
     limits: limitsOf(row.limits),

@@ -1,6 +1,6 @@
 import { createCipheriv, createDecipheriv, createHash, createSecretKey, randomBytes, type KeyObject } from "node:crypto";
 import { AncrageError } from "../errors.ts";
-import type { SealedSecret } from "../store/subscriptions.ts";
+import type { SealedSecret, SealedValue } from "../store/subscriptions.ts";
 
 /** The key that seals secrets: `ANCRAGE_SECRET_KEY`. */
 export interface SecretKey {
@@ -64,13 +64,49 @@ export interface SecretOwner {
 const nonceBytes = 12;
 const tagBytes = 16;
 
-/** Seals with AES-256-GCM: nonce, ciphertext and tag as one base64 text. */
-export function sealSecret(key: SecretKey, owner: SecretOwner, secret: Buffer, at: Date): SealedSecret {
+/** Seals with AES-256-GCM, bound to whom it belongs: nonce, ciphertext and tag as one base64 text. */
+export function seal(key: SecretKey, boundTo: readonly string[], value: Buffer): string {
   const nonce = randomBytes(nonceBytes);
   const cipher = createCipheriv("aes-256-gcm", key.key, nonce, { authTagLength: tagBytes });
-  cipher.setAAD(associatedData(owner));
-  const sealed = Buffer.concat([nonce, cipher.update(secret), cipher.final(), cipher.getAuthTag()]);
-  return { sealed: sealed.toString("base64"), keyId: key.id, createdAt: at.toISOString(), expiresAt: null };
+  cipher.setAAD(associatedData(boundTo));
+  return Buffer.concat([nonce, cipher.update(value), cipher.final(), cipher.getAuthTag()]).toString("base64");
+}
+
+/** @throws AncrageError `ANCRAGE_SECRET_KEY_INVALID`, which says what it is and how it is mended where it cannot be opened any more */
+export function unseal(
+  key: SecretKey,
+  boundTo: readonly string[],
+  value: SealedValue,
+  { what, cure }: { readonly what: string; readonly cure: string },
+): Buffer {
+  if (value.keyId !== key.id) {
+    throw new AncrageError(
+      "ANCRAGE_SECRET_KEY_INVALID",
+      `${what} was sealed with key ${value.keyId}, ANCRAGE_SECRET_KEY is key ${key.id}.`,
+      {
+        hint: `Start with the key that sealed it. If that key is lost, ${cure}.`,
+      },
+    );
+  }
+  const bytes = Buffer.from(value.sealed, "base64");
+  try {
+    const decipher = createDecipheriv("aes-256-gcm", key.key, bytes.subarray(0, nonceBytes), { authTagLength: tagBytes });
+    decipher.setAAD(associatedData(boundTo));
+    decipher.setAuthTag(bytes.subarray(-tagBytes));
+    return Buffer.concat([decipher.update(bytes.subarray(nonceBytes, -tagBytes)), decipher.final()]);
+  } catch (cause) {
+    throw new AncrageError(
+      "ANCRAGE_SECRET_KEY_INVALID",
+      `${what} in project ${JSON.stringify(boundTo[0])} does not open: its row was altered or copied.`,
+      { hint: `Restore the row of ancrage.subscriptions from a backup, or ${cure}.`, cause },
+    );
+  }
+}
+
+/** A secret as its row holds it. */
+export function sealSecret(key: SecretKey, owner: SecretOwner, secret: Buffer, at: Date): SealedSecret {
+  const sealed = seal(key, [owner.project, owner.id], secret);
+  return { sealed, keyId: key.id, createdAt: at.toISOString(), expiresAt: null };
 }
 
 /**
@@ -88,32 +124,13 @@ export function openSecrets(
     .map((secret) => openSecret(key, row, secret));
 }
 
-function openSecret(key: SecretKey, owner: SecretOwner, secret: SealedSecret): Buffer {
-  if (secret.keyId !== key.id) {
-    throw new AncrageError(
-      "ANCRAGE_SECRET_KEY_INVALID",
-      `the secret of subscription ${owner.id} was sealed with key ${secret.keyId}, ANCRAGE_SECRET_KEY is key ${key.id}.`,
-      { hint: "Start with the key that sealed it. If that key is lost, create the subscription again." },
-    );
-  }
-  const bytes = Buffer.from(secret.sealed, "base64");
-  try {
-    const decipher = createDecipheriv("aes-256-gcm", key.key, bytes.subarray(0, nonceBytes), { authTagLength: tagBytes });
-    decipher.setAAD(associatedData(owner));
-    decipher.setAuthTag(bytes.subarray(-tagBytes));
-    return Buffer.concat([decipher.update(bytes.subarray(nonceBytes, -tagBytes)), decipher.final()]);
-  } catch (cause) {
-    throw new AncrageError(
-      "ANCRAGE_SECRET_KEY_INVALID",
-      `the secret of subscription ${owner.id} in project ${JSON.stringify(owner.project)} does not open: its row was altered or copied.`,
-      { hint: "Restore ancrage.subscriptions.secrets from a backup, or create the subscription again.", cause },
-    );
-  }
+function openSecret(key: SecretKey, { project, id }: SecretOwner, secret: SealedSecret): Buffer {
+  return unseal(key, [project, id], secret, { what: `the secret of subscription ${id}`, cure: "create the subscription again" });
 }
 
 /** JSON, so that no project and id read like another pair. */
-function associatedData(owner: SecretOwner): Buffer {
-  return Buffer.from(JSON.stringify([owner.project, owner.id]));
+function associatedData(boundTo: readonly string[]): Buffer {
+  return Buffer.from(JSON.stringify(boundTo));
 }
 
 /** `Buffer.from` skips what is not base64; here that is a fault. Padding may be left out. */

@@ -25,6 +25,7 @@ import type { FilterSpec } from "./filter.ts";
 import { checkRotation, rotateSecrets, type Rotation } from "./rotate.ts";
 import { createSecret, formatSecret, openSecrets, sealSecret, type SecretKey } from "./secret.ts";
 import { nextState, type StateCommand } from "./state.ts";
+import { openHeaders, sealHeaders } from "./sealed-headers.ts";
 import { changeSubscription, startAnew, writeSubscription } from "./write.ts";
 
 /** What `create` takes. Exactly one of `event` and `events`, and of `url` and `target_url`, is needed. */
@@ -95,7 +96,8 @@ export interface SubscriptionService {
    * await ancrage.subscriptions.update(id, { filter: { amount: { gte: 1000 } }, description: null });
    * ```
    * @returns undefined as for `get`
-   * @throws AncrageError `ANCRAGE_SUBSCRIPTION_INVALID`; `subscriptionFaults` lists what is wrong with it
+   * @throws AncrageError `ANCRAGE_SUBSCRIPTION_INVALID`; `subscriptionFaults` lists what is wrong with it; `ANCRAGE_SECRET_KEY_INVALID`
+   * where another key sealed its headers
    */
   update(id: string, patch: SubscriptionPatch, project?: string): Promise<SubscriptionRow | undefined>;
   /**
@@ -217,14 +219,20 @@ export function createSubscriptionService(options: SubscriptionServiceOptions): 
     async create(input, { idempotencyKey: key } = {}) {
       const checked = checkSubscription(input, rules());
       if (checked.kind === "refused") throw refusedSubscription("made", checked.faults);
-      const { secret = createSecret(), project = "default", ...fields } = checked.value;
+      const { secret = createSecret(), project = "default", headers, ...fields } = checked.value;
       const at = nowMs();
       const id = createSubscriptionId(at, randomBytes(10));
-      const sealed = sealSecret(secretKey, { project, id }, secret, new Date(at));
+      const owner = { project, id };
+      const sealed = sealSecret(secretKey, owner, secret, new Date(at));
       const requestHash = createHash("sha256").update(JSON.stringify(checked.value)).digest();
       const subscription = await writeSubscription(db, async (client) => {
         if (key !== undefined && !(await takeIdempotencyKey(client, { project, key, requestHash, subscriptionId: id }))) return undefined;
-        const row = await insertSubscription(client, { ...fields, id, project, secrets: [sealed] });
+        const row = await insertSubscription(client, {
+          ...fields,
+          ...owner,
+          headers: sealHeaders(secretKey, owner, headers),
+          secrets: [sealed],
+        });
         await emitSubscriptionMark(client, row);
         return row;
       });
@@ -235,13 +243,15 @@ export function createSubscriptionService(options: SubscriptionServiceOptions): 
     async update(id, patch, project) {
       const row = await changeSubscription(db, { id, project }, async (found, client) => {
         if (found.state === "deleted") return undefined;
-        const checked = checkSubscriptionPatch(found, patch, rules());
+        const present = { ...found, headers: openHeaders(secretKey, found) };
+        const checked = checkSubscriptionPatch(present, patch, rules());
         if (checked.kind === "refused") throw refusedSubscription("changed", checked.faults);
         const fields = checked.value;
-        if (isDeepStrictEqual(fields, fieldsOf(found))) return undefined;
+        if (isDeepStrictEqual(fields, fieldsOf(present))) return undefined;
         const startsAnew = !isDeepStrictEqual([fields.events, fields.filter], [found.events, found.filter]);
         if (startsAnew) await startAnew(client, id);
-        return updateSubscription(client, { id, fields, startsAnew });
+        const headers = sealHeaders(secretKey, found, fields.headers);
+        return updateSubscription(client, { id, fields: { ...fields, headers }, startsAnew });
       });
       return answer(row);
     },

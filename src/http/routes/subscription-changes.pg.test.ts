@@ -1,15 +1,19 @@
+import { randomBytes } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createTestApi, type TestApi } from "../../../test/api.ts";
 import { cloneDatabase, type TestDatabase } from "../../../test/database.ts";
 import { readSubscription, type SubscriptionRow } from "../../store/subscriptions.ts";
+import { openHeaders } from "../../subscription/sealed-headers.ts";
+import { parseSecretKey } from "../../subscription/secret.ts";
 import { hashToken } from "../auth.ts";
 
+const secretKey = parseSecretKey(randomBytes(32).toString("base64"));
 const changed: SubscriptionRow[] = [];
 let database: TestDatabase;
 let api: TestApi;
 beforeAll(async () => {
   database = await cloneDatabase();
-  api = createTestApi(database, {}, { onChanged: (row) => void changed.push(row) });
+  api = createTestApi(database, {}, { secretKey, onChanged: (row) => void changed.push(row) });
   await database.client.query(`insert into ancrage.tokens (id, project, name, hash) values ('tok_acme', 'acme', 'Acme', $1)`, [
     hashToken("acme-token"),
   ]);
@@ -54,7 +58,18 @@ describe("every field", () => {
     const { body } = await api.call("GET", path);
     expect(body).toMatchObject(shown);
     expect(JSON.stringify(body)).not.toContain("receiver-credential");
-    expect((await rowOf(id)).headers).toEqual({ authorization: "Bearer receiver-credential", "x-tenant": "42" });
+    const row = await rowOf(id);
+    expect(openHeaders(secretKey, row)).toEqual({ authorization: "Bearer receiver-credential", "x-tenant": "42" });
+    // Who reads the database, or a backup of it, learns no credential; nor does one that is moved to another row or name open there.
+    const [stored] = (
+      await api.pool.query<{ row: string }>("select row_to_json(s)::text as row from ancrage.subscriptions s where id = $1", [id])
+    ).rows;
+    for (const secret of ["receiver-credential", Buffer.from("Bearer receiver-credential").toString("base64")]) {
+      expect(stored?.row).not.toContain(secret);
+    }
+    expect(() => openHeaders(secretKey, { ...row, id: "sub_OTHER" })).toThrow("of subscription sub_OTHER in project");
+    expect(() => openHeaders(secretKey, { ...row, headers: { "x-tenant": row.headers["authorization"]! } })).toThrow("does not open");
+    expect(() => openHeaders(parseSecretKey(randomBytes(32).toString("base64")), row)).toThrow("was sealed with key");
   });
 
   test("is changed by a merge patch, which leaves what it does not name; null sets the default", async () => {
@@ -77,7 +92,7 @@ describe("every field", () => {
       limits: { inFlight: 8, perSecond: 0.5 },
       description: all.description,
     });
-    expect((await rowOf(id)).headers).toEqual({ "x-tenant": "42", "x-new": "1" });
+    expect(openHeaders(secretKey, await rowOf(id))).toEqual({ "x-tenant": "42", "x-new": "1" });
     const nothing = Object.fromEntries(Object.keys(all).map((name) => [name, null]));
     expect((await api.call("PATCH", path, { body: nothing })).body).toMatchObject({
       description: "",
@@ -363,6 +378,34 @@ describe("a test", () => {
     ] as const) {
       expect(await sending.call("POST", path, { body: wrong })).toMatchObject({ status: 422, body: { errors: [{ pointer }] } });
     }
+    await sending.pool.end();
+  });
+
+  test("is sent at most 10 times a minute to one subscription, and 30 times for a project; the next is told when", async () => {
+    const sending = createTestApi(database, {}, { sendTest: async () => Promise.resolve(result) });
+    const paths: string[] = [];
+    for (const project of ["tested", "tested", "tested", "tested", "another"]) {
+      const { body } = await sending.call("POST", "/v1/subscriptions", { body: { event: "deal.won", url, project } });
+      paths.push(`/v1/subscriptions/${body.id}/test`);
+    }
+    const [first = "", second = "", third = "", fourth = "", other = ""] = paths;
+    const statuses = async (path: string, times: number): Promise<number[]> => {
+      const answers = await Promise.all(Array.from({ length: times }, () => sending.call("POST", path)));
+      return answers.map(({ status }) => status).toSorted((a, b) => a - b);
+    };
+    expect(await statuses(first, 11)).toEqual([...Array<number>(10).fill(200), 429]);
+    const refused = await sending.call("POST", first);
+    expect(refused).toMatchObject({
+      status: 429,
+      body: { code: "too-many-requests", detail: expect.stringContaining("10 tests a minute") },
+    });
+    const seconds = Number(refused.headers.get("retry-after"));
+    expect(seconds).toBeGreaterThan(0);
+    expect(seconds).toBeLessThanOrEqual(60);
+    expect(await statuses(second, 10)).toEqual(Array<number>(10).fill(200));
+    expect(await statuses(third, 10)).toEqual(Array<number>(10).fill(200));
+    expect((await sending.call("POST", fourth)).body.detail).toContain('30 tests a minute for the project "tested"');
+    expect((await sending.call("POST", other)).status).toBe(200);
     await sending.pool.end();
   });
 });

@@ -43,6 +43,7 @@ create table ancrage.subscriptions (
   description     text        not null default '',
   format          text        not null default 'standard' check (format in ('standard', 'result', 'bare', 'cloudevents')),
   filter          jsonb,
+  -- Names, and values that are sealed as the secrets are.
   headers         jsonb       not null default '{}',
   delivery_order  text        not null default 'none' check (delivery_order in ('none', 'record', 'all')),
   limits          jsonb       not null default '{}',
