@@ -89,7 +89,8 @@ export class Leader {
       initialHealth: (id) => this.#health.get(id),
       // What could not be journaled any more is for whoever leads now.
       maySend: () => journal.maySend && !this.pipeline.hasEnded,
-      clock,
+      // Retries are due by the database's clock, whatever this host's says.
+      clock: { nowMs: () => journal.databaseNowMs, monotonicMs: () => clock.monotonicMs() },
       log,
       signal,
     });

@@ -13,7 +13,7 @@ import { parseLsn } from "./lsn.ts";
 import { readServerIdentity, readSlot, type ServerIdentity } from "./store/capture-state.ts";
 import { connectClient } from "./store/database.ts";
 import { endGap, openGap, readJournalEnd, type Gap } from "./store/gaps.ts";
-import { migrateSchema } from "./store/migrate.ts";
+import { lockMigrations, migrateSchema } from "./store/migrate.ts";
 import { readSettings, writeDatabaseOid, writeEnvironment, writeFooting } from "./store/settings.ts";
 import { markUnplacedSubscriptions } from "./store/subscription-starts.ts";
 import { readTables } from "./store/tables.ts";
@@ -54,6 +54,8 @@ export async function migrate(given: AncrageOptions, how: MigrateHow = {}): Prom
     const server = await readServerIdentity(client);
     refuseServer(server);
     if (options.capture === "wal") refuseWalLevel(server);
+    // To the end of the session: of two that looked at once, both would make what capture lacks.
+    await lockMigrations(client);
     const migrations = await explainDenied(client, () => migrateSchema(client), "create schema ancrage");
     // Only where the schema was made just now: a copy that is migrated under another name must be told from its first one.
     if (migrations.includes("journal")) await writeEnvironment(client, options.environment);

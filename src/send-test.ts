@@ -2,7 +2,7 @@ import { createSecretKey, randomBytes } from "node:crypto";
 import type pg from "pg";
 import { startOfLog } from "./capture/change.ts";
 import type { Clock } from "./clock.ts";
-import type { Outcome } from "./deliver/outcome.ts";
+import type { Outcome, Unsent } from "./deliver/outcome.ts";
 import { createSender, type Sender } from "./deliver/send.ts";
 import type { Message } from "./message.ts";
 import { computeMessageId } from "./message-id.ts";
@@ -68,13 +68,17 @@ export function createTestSender(parts: TestSenderOptions): TestSender {
       const subscription = { ...opened, headers: [...(opened.headers ?? []), "ancrage-test", "true"] };
       made ??= makeSender();
       const sender = await made;
-      const outcome = await new Promise<Outcome>((resolve) => {
+      const outcome = await new Promise<Outcome | Unsent>((resolve) => {
         sender.send({ message, subscription, number: 1, isWanted: () => true }, resolve);
       });
+      const about = { messageId: message.id, event };
+      if (outcome.kind === "unsent") {
+        const response = Buffer.from(outcome.shortage ?? "this process ends");
+        return { ...about, isDelivered: false, status: undefined, reason: outcome.kind, durationMs: 0, response };
+      }
       const failure = outcome.kind === "failed" ? outcome : undefined;
       return {
-        messageId: message.id,
-        event,
+        ...about,
         isDelivered: failure === undefined,
         status: outcome.status,
         reason: failure?.reason,

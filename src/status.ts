@@ -26,6 +26,10 @@ export async function readStatus(engine: Engine, catalogue: Catalogue, openGaps:
       hint: "Nothing new is read or sent until it does; nothing is lost.",
     });
   }
+  const shortage = engine.dispatcher?.shortage;
+  if (shortage !== undefined) {
+    problems.push({ code: "resources-short", message: shortage, hint: "What could not be sent waits, and counts as no attempt." });
+  }
   for (const [id, error] of engine.unopened) {
     problems.push({
       code: "subscription-unopened",

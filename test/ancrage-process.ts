@@ -21,12 +21,16 @@ export interface AncrageProcess {
 /** Nothing of the surrounding environment that says which database or server is meant reaches it, only what is given. */
 export function startAncrage(
   words: readonly string[],
-  given: Readonly<Record<string, string>> = {},
-  workingFolder: string = process.cwd(),
+  environment: Readonly<Record<string, string>> = {},
+  { workingFolder = process.cwd(), descriptors }: { readonly workingFolder?: string; readonly descriptors?: number } = {},
 ): AncrageProcess {
   const cleared = { DATABASE_URL: "", PORT: "", ANCRAGE_TOKEN: "", ANCRAGE_SECRET_KEY: "", ANCRAGE_URL: "" };
-  const child = spawn(process.execPath, [main, ...words], {
-    env: { ...process.env, ...cleared, ...given },
+  const command = [process.execPath, main, ...words];
+  // The hard limit too: Node raises its own to that.
+  const [program = "", ...given] =
+    descriptors === undefined ? command : ["sh", "-c", `ulimit -n ${descriptors} && exec "$@"`, "sh", ...command];
+  const child = spawn(program, given, {
+    env: { ...process.env, ...cleared, ...environment },
     stdio: ["ignore", "pipe", "pipe"],
     cwd: workingFolder,
   });

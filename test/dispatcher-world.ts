@@ -7,7 +7,7 @@ import type { Health } from "../src/subscription/health.ts";
 import { newDelivery, type Delivery } from "../src/deliver/delivery.ts";
 import { Dispatcher, type DisableRequest } from "../src/deliver/dispatcher.ts";
 import { createPicking, orderKeyOf, pickInOrder } from "../src/deliver/order.ts";
-import type { Outcome } from "../src/deliver/outcome.ts";
+import type { Outcome, Unsent } from "../src/deliver/outcome.ts";
 
 export const subscription: Subscription = {
   id: "sub_1",
@@ -52,7 +52,7 @@ export interface Sent {
   readonly atMs: number;
   readonly number: number;
   readonly isWanted: () => boolean;
-  readonly done: (outcome: Outcome) => void;
+  readonly done: (outcome: Outcome | Unsent) => void;
 }
 
 /**
@@ -206,12 +206,12 @@ export function createWorld(options: WorldOptions = {}) {
         }
       }
     },
-    answer(index: number, outcome: Outcome) {
+    answer(index: number, outcome: Outcome | Unsent) {
       const [request] = sent.splice(index % Math.max(1, sent.length), 1);
       if (request === undefined) return;
       const { id, subscriptionId } = request;
       if (outcome.kind === "delivered") successes.set(`${id} ${subscriptionId}`, (successes.get(`${id} ${subscriptionId}`) ?? 0) + 1);
-      else if (outcome.retryAfterMs !== undefined) heldUntil.set(subscriptionId, nowMs + outcome.retryAfterMs);
+      else if (outcome.kind === "failed" && outcome.retryAfterMs !== undefined) heldUntil.set(subscriptionId, nowMs + outcome.retryAfterMs);
       request.done(outcome);
     },
     /**
@@ -219,7 +219,7 @@ export function createWorld(options: WorldOptions = {}) {
      *
      * @param outcomeOf undefined: not yet
      */
-    async run(ms: number, outcomeOf: (one: Sent, nowMs: number) => Outcome | undefined, stepMs = 50) {
+    async run(ms: number, outcomeOf: (one: Sent, nowMs: number) => Outcome | Unsent | undefined, stepMs = 50) {
       for (const endMs = nowMs + ms; nowMs < endMs;) {
         // Fine while something moves: a rate must not be limited by the steps of the test.
         const isMoving = nowMs - (starts.at(-1)?.atMs ?? 0) < 2_000;

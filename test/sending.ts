@@ -1,6 +1,6 @@
 import { createSecretKey } from "node:crypto";
 import { systemClock } from "../src/clock.ts";
-import type { Outcome } from "../src/deliver/outcome.ts";
+import type { Outcome, Unsent } from "../src/deliver/outcome.ts";
 import { createSender, type SenderOptions } from "../src/deliver/send.ts";
 import type { Message } from "../src/message.ts";
 import type { Subscription } from "../src/subscription/registry.ts";
@@ -14,7 +14,7 @@ export interface Sending {
     origin: string,
     id?: string,
     more?: { readonly isWanted?: () => boolean; readonly path?: string; readonly body?: Buffer },
-  ): Promise<Outcome>;
+  ): Promise<Outcome | Unsent>;
   close(): Promise<void>;
 }
 

@@ -18,6 +18,8 @@ export interface Connections {
   post(origin: string, exchange: Exchange): void;
   /** Lets go of connections that have been idle, or have lived, for too long. To be called now and then. */
   sweep(nowMs: number): void;
+  /** Lets go of all that carry nothing: descriptors and ports have run out. */
+  endIdle(): void;
   /** Ends all; exchanges under way and waiting are told so. */
   close(): void;
 }
@@ -42,6 +44,9 @@ export function createConnections(options: ConnectionsOptions): Connections {
       if (nowMs - sweptAtMs < sweepMs) return;
       sweptAtMs = nowMs;
       for (const [name, origin] of origins) if (!origin.sweep(nowMs)) origins.delete(name);
+    },
+    endIdle() {
+      for (const origin of origins.values()) origin.endIdle();
     },
     close() {
       isClosed = true;
@@ -98,6 +103,10 @@ class Origin implements ConnectionOwner {
   sweep(nowMs: number): boolean {
     for (const connection of this.#idle.filter((one) => !one.isFit(nowMs))) connection.abort(closed());
     return this.#all.size > 0;
+  }
+
+  endIdle(): void {
+    for (const connection of this.#idle.splice(0)) connection.abort(closed());
   }
 
   close(): void {

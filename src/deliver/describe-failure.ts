@@ -27,12 +27,12 @@ interface CodedError extends Error {
  * @param origin where the request went, such as `https://example.com:8443`
  */
 export function describeFailure(error: unknown, origin: string): Failure {
-  const first = firstOf(error);
+  const first = firstFailure(error);
   if (first instanceof AncrageError && first.code === "ANCRAGE_ADDRESS_REFUSED") return { reason: "blocked", words: first.message };
   const coded: CodedError = first;
   const code = typeof coded.code === "string" ? coded.code : "";
   const { host, hostname } = new URL(origin);
-  // A resolver that reaches no name server says ECONNREFUSED, as a socket does.
+  // A resolver has codes of its own, and some that sockets have too.
   const isQuery = typeof coded.syscall === "string" && coded.syscall.startsWith("query");
   const known = isQuery ? (dnsByCode[code] ?? silentNameServer) : byCode[code];
   if (typeof known === "function") return { reason: "dns", words: known(hostname, coded) };
@@ -59,8 +59,8 @@ export function describeFault({ reason, words }: Fault, origin: string): Failure
 }
 
 /** Where several addresses were tried, the first one's failure speaks for all. */
-function firstOf(error: unknown): Error {
-  if (error instanceof AggregateError && error.errors.length > 0) return firstOf(error.errors[0]);
+export function firstFailure(error: unknown): Error {
+  if (error instanceof AggregateError && error.errors.length > 0) return firstFailure(error.errors[0]);
   return error instanceof Error ? error : new Error(String(error));
 }
 

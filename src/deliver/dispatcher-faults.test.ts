@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { createWorld, delivered, failed, subscription, type Sent, type World } from "../../test/dispatcher-world.ts";
 import type { Subscription } from "../subscription/registry.ts";
-import type { Outcome } from "./outcome.ts";
+import type { Outcome, Unsent } from "./outcome.ts";
 
 /** What receivers do for minutes or days, on a clock that is the test's own. */
 const schedule = [0, 5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400];
@@ -11,10 +11,11 @@ const hour = 60 * minute;
 const day = 24 * hour;
 const named = (count: number, given: Partial<Subscription> = {}): readonly Subscription[] =>
   Array.from({ length: count }, (_, index) => ({ ...subscription, ...given, id: `sub_${index}` }));
+const unsent: Unsent = { kind: "unsent", shortage: "no descriptor" };
 /** A receiver that takes some milliseconds. */
 const after =
-  (ms: number, outcome: Outcome) =>
-  (one: Sent, nowMs: number): Outcome | undefined =>
+  <Answer extends Outcome | Unsent>(ms: number, outcome: Answer) =>
+  (one: Sent, nowMs: number): Answer | undefined =>
     nowMs - one.atMs >= ms ? outcome : undefined;
 const startsOf = (world: World, id: string): readonly Sent[] => world.starts.filter((one) => one.subscriptionId === id);
 /** How many started in each second since then. */
@@ -250,3 +251,40 @@ test("five thousand subscriptions need no lane each, and no timer each", async (
   expect(world.successes.size).toBe(5_000);
   expect(world.dispatcher.laneCount).toBe(0);
 }, 60_000);
+
+test.each(["none", "record", "all"] as const)(
+  "for want of a descriptor nothing is an attempt: no breaker opens, and all goes out once there is one again (order: %s)",
+  async (order) => {
+    const world = createWorld({ scheduleS: schedule, keys: 10, subscriptions: named(1, { order }) });
+    world.add(30);
+    await world.run(10 * minute, after(1, unsent), 250);
+    // Each one of its window, and no more than one a second of each.
+    expect(world.starts.length).toBeLessThan(64 * 10 * 60);
+    expect(world.starts.length).toBeGreaterThan(60);
+    expect(world.told).toEqual([]);
+    expect(world.dispatcher.shortage).toBe("no descriptor");
+    await world.run(10_000, after(1, delivered));
+    expect(world.successes.size).toBe(30);
+    expect([...world.rows.values()].map(({ state, attempts }) => `${state} ${attempts}`)).toEqual(
+      Array.from({ length: 30 }, () => "delivered 1"),
+    );
+    expect(world.faults).toEqual([]);
+    await world.run(minute, after(1, delivered), 1_000);
+    expect(world.dispatcher.shortage).toBeUndefined();
+  },
+);
+
+test("a receiver that is down stays so for as long as a machine has no descriptor to probe it with", async () => {
+  const world = createWorld({ scheduleS: schedule });
+  world.add(20);
+  await world.run(20_000, after(50, failed));
+  const opened = world.starts.length;
+  const told = world.told.length;
+  await world.run(2 * minute, after(1, unsent), 500);
+  // One probe at a time, and nobody hears of it.
+  expect(world.starts.length - opened).toBeLessThanOrEqual(2 * 60);
+  expect(world.told).toHaveLength(told);
+  await world.run(10 * minute, after(50, delivered), 500);
+  expect(world.starts.length).toBeGreaterThan(opened);
+  expect(world.successes.size).toBe(20);
+});

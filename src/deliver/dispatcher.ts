@@ -11,7 +11,7 @@ import { Grants, type Grant } from "./grants.ts";
 import { readyCount, takeReady, type Lane } from "./lane.ts";
 import { heldMs, Lanes } from "./lanes.ts";
 import { createOrder, markSending, release } from "./order.ts";
-import type { Outcome } from "./outcome.ts";
+import type { Outcome, Unsent } from "./outcome.ts";
 import { forgive, isFull, isStopped, noteAttempt, noteOutcome, rankOf, untilOpenMs, untilStartMs, type Receiver } from "./receiver.ts";
 import type { RetryPolicy } from "./retry.ts";
 import { Refiller, whereIs, type Refill, type RefillRequest } from "./refiller.ts";
@@ -56,6 +56,10 @@ export interface DisableRequest {
 /** A lane that holds more than this is crowded: it has enough to do, and another batch brings it nearer to its overflow. */
 const crowdedAbove = 1_000;
 const tickMs = 250;
+/** How long a receiver waits at least when this machine had no descriptor or port for it. */
+const shortageMs = 1_000;
+/** A shortage is shown for so long after it was felt. */
+const shortageShownMs = 60_000;
 
 /** Sends what was journaled, lane by lane. It reads the journal only through `refill`; what decides stands in the files beside it. */
 export class Dispatcher {
@@ -71,6 +75,8 @@ export class Dispatcher {
   /** Something could not be sent since `maySend` said no. */
   #isHeldUp = false;
   #whenIdle: (() => void) | undefined;
+  /** The last one; see `shortage`. */
+  #shortage: { readonly words: string; readonly atMs: number } | undefined;
 
   constructor(options: DispatcherOptions) {
     this.#options = options;
@@ -117,6 +123,12 @@ export class Dispatcher {
     let count = 0;
     for (const _ of this.#lanes) count++;
     return count;
+  }
+
+  /** What this machine lacks for sending, in words; undefined where it has lacked nothing for a while. */
+  get shortage(): string | undefined {
+    const shortage = this.#shortage;
+    return shortage === undefined || this.#options.clock.monotonicMs() - shortage.atMs > shortageShownMs ? undefined : shortage.words;
   }
 
   /** Deliveries that were given up since the start. */
@@ -275,12 +287,10 @@ export class Dispatcher {
     if (delivery === undefined || subscription === undefined) return false;
     const { message } = delivery;
     const isProbe = lane.receiver.breaker.kind === "open";
-    let isUnwanted = false;
     const isWanted = (): boolean => {
       const now = this.#options.subscription(subscription.id);
       // Changed meanwhile, it is sent as it is now: to its new URL, with its new headers.
-      isUnwanted = now === undefined || now.revision !== subscription.revision || isStopped(lane.receiver, now);
-      return !isUnwanted;
+      return now !== undefined && now.revision === subscription.revision && !isStopped(lane.receiver, now);
     };
     this.#inFlight++;
     lane.sending.add(message.id);
@@ -290,16 +300,37 @@ export class Dispatcher {
       this.#inFlight--;
       lane.sending.delete(message.id);
       if (lane.order !== undefined) markSending(lane.order, message, false);
-      // Nothing was sent: it is as if it had not been begun.
-      if (isUnwanted) {
-        lane.receiver.inFlight--;
-        this.#lanes.giveBack(lane, lane.order === undefined ? [message] : release(lane.order, message));
-      } else this.#finish(lane, { delivery, subscription, isProbe }, outcome);
+      if (outcome.kind === "unsent") this.#takeBack(lane, delivery, outcome);
+      else this.#finish(lane, { delivery, subscription, isProbe }, outcome);
       this.#grants.release(grant);
       this.#pumpAll(lane.receiver);
       if (this.#inFlight === 0) this.#whenIdle?.();
     });
     return true;
+  }
+
+  /** Nothing was sent: it is as if it had not been begun. */
+  #takeBack(lane: Lane, { message, round }: Delivery, { shortage }: Unsent): void {
+    const { receiver } = lane;
+    receiver.inFlight--;
+    const held = lane.held.get(message.id);
+    if (shortage === undefined || held?.round !== round) {
+      this.#lanes.giveBack(lane, lane.order === undefined ? [message] : release(lane.order, message));
+      return;
+    }
+    this.#noteShortage(shortage);
+    // Others may have what it lacks: only this receiver waits. It keeps its place in memory, since reading the journal costs more.
+    const { clock, random = Math.random } = this.#options;
+    receiver.heldUntilMs = Math.max(receiver.heldUntilMs, clock.monotonicMs() + shortageMs * (1 + random()));
+    this.#lanes.makeReady(lane, held);
+  }
+
+  #noteShortage(words: string): void {
+    const nowMs = this.#options.clock.monotonicMs();
+    if (this.shortage === undefined) {
+      this.#options.log.error({ words }, "this machine lacks what sending takes; nothing counts as an attempt until it has it again");
+    }
+    this.#shortage = { words, atMs: nowMs };
   }
 
   #finish(

@@ -3,8 +3,9 @@ import type { Clock } from "../clock.ts";
 import type { AnswerParser } from "./answer-parser.ts";
 import type { Connection, Exchange } from "./connection.ts";
 import { describeFailure, describeFault, type Failure } from "./describe-failure.ts";
+import { describeShortage } from "./describe-shortage.ts";
 import { judgeAnswer } from "./judge-answer.ts";
-import type { Outcome } from "./outcome.ts";
+import type { Outcome, Unsent } from "./outcome.ts";
 import { buildRequest, type Attempt, type RequestOptions } from "./request.ts";
 
 /** What the exchanges of a sender have in common. */
@@ -18,13 +19,13 @@ export interface ExchangeContext extends RequestOptions {
 export class HttpExchange implements Exchange {
   readonly #context: ExchangeContext;
   readonly #attempt: Attempt;
-  readonly #done: (exchange: HttpExchange, outcome: Outcome) => void;
+  readonly #done: (exchange: HttpExchange, outcome: Outcome | Unsent) => void;
   /** Written by `onGranted`; while it waits for a connection, it has no deadline. */
   #connection: Connection | undefined;
   #startedAtMs = 0;
   #isSent = false;
 
-  constructor(context: ExchangeContext, attempt: Attempt, done: (exchange: HttpExchange, outcome: Outcome) => void) {
+  constructor(context: ExchangeContext, attempt: Attempt, done: (exchange: HttpExchange, outcome: Outcome | Unsent) => void) {
     this.#context = context;
     this.#attempt = attempt;
     this.#done = done;
@@ -34,18 +35,21 @@ export class HttpExchange implements Exchange {
     // The first grant counts: one that is granted again had a connection that the receiver had closed before.
     if (this.#connection === undefined) this.#startedAtMs = this.#context.clock.monotonicMs();
     this.#connection = connection;
+    this.#isSent = false;
   }
 
   takeRequest(): Buffer | undefined {
+    // What comes of a refusal is told later: whoever asks for the request is in the middle of its own bookkeeping.
     // An acknowledged deletion means that nothing is sent any more, also not what stood in a queue.
-    if (!this.#attempt.isWanted()) return this.#refuse("its subscription was deleted");
+    if (!this.#attempt.isWanted()) return void setImmediate(() => this.#done(this, { kind: "unsent", shortage: undefined }));
     try {
       const request = buildRequest(this.#attempt, this.#context, this.#context.clock.nowMs());
       this.#isSent = true;
       if (attempts.hasSubscribers) attempts.publish(this.#attempt);
       return request;
     } catch (error) {
-      return this.#refuse(error instanceof Error ? error.message : String(error));
+      const words = `not sent: ${error instanceof Error ? error.message : String(error)}`;
+      return void setImmediate(() => this.#fail({ reason: "connection", words }, undefined));
     }
   }
 
@@ -56,6 +60,8 @@ export class HttpExchange implements Exchange {
   }
 
   onError(error: Error, parser: AnswerParser | undefined): void {
+    const shortage = this.#isSent ? undefined : describeShortage(error);
+    if (shortage !== undefined) return this.#done(this, { kind: "unsent", shortage });
     this.#fail(error === overdue ? this.#describeDeadline() : describeFailure(error, this.#attempt.subscription.origin), parser?.status);
   }
 
@@ -74,11 +80,6 @@ export class HttpExchange implements Exchange {
         ? `no whole answer of ${host} within ${timeoutMs} ms: answer first, and work after that`
         : `no connection to ${host} within ${timeoutMs} ms: check that the server runs and its firewall lets requests in`,
     };
-  }
-
-  /** Told later: whoever asks for the request is in the middle of its own bookkeeping. */
-  #refuse(words: string): undefined {
-    setImmediate(() => this.#fail({ reason: "connection", words: `not sent: ${words}` }, undefined));
   }
 
   #fail({ reason, words }: Failure, status: number | undefined): void {

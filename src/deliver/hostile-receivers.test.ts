@@ -4,7 +4,7 @@ import { gzipSync } from "node:zlib";
 import { afterEach, expect, test } from "vitest";
 import { startRawReceiver, type RawReceiver, type Script } from "../../test/raw-receiver.ts";
 import { startSending, type Sending } from "../../test/sending.ts";
-import type { Outcome } from "./outcome.ts";
+import type { Outcome, Unsent } from "./outcome.ts";
 
 const open: { close(): Promise<void> }[] = [];
 afterEach(async () => {
@@ -15,14 +15,14 @@ interface World extends Pick<Sending, "close"> {
   readonly receiver: RawReceiver;
   readonly sending: Sending;
   /** One attempt, and what the outcome's `response` says. */
-  attempt(id?: string): Promise<Outcome & { readonly words: string }>;
+  attempt(id?: string): Promise<(Outcome | Unsent) & { readonly words: string }>;
 }
 
 async function start(script: Script, options: Parameters<typeof startSending>[0] = {}): Promise<World> {
   const receiver = await startRawReceiver(script);
   const sending = startSending(options);
   open.push(sending, receiver);
-  const attempt = async (id?: string): Promise<Outcome & { readonly words: string }> => {
+  const attempt = async (id?: string): Promise<(Outcome | Unsent) & { readonly words: string }> => {
     const outcome = await sending.send(receiver.origin, id);
     return { ...outcome, words: outcome.kind === "failed" ? String(outcome.response ?? "") : "" };
   };

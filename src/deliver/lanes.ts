@@ -92,11 +92,11 @@ export class Lanes {
     lane.held.set(delivery.message.id, delivery);
     this.memory.add(lane, delivery);
     if (!delivery.hasRow) this.#open.push({ lane, messageId: delivery.message.id, sinceMs: this.#options.clock.monotonicMs() });
-    if (lane.order === undefined || enter(lane.order, delivery.message)) this.#makeReady(lane, delivery);
+    if (lane.order === undefined || enter(lane.order, delivery.message)) this.makeReady(lane, delivery);
   }
 
   /** Its turn has come: it is sent now, or when its next attempt is due. */
-  #makeReady(lane: Lane, delivery: Delivery): void {
+  makeReady(lane: Lane, delivery: Delivery): void {
     const waitMs = delivery.nextAttemptAtMs === undefined ? 0 : delivery.nextAttemptAtMs - this.#options.clock.nowMs();
     if (waitMs <= 0) {
       lane.ready.push(delivery);
@@ -167,7 +167,7 @@ export class Lanes {
   #nextInOrder(lane: Lane, message: Message): void {
     const next = lane.order === undefined ? undefined : leave(lane.order, message);
     const delivery = next === undefined ? undefined : lane.held.get(next.id);
-    if (delivery !== undefined) this.#makeReady(lane, delivery);
+    if (delivery !== undefined) this.makeReady(lane, delivery);
   }
 
   /** Keeps a delivery that will be tried again soon; all others leave memory. */
@@ -179,7 +179,7 @@ export class Lanes {
       // In an order it keeps its place.
       lane.held.set(message.id, delivery);
       this.memory.add(lane, delivery);
-      this.#makeReady(lane, delivery);
+      this.makeReady(lane, delivery);
     } else if (lane.order !== undefined) this.giveBack(lane, release(lane.order, message));
   }
 

@@ -19,6 +19,13 @@ export type Outcome =
       readonly directive?: Directive | undefined;
     };
 
+/** No byte was sent, and that is no fault of the receiver's: it is no attempt, and counts for nothing. */
+export interface Unsent {
+  readonly kind: "unsent";
+  /** What this machine lacks, in words; undefined where nobody wants it sent any more. */
+  readonly shortage: string | undefined;
+}
+
 /**
  * What a receiver asks beyond the answer's status.
  *

@@ -1,7 +1,7 @@
 import { createConnections } from "./connections.ts";
 import { createConnector, type ConnectorOptions } from "./connect.ts";
 import { HttpExchange, type ExchangeContext } from "./exchange.ts";
-import type { Outcome } from "./outcome.ts";
+import type { Outcome, Unsent } from "./outcome.ts";
 import type { Attempt } from "./request.ts";
 
 export type { Attempt } from "./request.ts";
@@ -13,7 +13,7 @@ export interface SenderOptions extends ConnectorOptions, ExchangeContext {
 
 export interface Sender {
   /** Makes one attempt; calls `done` exactly once, never within the call. */
-  send(attempt: Attempt, done: (outcome: Outcome) => void): void;
+  send(attempt: Attempt, done: (outcome: Outcome | Unsent) => void): void;
   close(): Promise<void>;
 }
 
@@ -25,18 +25,23 @@ export function createSender(options: SenderOptions): Sender {
   const { timeoutMs, clock } = options;
   const connections = createConnections({ connect: createConnector(options), clock, perOrigin: options.connectionsPerOrigin });
   /** One timer for all: a timer for each request would cost as much as its signature. */
-  const live = new Map<HttpExchange, (outcome: Outcome) => void>();
+  const live = new Map<HttpExchange, (outcome: Outcome | Unsent) => void>();
+  /** Something could not be sent for want of what idle connections hold. */
+  let isShort = false;
   const tick = setInterval(
     () => {
       const nowMs = clock.monotonicMs();
       for (const exchange of live.keys()) exchange.endIfOverdue(nowMs);
+      if (isShort) connections.endIdle();
+      isShort = false;
       connections.sweep(nowMs);
     },
     Math.max(5, Math.min(deadlineTickMs, timeoutMs / 10)),
   );
   tick.unref();
 
-  const onDone = (exchange: HttpExchange, outcome: Outcome): void => {
+  const onDone = (exchange: HttpExchange, outcome: Outcome | Unsent): void => {
+    isShort ||= outcome.kind === "unsent" && outcome.shortage !== undefined;
     const done = live.get(exchange);
     live.delete(exchange);
     done?.(outcome);

@@ -4,6 +4,7 @@ import type { Context } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { methodNotAllowed } from "hono/method-not-allowed";
 import { AncrageError, sqlStateOf } from "../errors.ts";
+import { isLostSession } from "../store/database.ts";
 import { requireToken, type ApiEnv } from "./auth.ts";
 import { readBody, requireJson } from "./body.ts";
 import { answerProblem, problemOfStatus } from "./problem.ts";
@@ -81,7 +82,7 @@ function answerError(error: Error, c: Context<ApiEnv>, services: Services): Resp
   if (isUnavailable(error)) {
     return answerProblem({
       code: "unavailable",
-      detail: `the database does not answer (${id}).`,
+      detail: `the database does not answer, or takes no changes (${id}).`,
       hint: "Send the request again in a moment.",
       headers: { "retry-after": "5" },
     });
@@ -89,9 +90,17 @@ function answerError(error: Error, c: Context<ApiEnv>, services: Services): Resp
   return answerProblem({ code: "internal", detail: `something failed that should not (${id}).`, hint: `The log says more under ${id}.` });
 }
 
-/** Connection lost (08), resources (53), shutdown (57), or no connection at all: all of it passes. */
+/**
+ * Connection lost (08), read-only (25006), a deadlock (40), resources (53), shutdown or a timeout (57), no connection at all, or none in
+ * time: all of it passes.
+ */
 function isUnavailable(error: Error): boolean {
   if (error instanceof AncrageError) return error.code === "ANCRAGE_DATABASE_UNREACHABLE";
-  if (/^(08|53|57)/.test(sqlStateOf(error) ?? "")) return true;
-  return "code" in error && ["ECONNREFUSED", "ECONNRESET", "ENOTFOUND", "ETIMEDOUT", "EPIPE"].includes(String(error.code));
+  if (/^(08|25006|40|53|57)/.test(sqlStateOf(error) ?? "")) return true;
+  return isLostSession(error) || ("code" in error && passingCodes.has(String(error.code)));
 }
+
+/** Of sockets and resolvers; the last two say that no descriptor is left. */
+const passingCodes: ReadonlySet<string> = new Set(
+  "ECONNREFUSED ECONNRESET ENOTFOUND ETIMEDOUT EPIPE EAI_AGAIN EHOSTUNREACH ENETUNREACH EMFILE ENFILE".split(" "),
+);

@@ -125,6 +125,11 @@ export class Journal {
     return this.#lease.isSuperseded;
   }
 
+  /** The database's clock: what the times of retries are compared with there. */
+  get databaseNowMs(): number {
+    return this.#lease.serverNowMs;
+  }
+
   get journaled(): Position {
     return this.#journaled;
   }
@@ -295,8 +300,10 @@ export class Journal {
     // It may be for want of a partition that was dropped since.
     this.#ensuredDays.clear();
     const { client } = this.#session;
-    if (sqlStateOf(thrown) === undefined || client === undefined || !(await this.#session.watched(client, () => isUsable(client))))
-      await this.#session.drop();
+    const state = sqlStateOf(thrown);
+    // A session that began read-only, on a standby or by a setting, stays so when the database is not any more.
+    const isStuck = state === undefined || state === readOnlyTransaction;
+    if (isStuck || client === undefined || !(await this.#session.watched(client, () => isUsable(client)))) await this.#session.drop();
     const refusal = classifyRefusal(thrown);
     if (refusal === "superseded") throw superseded();
     if (refusal === "data") throw new BatchRefused(thrown);
@@ -404,6 +411,7 @@ export class Journal {
 
 const leaseRanOut = "the lease has run out: the database has not answered for as long, or this process stood still";
 const takeOverDelaysMs = [50, 100, 250];
+const readOnlyTransaction = "25006";
 
 const isSuperseded = (error: unknown): boolean => error instanceof AncrageError && error.code === "ANCRAGE_SUPERSEDED";
 

@@ -47,6 +47,8 @@ export class Lease {
   #grant: Grant | undefined;
   #epoch = 0n;
   #superseded: AncrageError | undefined;
+  /** The server's clock less our monotonic one, as of the last answer. Undefined before the first. Written by `#look`. */
+  #serverAheadMs: number | undefined;
   #keeping: Promise<void> | undefined;
   /** Callers of `held`. */
   #waiting: (() => void)[] = [];
@@ -71,6 +73,12 @@ export class Lease {
     return this.#grant === undefined ? 0 : this.#now().monotonicMs - this.#grant.monotonicMs;
   }
 
+  /** The server's clock, which moves on with our monotonic one between two answers: this host's own may be wrong, or jump. */
+  get serverNowMs(): number {
+    const { clock } = this.#options;
+    return this.#serverAheadMs === undefined ? clock.nowMs() : Math.round(clock.monotonicMs() + this.#serverAheadMs);
+  }
+
   /**
    * Waits until no other process leads, takes the lead, and keeps it.
    *
@@ -85,7 +93,7 @@ export class Lease {
     while (!this.#isStopped) {
       let waitMs = leaseMs / 16;
       try {
-        const seen = await this.#onSession(({ client }) => readLeader(client, this.#options.sourceId));
+        const seen = await this.#onSession(({ client }) => this.#look(client));
         if (seen.isHeld && !isStandby) onStandby();
         isStandby ||= seen.isHeld;
         quiet = nextQuiet(quiet, seen, this.#now().monotonicMs);
@@ -160,6 +168,13 @@ export class Lease {
     return { monotonicMs: clock.monotonicMs(), wallMs: clock.nowMs() };
   }
 
+  async #look(client: pg.Client): Promise<LeaderRow> {
+    const askedMs = this.#now().monotonicMs;
+    const seen = await readLeader(client, this.#options.sourceId);
+    this.#serverAheadMs = seen.atMs - askedMs;
+    return seen;
+  }
+
   async #take(seen: LeaderRow): Promise<boolean> {
     const { sourceId: source, processName: process } = this.#options;
     const askedAt = this.#now();
@@ -211,7 +226,7 @@ export class Lease {
   async #renew(): Promise<void> {
     const { sourceId } = this.#options;
     await this.#onSession(async (session) => {
-      const { epoch } = await readLeader(session.client, sourceId);
+      const { epoch } = await this.#look(session.client);
       if (epoch !== this.#epoch) throw superseded();
       if (session.hasLock) return;
       // The server has not ended the session of before yet; or a standby is about to raise the epoch.

@@ -15,6 +15,8 @@ const pinnedSettings = {
   client_encoding: "UTF8",
   // `money` is written by it.
   lc_monetary: "C",
+  // All that we do was thought through for this one: a database whose default is stricter would fail what waits for a row's lock.
+  default_transaction_isolation: "read committed",
 };
 
 const asStartupOptions = (settings: Readonly<Record<string, string>>): string =>
@@ -70,6 +72,13 @@ export async function connectClient(options: SessionOptions): Promise<pg.Client>
   }
   return client;
 }
+
+/**
+ * Whether a session was lost, or a pool had none to give in time. `pg` says both by words alone, without a code; a version that words them
+ * otherwise makes an answer 500 that should be 503.
+ */
+export const isLostSession = (error: Error): boolean =>
+  /^(?:Connection terminated|timeout exceeded when trying to connect|timeout expired)/.test(error.message);
 
 /** Connects a client that somebody may end meanwhile: `connect` of `pg` would then never settle. */
 export function connectOrEnd(client: pg.Client): Promise<void> {

@@ -34,9 +34,18 @@ const isLock = (lock: string): string =>
    and ((k.classid::bigint << 32) | k.objid::bigint) = hashtextextended(${lock}, 0)
    and k.database = (select oid from pg_database where datname = current_database())`;
 
-export async function readLeader(db: Queryable, source: string): Promise<LeaderRow> {
-  const { rows } = await db.query<{ epoch: string; sessions: string; process: string; given_back: boolean; held: boolean }>(
-    `select coalesce(l.epoch, 0)::text as epoch, coalesce(l.sessions, 0)::text as sessions, coalesce(l.process, '') as process,
+/** @returns the row, and the server's clock in ms since the Unix epoch */
+export async function readLeader(db: Queryable, source: string): Promise<LeaderRow & { readonly atMs: number }> {
+  const { rows } = await db.query<{
+    epoch: string;
+    sessions: string;
+    process: string;
+    given_back: boolean;
+    held: boolean;
+    at_ms: number;
+  }>(
+    `select (extract(epoch from clock_timestamp()) * 1000)::double precision as at_ms,
+       coalesce(l.epoch, 0)::text as epoch, coalesce(l.sessions, 0)::text as sessions, coalesce(l.process, '') as process,
        coalesce(l.is_given_back, true) as given_back, exists (select from pg_locks k where ${isLock("$2")}) as held
      from (select) as one left join ancrage.leaders l on l.source = $1`,
     [source, leaseLock(source)],
@@ -48,6 +57,7 @@ export async function readLeader(db: Queryable, source: string): Promise<LeaderR
     process: row?.process ?? "",
     isGivenBack: row?.given_back ?? true,
     isHeld: row?.held ?? false,
+    atMs: row?.at_ms ?? 0,
   };
 }
 

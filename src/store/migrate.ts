@@ -33,13 +33,22 @@ export async function pendingMigrations(client: pg.ClientBase): Promise<readonly
   return all.filter((migration) => !done.has(migration.number));
 }
 
+/** Two that migrate at once wait for each other: held until `unlockMigrations`, or to the end of the session. Counted. */
+export async function lockMigrations(client: pg.ClientBase): Promise<void> {
+  await client.query(`select pg_advisory_lock(hashtext('ancrage.migrate'))`);
+}
+
+async function unlockMigrations(client: pg.ClientBase): Promise<void> {
+  await client.query(`select pg_advisory_unlock(hashtext('ancrage.migrate'))`);
+}
+
 /**
- * Brings the schema `ancrage` up to date, as its owner. Two processes that do so at once wait for each other.
+ * Brings the schema `ancrage` up to date, as its owner.
  *
  * @returns the names of the migrations that ran
  */
 export async function migrateSchema(client: pg.ClientBase): Promise<readonly string[]> {
-  await client.query(`select pg_advisory_lock(hashtext('ancrage.migrate'))`);
+  await lockMigrations(client);
   try {
     await client.query(`
       create schema if not exists ancrage;
@@ -62,6 +71,6 @@ export async function migrateSchema(client: pg.ClientBase): Promise<readonly str
     );
     return ran;
   } finally {
-    await client.query(`select pg_advisory_unlock(hashtext('ancrage.migrate'))`);
+    await unlockMigrations(client);
   }
 }

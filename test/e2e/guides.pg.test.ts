@@ -161,7 +161,7 @@ async function install(name: string, path: string): Promise<void> {
 }
 
 async function startDev(command: string, reader: Reader): Promise<void> {
-  dev = startAncrage(command.split(" ").slice(1), { PORT: "0" }, folder);
+  dev = startAncrage(command.split(" ").slice(1), { PORT: "0" }, { workingFolder: folder });
   await dev.line(/Ancrage is ready/);
   const address = JSON.parse(await readFile(join(folder, ".ancrage/dev.json"), "utf8")) as Record<string, string>;
   reader.variables = { URL: address["url"] ?? "", TOKEN: address["token"] ?? "", DATABASE: address["database"] ?? "" };
