@@ -122,7 +122,7 @@ async function runPgbench(url: string, seconds: number): Promise<number> {
   try {
     const script = join(folder, "insert.sql");
     await writeFile(script, `insert into item (note) values ('${"x".repeat(336)}');\n`);
-    const { stdout } = await run("pgbench", ["-n", "-c", "1", "-T", String(seconds), "-f", script, "-d", url]);
+    const { stdout } = await run("pgbench", ["-n", "-c", "1", "-T", String(seconds), "-f", script, url]);
     const tps = /tps = ([\d.]+)/.exec(stdout)?.[1];
     if (tps === undefined) throw new Error(`expected pgbench to say its tps, got ${stdout}`);
     return Number(tps);
