@@ -64,5 +64,18 @@ export function sqlStateOf(error: unknown): string | undefined {
   return typeof code === "string" && /^(?=.*\d)[0-9A-Z]{5}$/.test(code) ? code : undefined;
 }
 
+/** Which constraint PostgreSQL refused a row by; undefined where it was none. */
+export function constraintOf(error: unknown): string | undefined {
+  return typeof error === "object" && error !== null && "constraint" in error && typeof error.constraint === "string"
+    ? error.constraint
+    : undefined;
+}
+
+/**
+ * Whether a row found no partition of its day: 23514 like a failed check, but no constraint was checked. That is nobody's data: the day is
+ * about to be made, or just being dropped.
+ */
+export const isMissingPartition = (error: unknown): boolean => sqlStateOf(error) === "23514" && constraintOf(error) === undefined;
+
 /** Whether PostgreSQL cannot store what it was given: classes 22 (data) and 23 (integrity). */
-export const isRefusedData = (error: unknown): boolean => /^2[23]/.test(sqlStateOf(error) ?? "");
+export const isRefusedData = (error: unknown): boolean => /^2[23]/.test(sqlStateOf(error) ?? "") && !isMissingPartition(error);

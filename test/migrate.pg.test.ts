@@ -22,6 +22,15 @@ test("ancrage.trigger refuses what it cannot name", async () => {
   await expect(database.client.query("select ancrage.trigger('Order', null)")).rejects.toThrow(
     "expected the key of a record as text, got null",
   );
+  for (const [call, words] of [
+    ["trigger('Order', repeat('é', 1025))", "ancrage.trigger('Order'): expected a key of at most 1024 characters, got 1025"],
+    ["trigger(repeat('x', 501), '1')", "expected the name of an event, of at most 500 characters, got 501"],
+    ["trigger('Order', '1', to_jsonb(repeat('x', 1048575)))", "expected data of at most 1048576 bytes, got 1048577"],
+    ["emit('ancrage.x', to_jsonb(repeat('x', 2097152)))", "expected a mark of at most 2097152 bytes"],
+  ] as const) {
+    await expect(database.client.query(`select ancrage.${call}`)).rejects.toThrow(words);
+  }
+  await database.client.query("select ancrage.trigger('Order', repeat('é', 1024), to_jsonb(repeat('x', 1048574)))");
   const { rows } = await database.client.query("select ancrage.trigger('Order', '1') as id");
   expect(rows[0].id).toMatch(/^[0-9a-f-]{36}$/);
 });

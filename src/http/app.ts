@@ -3,7 +3,7 @@ import { OpenAPIHono } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { methodNotAllowed } from "hono/method-not-allowed";
-import { AncrageError, sqlStateOf } from "../errors.ts";
+import { AncrageError, isMissingPartition, sqlStateOf } from "../errors.ts";
 import { isLostSession } from "../store/database.ts";
 import { requireToken, type ApiEnv } from "./auth.ts";
 import { readBody, requireJson } from "./body.ts";
@@ -91,11 +91,12 @@ function answerError(error: Error, c: Context<ApiEnv>, services: Services): Resp
 }
 
 /**
- * Connection lost (08), read-only (25006), a deadlock (40), resources (53), shutdown or a timeout (57), no connection at all, or none in
- * time: all of it passes.
+ * Connection lost (08), read-only (25006), a deadlock (40), resources (53), shutdown or a timeout (57), a day without its partition, no connection
+ * at all, or none in time: all of it passes.
  */
 function isUnavailable(error: Error): boolean {
   if (error instanceof AncrageError) return error.code === "ANCRAGE_DATABASE_UNREACHABLE";
+  if (isMissingPartition(error)) return true;
   if (/^(08|25006|40|53|57)/.test(sqlStateOf(error) ?? "")) return true;
   return isLostSession(error) || ("code" in error && passingCodes.has(String(error.code)));
 }

@@ -154,12 +154,12 @@ export const explanationSchema = z
   })
   .openapi("Explanation");
 
+const keyWords = "expected the key of a record: a text of 1 to 1024 characters, or a whole number";
+
 export const newTriggerSchema = z
   .strictObject(
     {
-      key: z.union([z.string().min(1).max(500).refine(isStorable), z.int()], {
-        error: "expected the key of a record: a text of 1 to 500 characters, or a whole number",
-      }),
+      key: z.union([z.string().min(1, keyWords).max(1024, keyWords).refine(isStorable, unstorable), z.int()], { error: keyWords }),
       data: z.unknown().refine(isStorable, unstorable).optional().openapi({ description: "Handed to the payload function as data." }),
     },
     {

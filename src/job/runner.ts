@@ -1,10 +1,10 @@
-import { AncrageError, isRefusedData } from "../errors.ts";
+import { AncrageError, isMissingPartition, isRefusedData } from "../errors.ts";
 import { delayOf, faultDelaysMs } from "../delay-of.ts";
 import type { Clock } from "../clock.ts";
 import { BatchFault, isPassingFault } from "../payload/fault.ts";
 import { pause } from "../pause.ts";
 import { inPoolTransaction } from "../store/database.ts";
-import { countUnfinished } from "../store/job-lane.ts";
+import { countUnfinished, readLeftLanes } from "../store/job-lane.ts";
 import { advanceJob, beginJob, endJob, lockJob, readJob, readOpenJobs, type JobRow } from "../store/jobs.ts";
 import { readSubscription } from "../store/subscriptions.ts";
 import { createBackfill } from "./backfill.ts";
@@ -24,6 +24,8 @@ export interface JobRunnerOptions extends Omit<WorkDeps, "stopping"> {
 const pollMs = 1_000;
 /** A cancellation by another process is heeded within this, and a lane that has room is filled. */
 const roomMs = 100;
+/** A day is dropped within seconds. */
+const againMs = 1_000;
 const mostAtOnce = 4;
 /** Of a job that makes no deliveries. */
 const plainPageCount = 500;
@@ -65,6 +67,7 @@ export class JobRunner {
   }
 
   async #run(): Promise<void> {
+    await this.#cancelLeft();
     while (!this.#isStopping) {
       try {
         this.#take(await readOpenJobs(this.#options.db));
@@ -72,6 +75,20 @@ export class JobRunner {
         if (!this.#isStopping) this.#options.log.warn({ err: error }, "could not read which jobs wait");
       }
       await this.#pause(pollMs);
+    }
+  }
+
+  /** Of jobs that ended otherwise than done, when the process that was about to end their deliveries ended itself. */
+  async #cancelLeft(): Promise<void> {
+    const { db, log } = this.#options;
+    try {
+      for (const lane of await readLeftLanes(db)) {
+        await this.#patiently(() => cancelJobDeliveries(db, lane, this.#stopping.signal));
+        this.#options.dropLane(lane.jobId);
+        log.info({ job: lane.jobId }, "what a job left unfinished was canceled");
+      }
+    } catch (error) {
+      if (!this.#isStopping) log.warn({ err: error }, "could not cancel what jobs have left unfinished; the next start tries again");
     }
   }
 
@@ -114,24 +131,31 @@ export class JobRunner {
 
   async #end(job: JobRow, work: Work, end: { readonly state: "done" | "failed"; readonly error: string | null }): Promise<void> {
     await this.#patiently(() => endJob(this.#options.db, job.id, end));
+    // Half of what was asked for is not what was asked for: as with a canceled one, whoever wants the rest makes another job.
+    if (end.state === "failed") await this.#cancelLane(job);
     await this.#patiently(async () => work.end?.(job));
     this.#options.log.info({ job: job.id, kind: job.kind, state: end.state }, "a job has ended");
   }
 
   /** It was canceled meanwhile, or another process has gone on with it. */
   async #dropped(job: JobRow, work: Work): Promise<void> {
-    const { db, dropLane } = this.#options;
+    const { db } = this.#options;
     const row = await this.#patiently(() => readJob(db, job.id, undefined));
     if (row?.state !== "canceled") return;
-    if (job.subscriptionId !== null && isShaped(job)) {
-      dropLane(job.id);
-      const lane = { subscriptionId: job.subscriptionId, jobId: job.id };
-      await this.#patiently(() => cancelJobDeliveries(db, lane, this.#stopping.signal));
-      // What was read from the journal before its rows were canceled, and came to memory since.
-      dropLane(job.id);
-    }
+    await this.#cancelLane(job);
     await this.#patiently(async () => work.end?.(job));
     this.#options.log.info({ job: job.id, kind: job.kind }, "a job was canceled");
+  }
+
+  /** Ends what a job has made and is not over, in memory and in the journal. */
+  async #cancelLane(job: JobRow): Promise<void> {
+    const { db, dropLane } = this.#options;
+    if (job.subscriptionId === null || !isShaped(job)) return;
+    dropLane(job.id);
+    const lane = { subscriptionId: job.subscriptionId, jobId: job.id };
+    await this.#patiently(() => cancelJobDeliveries(db, lane, this.#stopping.signal));
+    // What was read from the journal before its rows were canceled, and came to memory since.
+    dropLane(job.id);
   }
 
   /** All pages of a job, and then what it has made, until nothing of it is pending. */
@@ -149,7 +173,7 @@ export class JobRunner {
       if (room === undefined) return this.#isStopping ? "stopped" : "dropped";
       pace = room.pace;
       const asked = Math.min(room.count, most);
-      const page = await this.#patiently(() => work.read(current, asked));
+      const page = await this.#patiently(() => work.read(current, asked), isMissingPartition);
       if (page.isIdle === true) {
         pace = giveBack(pace, room.count);
         if (await this.#isGone(current)) return "dropped";
@@ -158,9 +182,10 @@ export class JobRunner {
       }
       const written = await this.#write(current, page, asked);
       if (written === "dropped") return "dropped";
-      if (written === "smaller") {
+      if (written === "smaller" || written === "again") {
         pace = giveBack(pace, room.count);
-        most = 1;
+        if (written === "smaller") most = 1;
+        else await this.#pause(againMs);
         continue;
       }
       if (most < mostUnfinished) most *= 2;
@@ -172,9 +197,12 @@ export class JobRunner {
     return "stopped";
   }
 
-  /** @returns the job after it; `smaller` where PostgreSQL cannot store something in it, and pages of one are to find out what */
-  async #write(job: JobRow, page: Page, asked: number): Promise<JobRow | "dropped" | "smaller"> {
-    const { db } = this.#options;
+  /**
+   * @returns the job after it; `smaller` where PostgreSQL cannot store something in it, and pages of one are to find out what; `again`
+   * where the day that it is for has no partition: what it was made of may go with that day, so that it is read anew
+   */
+  async #write(job: JobRow, page: Page, asked: number): Promise<JobRow | "dropped" | "smaller" | "again"> {
+    const { db, log } = this.#options;
     const write = (what: Page["write"]): Promise<JobRow | "dropped"> =>
       inPoolTransaction(db, async (client) => {
         // Before it makes anything: whoever cancels waits for this transaction, and then finds all that it made.
@@ -186,6 +214,10 @@ export class JobRunner {
     try {
       return await this.#patiently(() => write((client) => page.write(client)));
     } catch (error) {
+      if (isMissingPartition(error)) {
+        log.warn({ err: error, job: job.id }, "a job waits: the day that it writes to has no partition");
+        return "again";
+      }
       if (refused === undefined || !isRefusedData(error)) throw error;
       if (asked > 1) return "smaller";
       return await this.#patiently(() => write((client) => refused(client, error)));
@@ -247,12 +279,12 @@ export class JobRunner {
   }
 
   /** What passes by itself is waited out: a job goes on for hours, and a failover is no reason to end it. */
-  async #patiently<Result>(work: () => Promise<Result>): Promise<Result> {
+  async #patiently<Result>(work: () => Promise<Result>, alsoPasses: (error: unknown) => boolean = () => false): Promise<Result> {
     for (let attempt = 0; ; attempt++) {
       try {
         return await work();
       } catch (error) {
-        const isPassing = error instanceof BatchFault || isPassingFault(error);
+        const isPassing = error instanceof BatchFault || isPassingFault(error) || alsoPasses(error);
         if (this.#isStopping || !isPassing) throw error;
         this.#options.log.warn({ err: error }, "a job waits: the database could not be asked");
         await pause(delayOf(faultDelaysMs, attempt), this.#stopping.signal);

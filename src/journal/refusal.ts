@@ -1,4 +1,4 @@
-import { AncrageError, isRefusedData, sqlStateOf } from "../errors.ts";
+import { AncrageError, constraintOf, isRefusedData, sqlStateOf } from "../errors.ts";
 import type { Message, Rejection } from "../message.ts";
 import { rejectionIdOf } from "../message-id.ts";
 
@@ -8,24 +8,15 @@ import { rejectionIdOf } from "../message-id.ts";
  * - `superseded`: another process has appended this batch number; we are not the leader any more.
  * - `data`: one of the rows cannot be stored (classes 22, 23): halving finds it.
  * - `unable`: the database cannot now (connection, resources, locks, shutdown, read-only), or something stands in the way that is
- *   not a row's fault (a missing table, a trigger that raises): waited out, and shown.
+ *   not a row's fault (a missing table, a missing partition, a trigger that raises): waited out, and shown.
  */
 export type Refusal = "superseded" | "data" | "unable";
 
 export function classifyRefusal(error: unknown): Refusal {
   const state = sqlStateOf(error);
   if (state === undefined) return "unable";
-  const constraint = constraintOf(error);
-  if (state === "23505" && constraint === "batches_pkey") return "superseded";
-  // No constraint was checked: there is no partition for the row, and the next attempt makes it.
-  if (state === "23514" && constraint === undefined) return "unable";
+  if (state === "23505" && constraintOf(error) === "batches_pkey") return "superseded";
   return isRefusedData(error) ? "data" : "unable";
-}
-
-function constraintOf(error: unknown): string | undefined {
-  return typeof error === "object" && error !== null && "constraint" in error && typeof error.constraint === "string"
-    ? error.constraint
-    : undefined;
 }
 
 /** A batch that was refused for its data. The journal halves it until the row stands alone. */

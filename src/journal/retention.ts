@@ -16,6 +16,8 @@ import {
   type OverdueDelivery,
   type Partition,
 } from "../store/retention.ts";
+import { dropEndedJobs } from "../store/jobs.ts";
+import { dropPassedStarts } from "../store/subscription-starts.ts";
 import { addDays, computeExpired, type RetentionDays } from "./expired.ts";
 
 export interface RetentionOptions extends RetentionDays {
@@ -105,6 +107,9 @@ export class Retention {
         (isDropped ? dropped : left).push(name);
       }
     }
+    await dropEndedJobs(db, Math.max(this.#options.messagesDays, this.#options.deliveriesDays));
+    // Days are whole: a rejection may be a day older than they say.
+    await dropPassedStarts(db, this.#options.messagesDays + 1);
     if (dropped.length > 0) log.info({ dropped, expired }, "days of the journal are over and were dropped");
     if (left.length > 0) log.warn({ left }, "days of the journal are over and could not be dropped now: somebody reads them");
     return { dropped, left, expired };

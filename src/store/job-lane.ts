@@ -26,6 +26,16 @@ export async function countUnfinished(
   return { pending: countOf("pending"), retrying: countOf("retrying") };
 }
 
+/** Jobs that have failed or were canceled, and of which a delivery is not over. */
+export async function readLeftLanes(db: Queryable): Promise<readonly { readonly subscriptionId: string; readonly jobId: string }[]> {
+  const { rows } = await db.query<{ id: string; subscription_id: string }>(
+    `select j.id, j.subscription_id from ancrage.jobs j
+     where j.state in ('failed', 'canceled') and j.kind in ('recover', 'replay', 'backfill')
+       and exists (select from ancrage.deliveries d where d.subscription_id = j.subscription_id and ${jobOf} = j.id and ${isUnfinished})`,
+  );
+  return rows.map((row) => ({ subscriptionId: row.subscription_id, jobId: row.id }));
+}
+
 /** How many deliveries of a job no receiver took. */
 export async function countExhausted(db: Queryable, jobId: string): Promise<number> {
   const { rows } = await db.query<{ count: number }>(

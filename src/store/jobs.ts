@@ -170,6 +170,11 @@ export async function endJob(
   return rows[0] === undefined ? undefined : fromStored(rows[0]);
 }
 
+/** Forgets jobs that ended more than so many days ago. */
+export async function dropEndedJobs(db: Queryable, days: number): Promise<void> {
+  await db.query(`delete from ancrage.jobs where ended_at < now() - make_interval(days => $1)`, [days]);
+}
+
 /** The source of whoever leads, or has led last; the empty text before the first. */
 export async function readLastSource(db: Queryable): Promise<string> {
   const { rows } = await db.query<{ source: string }>(`select source from ancrage.leaders order by taken_at desc limit 1`);

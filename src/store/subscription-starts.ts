@@ -30,16 +30,19 @@ export async function placeFormerStart(client: Pick<pg.ClientBase, "query">, sta
   );
 }
 
-/** Forgets what a subscription matched before a place that nothing is fanned out before any more. */
-export async function dropPassedStarts(db: Queryable, id: string): Promise<void> {
+/**
+ * Notes of what a subscription matched before that nothing is fanned out from then any more. A process that delivers does not read it from
+ * now on, or one that is changed each minute would carry all of its past with it.
+ */
+export async function passStarts(db: Queryable, id: string): Promise<void> {
   await db.query(
-    `delete from ancrage.subscription_starts passed
-     using (
+    `update ancrage.subscription_starts passed set passed_at = now()
+     from (
        select b.settled_commit_lsn as lsn
        from (select source from ancrage.leaders order by taken_at desc limit 1) leader
        cross join lateral (select settled_commit_lsn from ancrage.batches where source = leader.source order by number desc limit 1) b
      ) settled
-     where passed.subscription_id = $1
+     where passed.subscription_id = $1 and passed.passed_at is null
        and exists (
          select from ancrage.subscription_starts later
          where later.subscription_id = passed.subscription_id and later.revision > passed.revision and later.start_lsn < settled.lsn
@@ -49,6 +52,11 @@ export async function dropPassedStarts(db: Queryable, id: string): Promise<void>
        )`,
     [id],
   );
+}
+
+/** Forgets them once no rejection from then is kept. */
+export async function dropPassedStarts(db: Queryable, days: number): Promise<void> {
+  await db.query(`delete from ancrage.subscription_starts where passed_at < now() - make_interval(days => $1)`, [days]);
 }
 
 /**

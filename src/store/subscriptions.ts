@@ -78,14 +78,16 @@ export interface SubscriptionRow {
 }
 
 // `pg_lsn - '0/0'` is the position as a number: node-postgres hands both it and int8 over as text.
-const columns = `
+const columnsWith = (starts: string): string => `
   id, project, events, url, description, format, filter, headers, delivery_order, limits, ignored_actors, metadata, secrets, state,
   state_reason,
   revision, start_revision, (start_lsn - '0/0'::pg_lsn)::text as start_lsn, expires_at, created_at, updated_at,
   (select jsonb_agg(jsonb_build_object(
       'revision', s.revision::text, 'events', s.events, 'filter', s.filter, 'start_lsn', (s.start_lsn - '0/0'::pg_lsn)::text
     ) order by s.revision desc)
-   from ancrage.subscription_starts s where s.subscription_id = subscriptions.id) as former`;
+   from ancrage.subscription_starts s where s.subscription_id = subscriptions.id and ${starts}) as former`;
+
+const columns = columnsWith("s.passed_at is null");
 
 interface StoredRow {
   readonly id: string;
@@ -310,6 +312,22 @@ export async function listSubscriptions(db: Queryable, filter: SubscriptionFilte
      order by id desc
      limit $5`,
     [filter.project, filter.event, filter.url, filter.after, filter.limit],
+  );
+  return rows.map(fromStored);
+}
+
+/** Those of a project that have an event, or had it, with all that is kept of what they matched before. */
+export async function listSubscriptionsEver(
+  db: Queryable,
+  { project, event }: { readonly project: string; readonly event: string },
+): Promise<readonly SubscriptionRow[]> {
+  const { rows } = await db.query<StoredRow>(
+    `select ${columnsWith("true")} from ancrage.subscriptions
+     where state <> 'deleted' and project = $1
+       and ($2 = any (events)
+         or exists (select from ancrage.subscription_starts s where s.subscription_id = subscriptions.id and $2 = any (s.events)))
+     order by id`,
+    [project, event],
   );
   return rows.map(fromStored);
 }

@@ -1,6 +1,6 @@
 import type pg from "pg";
 import { inPoolTransaction } from "../store/database.ts";
-import { dropPassedStarts } from "../store/subscription-starts.ts";
+import { passStarts } from "../store/subscription-starts.ts";
 import { emitSubscriptionMark, keepFormerStart, lockSubscription, type SubscriptionRow } from "../store/subscriptions.ts";
 
 /** Runs `work` in one transaction that is on disk once this resolves, whatever the database's default is. */
@@ -36,6 +36,6 @@ export async function changeSubscription(
 
 /** To be called before a change of what a subscription matches. */
 export async function startAnew(client: pg.ClientBase, id: string): Promise<void> {
-  await dropPassedStarts(client, id);
+  await passStarts(client, id);
   await keepFormerStart(client, id);
 }

@@ -3,6 +3,7 @@ import { createTestApi, type TestApi } from "../../../test/api.ts";
 import { cloneDatabase, type TestDatabase } from "../../../test/database.ts";
 import { AncrageError } from "../../errors.ts";
 import type { Explanation } from "../../explain.ts";
+import { emitTrigger } from "../../store/triggers.ts";
 import { hashToken } from "../auth.ts";
 import type { Services, Triggered, TriggerOptions } from "../services.ts";
 import { parseWait } from "./events.ts";
@@ -201,6 +202,7 @@ describe("trigger", () => {
     [{ key: null }, "/key", "got null"],
     [{ key: 4.5 }, "/key", "got 4.5"],
     [{ key: "" }, "/key", `got ""`],
+    [{ key: "x".repeat(1025) }, "/key", "a text of 1 to 1024 characters"],
     [{ key: "42", date: 1 }, "/date", "unknown"],
     ["42", "", `expected an object, got "42"`],
   ])("refuses %j", async (body, pointer, detail) => {
@@ -208,6 +210,19 @@ describe("trigger", () => {
     expect(answer.status).toBe(422);
     expect(answer.body.errors).toEqual([{ pointer, detail: expect.stringContaining(detail) }]);
     expect(asked).toEqual([]);
+  });
+
+  test("refuses data that PostgreSQL would write at more than a mark holds", async () => {
+    const trigger = (_: string, { key, data }: { readonly key: string; readonly data: unknown }): Promise<never> =>
+      emitTrigger(api.pool, { event: "deal.won", key, data }, () => undefined) as Promise<never>;
+    const emitting = createTestApi(database, { trigger });
+    const raw = `{"key": "1", "data": [${"1e300,".repeat(4_000)}1]}`;
+    const answer = await emitting.call("POST", path, { raw, headers: { "content-type": "application/json" } });
+    expect(answer).toMatchObject({
+      status: 422,
+      body: { errors: [{ pointer: "/data", detail: expect.stringContaining("expected data of at most 1048576 bytes, got 12") }] },
+    });
+    await emitting.pool.end();
   });
 
   test("an unknown event is not found", async () => {

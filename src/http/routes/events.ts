@@ -1,5 +1,5 @@
 import { z } from "@hono/zod-openapi";
-import { AncrageError } from "../../errors.ts";
+import { AncrageError, sqlStateOf } from "../../errors.ts";
 import type { Explanation } from "../../explain.ts";
 import type { CatalogueEvent } from "../../event/catalogue.ts";
 import { isOperationalEvent } from "../../event/operational.ts";
@@ -124,12 +124,8 @@ export function addEventRoutes(api: Api, services: Services): void {
     const project = projectOf(c.get("principal"), c.req.valid("query").project);
     const { key, data } = c.req.valid("json");
     const waitSeconds = parseWait(c.req.valid("header").prefer);
-    const triggered = await services.trigger(name, {
-      key: String(key),
-      data,
-      project,
-      waitMs: waitSeconds === undefined ? undefined : waitSeconds * 1000,
-    });
+    const waitMs = waitSeconds === undefined ? undefined : waitSeconds * 1000;
+    const triggered = await orInvalid(() => services.trigger(name, { key: String(key), data, project, waitMs }));
     if (triggered === undefined) {
       throw refusal({
         code: "not-found",
@@ -144,6 +140,16 @@ export function addEventRoutes(api: Api, services: Services): void {
     if (message === undefined) throw new Error(`expected message ${outcome.messageId} in the journal, since it was reported as journaled`);
     return c.json(viewMessage(message), 200);
   });
+}
+
+/** What `ancrage.trigger` itself refuses: a number such as 1e1000 is short in the body, and long as PostgreSQL writes it. */
+async function orInvalid<Result>(work: () => Promise<Result>): Promise<Result> {
+  try {
+    return await work();
+  } catch (error) {
+    if (sqlStateOf(error) !== "22023") throw error;
+    throw invalid([{ pointer: "/data", detail: (error as Error).message }]);
+  }
 }
 
 /**

@@ -66,14 +66,16 @@ create index subscriptions_project on ancrage.subscriptions (project, id);
 create index subscriptions_revision on ancrage.subscriptions (revision);
 create index subscriptions_expiry on ancrage.subscriptions (expires_at) where state in ('enabled', 'paused');
 
--- What subscriptions matched before their last change of events, filter, or between enabled and disabled: messages from then may still
--- be fanned out. An empty list of events: it was disabled.
+-- What subscriptions matched before their last changes of events, filter, or between enabled and disabled: messages from then may still
+-- be fanned out, and rejections from then be built again. An empty list of events: it was disabled.
 create table ancrage.subscription_starts (
   subscription_id text        collate "C" not null,
   revision        bigint      not null,
   events          text[]      not null,
   filter          jsonb,
   start_lsn       pg_lsn,
+  -- Since when nothing is fanned out before it any more; from then on only a rejection that is built again looks back to it.
+  passed_at       timestamptz,
   primary key (subscription_id, revision)
 );
 
@@ -454,6 +456,10 @@ declare
   keys   record;
   signed bytea := convert_to((content || jsonb_build_object('xid', pg_current_xact_id()::text))::text, 'UTF8');
 begin
+  -- The log and the outbox hand a mark over whole, and what reads them holds it in memory.
+  if octet_length(signed) > 2097152 then
+    raise exception 'ancrage.emit: expected a mark of at most 2097152 bytes, got %', octet_length(signed) using errcode = '22023';
+  end if;
   select inner_key, outer_key into strict keys from ancrage.settings;
   perform ancrage.write_mark(prefix, sha256(keys.outer_key || sha256(keys.inner_key || signed)) || signed);
 end
@@ -470,8 +476,19 @@ begin
   if event is null or event = '' then
     raise exception 'ancrage.trigger: expected the name of an event, got %', coalesce(quote_literal(event), 'null') using errcode = '22023';
   end if;
+  if length(event) > 500 then
+    raise exception 'ancrage.trigger: expected the name of an event, of at most 500 characters, got % of them', length(event) using errcode = '22023';
+  end if;
   if key is null then
     raise exception 'ancrage.trigger(%): expected the key of a record as text, got null', quote_literal(event) using errcode = '22023';
+  end if;
+  if length(key) > 1024 then
+    raise exception 'ancrage.trigger(%): expected a key of at most 1024 characters, got %', quote_literal(event), length(key)
+      using errcode = '22023', hint = 'Give the key of the record; the payload function reads the rest by it.';
+  end if;
+  if octet_length(data::text) > 1048576 then
+    raise exception 'ancrage.trigger(%): expected data of at most 1048576 bytes, got %', quote_literal(event), octet_length(data::text)
+      using errcode = '22023', hint = 'Give the key of the record; the payload function reads the rest by it.';
   end if;
   perform ancrage.emit('ancrage.trigger', jsonb_build_object('id', id, 'event', event, 'key', key, 'data', data));
   return id;
