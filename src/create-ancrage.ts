@@ -36,6 +36,12 @@ export interface Ancrage {
    * @throws AncrageError `ANCRAGE_DEFINITION_INVALID`, `ANCRAGE_DATABASE_UNREACHABLE`, `ANCRAGE_NOT_MIGRATED` with the SQL, `ANCRAGE_SLOT_LOST`
    */
   start(): Promise<void>;
+  /**
+   * Resolves with the error once it has ended without being stopped: another process has taken over (`ANCRAGE_SUPERSEDED`), or a fault of
+   * its own. `fetch` goes on answering. Who has started anew by then is a standby: `ancrage start` exits, so that whoever watches it
+   * does that.
+   */
+  readonly ended: Promise<unknown>;
   /** Reads no more, finishes what is in flight, journals it. Idempotent, and safe before `start`. */
   stop(): Promise<void>;
 }
@@ -86,6 +92,7 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
 
   /** Callers of `trigger` that wait for what comes of it, by the trigger's UUID. */
   const waiting = new Map<string, (came: TriggerCame) => void>();
+  const ended = Promise.withResolvers<unknown>();
   let parts: Promise<Parts> | undefined;
   let stopping: Promise<void> | undefined;
 
@@ -197,11 +204,13 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
       test: async (id, options, project) => (await lazily()).test(id, options, project),
       delete: async (id, project) => (await lazily()).delete(id, project),
     },
+    ended: ended.promise,
     async start() {
       const made = connect();
       const { engine } = await made;
       try {
         await engine.start();
+        void engine.ended.then(ended.resolve);
       } catch (error) {
         // What failed is not kept: its sessions end, and the next start, or the next request, begins anew.
         if (parts === made) parts = undefined;

@@ -81,6 +81,7 @@ export class Engine {
   #starting: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
   readonly #stopping = new AbortController();
+  readonly #ended = Promise.withResolvers<unknown>();
 
   constructor(options: EngineOptions) {
     this.#options = options;
@@ -110,6 +111,11 @@ export class Engine {
   /** Why capture ended; undefined while it has not. */
   get failure(): unknown {
     return this.#loss ?? this.#leader?.pipeline.captureFailure ?? this.#failure;
+  }
+
+  /** Resolves with why, once all is over without having been asked to: this process was superseded, or met a fault. */
+  get ended(): Promise<unknown> {
+    return this.#ended.promise;
   }
 
   /** How the log is doing; undefined where another process leads, or before the first look. */
@@ -177,10 +183,9 @@ export class Engine {
       this.#leading.then(resolve, (error: unknown) => {
         reject(error instanceof Error ? error : new Error(String(error)));
         if (this.#state !== "standby") return;
-        this.#state = "failed";
         this.#failure = error;
         log.fatal({ err: error }, "this standby could not take over");
-        void this.#close();
+        this.#fail(error);
       });
     });
     if (this.#isStopping) throw this.#leader?.pipeline.failure ?? stoppedMeanwhile();
@@ -210,6 +215,11 @@ export class Engine {
 
   get #isStopping(): boolean {
     return this.#stopping.signal.aborted;
+  }
+
+  #fail(error: unknown): void {
+    this.#state = "failed";
+    void this.#close().finally(() => this.#ended.resolve(error));
   }
 
   #close(): Promise<void> {
@@ -244,10 +254,7 @@ export class Engine {
       subscriptions: this.#subscriptions,
       begun,
       patiently: (work) => this.#patiently(work),
-      onFailure: () => {
-        this.#state = "failed";
-        void this.#close();
-      },
+      onFailure: () => this.#fail(this.#leader?.pipeline.failure),
       onCaptureFailure: (error) => {
         this.#losing ??= this.#lose(checked, error);
       },

@@ -28,7 +28,9 @@ export function startCommand(context: CommandContext): Command {
         // What a container prints is kept and read by many: whoever starts it has the token and the password already.
         context.print(JSON.stringify({ ready: true, url: server.url, role, token: null, database: redactPassword(database) }));
       } else context.print(`Ancrage listens on ${server.url}.`);
-      await aborted(context.stopping);
+      const failure = await Promise.race([aborted(context.stopping), ancrage.ended]);
+      // It would answer requests and do nothing else. Started anew, it is a standby.
+      if (failure !== undefined) throw failure;
       context.note(`Asked to end: what is in flight has ${options.shutdown.graceS} s; asked once more, this process goes at once.`);
     } finally {
       await server.close(1_000);
@@ -44,10 +46,10 @@ async function roleOf(fetch: (request: Request) => Promise<Response>, url: strin
   return details?.role ?? "unknown";
 }
 
-function aborted(signal: AbortSignal): Promise<void> {
+function aborted(signal: AbortSignal): Promise<undefined> {
   return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener("abort", () => resolve(), { once: true });
+    if (signal.aborted) resolve(undefined);
+    else signal.addEventListener("abort", () => resolve(undefined), { once: true });
   });
 }
 
@@ -55,11 +57,12 @@ const help = `
 Needs DATABASE_URL, ANCRAGE_TOKEN (the operator's bearer token) and ANCRAGE_SECRET_KEY (32 bytes in base64; seals secrets).
 Logs are lines of JSON on standard error. With --json one line says that it is ready: {"ready":true,"url":…,"role":"leading"|"standby",
 "token":null,"database":…}, the database without its password and no token, since a container's output is kept. SIGTERM and SIGINT finish what is in flight
-(shutdown.graceS); a second one ends it at once.
+(shutdown.graceS); a second one ends it at once. Where another process has taken over, or capture and delivery met a fault of their own, it
+ends too: let a supervisor (systemd, Kubernetes, Docker) start it again, and it is the standby.
 
 Examples:
   $ ancrage migrate hooks && ancrage start hooks
   $ ancrage start hooks --host 0.0.0.0 --public-url https://hooks.example.com
   $ ancrage start hooks --allow-network 10.20.0.0/16
 
-Exit codes: 0 stopped when asked · 130, 143 ended at once · 1 failed · 2 an option or a definition is wrong · 3 the database is not reachable or not migrated.`;
+Exit codes: 0 stopped when asked · 130, 143 ended at once · 1 failed, or another process has taken over · 2 an option or a definition is wrong · 3 the database is not reachable or not migrated.`;

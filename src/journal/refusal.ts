@@ -45,7 +45,7 @@ export function rejectionOf(message: Message, error: unknown): Rejection {
 /** What a process throws that does not lead any more. */
 export function superseded(): AncrageError {
   return new AncrageError("ANCRAGE_SUPERSEDED", "another process appends to the journal now; this one has stopped capturing and sending.", {
-    hint: "Nothing is lost: the other one goes on from the last batch. Restart this process to make it a standby.",
+    hint: "Nothing is lost: the other one goes on from the last batch. Started anew, this process is its standby.",
   });
 }
 
