@@ -107,7 +107,15 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
   };
 
   async function makeParts(): Promise<Parts> {
-    const api = pool("ancrage api", apiSessions, { statement_timeout: "15000" });
+    const api = pool("ancrage api", apiSessions, {
+      statement_timeout: "15000",
+      // Lists go by the order that they are asked for in, and end once they have a page; whole days are read by nobody, and by one
+      // processor at most. [M: of 3 million deliveries in 7 days, 51 of one subscription took 1,027 ms by the planner's own choice, 16 ms so.]
+      max_parallel_workers_per_gather: "0",
+      enable_seqscan: "off",
+      enable_bitmapscan: "off",
+      jit: "off",
+    });
     const reads = pool("ancrage reads", readSessions, { statement_timeout: "30000" });
     const deliveries = pool("ancrage deliveries", deliverySessions, {
       statement_timeout: "30000",

@@ -56,6 +56,8 @@ create table ancrage.deliveries (
 
 CREATE INDEX deliveries_due ON ONLY ancrage.deliveries USING btree (next_attempt_at) WHERE (state = ANY (ARRAY['pending'::ancrage.delivery_state, 'retrying'::ancrage.delivery_state]));
 
+CREATE INDEX deliveries_given_up ON ONLY ancrage.deliveries USING btree (message_id, subscription_id) WHERE (state = ANY (ARRAY['exhausted'::ancrage.delivery_state, 'canceled'::ancrage.delivery_state]));
+
 CREATE INDEX deliveries_job_exhausted ON ONLY ancrage.deliveries USING btree (job_id) WHERE ((state = 'exhausted'::ancrage.delivery_state) AND (job_id IS NOT NULL));
 
 CREATE INDEX deliveries_unfinished ON ONLY ancrage.deliveries USING btree (subscription_id, COALESCE(job_id, ''::text), substr(message_id, 15)) WHERE (state = ANY (ARRAY['pending'::ancrage.delivery_state, 'retrying'::ancrage.delivery_state]));
