@@ -186,7 +186,20 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
         url: { allowHttp: options.allowHttp },
         onChanged: (row) => engine.subscriptionChanged(row),
       });
-      const services = createServices({ options, token, log, clock, waiting, api, catalogue, types, payload, engine, subscriptions });
+      const services = createServices({
+        options,
+        token,
+        secretKey: key,
+        log,
+        clock,
+        waiting,
+        api,
+        catalogue,
+        types,
+        payload,
+        engine,
+        subscriptions,
+      });
       return { pools, engine, subscriptions, tests, fetch: createApp(services).fetch };
     } catch (error) {
       await Promise.all(pools.map((one) => one.end()));

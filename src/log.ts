@@ -121,11 +121,11 @@ function redactTextMembers(line: string): string {
   );
 }
 
-/** Takes out of a text what has the form of a secret: `whsec_…`, a bearer token, a URL's user, password and query. */
+/** Takes out of a text what has the form of a secret: `whsec_…`, `anc_…`, a bearer token, a URL's user, password and query. */
 export function redactText(text: string, secrets: readonly string[] = []): string {
   const known = secrets.reduce((rest, secret) => rest.replaceAll(secret, redacted), text);
   return known
-    .replaceAll(/\b(whsec_|whsk_)[\w+/=-]+/g, `$1${redacted}`)
+    .replaceAll(/\b(whsec_|whsk_|anc_)[\w+/=-]+/g, `$1${redacted}`)
     .replaceAll(/\b(bearer)\s+[^\s"'\\]+/gi, `$1 ${redacted}`)
     .replaceAll(/\b([a-z][a-z0-9+.-]*:\/\/)[^\s/"'\\?#@]*@/gi, `$1${redacted}@`)
     .replaceAll(/\b([a-z][a-z0-9+.-]*:\/\/[^\s"'\\?#]*)\?[^\s"'\\]*/gi, `$1?${redacted}`);

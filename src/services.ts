@@ -22,6 +22,8 @@ import { readOpenGaps, type Gap } from "./store/gaps.ts";
 import { listSubscriptions } from "./store/subscriptions.ts";
 import { emitTrigger } from "./store/triggers.ts";
 import type { ValueTypes } from "./store/types.ts";
+import { createTokenService } from "./tokens.ts";
+import type { SecretKey } from "./subscription/secret.ts";
 import type { SubscriptionService } from "./subscription/subscription.ts";
 
 /** What the services are made of. */
@@ -32,6 +34,7 @@ export interface ServiceParts {
   readonly subscriptions: SubscriptionService;
   readonly options: CheckedOptions;
   readonly token: string;
+  readonly secretKey: SecretKey;
   readonly log: Logger;
   readonly waiting: Map<string, (came: TriggerCame) => void>;
   readonly catalogue: Catalogue;
@@ -53,6 +56,7 @@ export function createServices(parts: ServiceParts): Services {
   return {
     db: api,
     subscriptions: parts.subscriptions,
+    tokens: createTokenService({ db: api, secretKey: parts.secretKey }),
     jobs: createJobService({
       db: api,
       catalogue: () => catalogue,

@@ -3,6 +3,7 @@ import type pg from "pg";
 import type { Catalogue, CatalogueEvent } from "../src/event/catalogue.ts";
 import { createApp } from "../src/http/app.ts";
 import type { Services } from "../src/http/services.ts";
+import { createTokenService } from "../src/tokens.ts";
 import { createJobService } from "../src/job/service.ts";
 import { createPool } from "../src/store/database.ts";
 import { parseSecretKey } from "../src/subscription/secret.ts";
@@ -89,6 +90,7 @@ export function createTestApi(
       wake: () => undefined,
       unpark: () => undefined,
     }),
+    tokens: createTokenService({ db: pool, secretKey: parseSecretKey(randomBytes(32).toString("base64")) }),
     catalogue: () => catalogue,
     samples: notGiven("samples"),
     explain: notGiven("explain"),

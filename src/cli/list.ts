@@ -29,13 +29,20 @@ interface Listing<Row> {
   readonly query: Readonly<Record<string, string | undefined>>;
   /** A line for a person. */
   readonly format: (row: Row) => string;
+  /** Which token it wants, where that is not any one. */
+  readonly tokenHint?: string;
 }
 
 /** A page of a list, a line each; with `--json` as the API answers it. */
-export async function listAll<Row>(context: CommandContext, flags: ListFlags, { path, query, format }: Listing<Row>): Promise<void> {
+export async function listAll<Row>(
+  context: CommandContext,
+  flags: ListFlags,
+  { path, query, format, ...more }: Listing<Row>,
+): Promise<void> {
   const now = Date.now();
   const { body } = await requestApi(await findServer(context, flags), {
     path,
+    ...more,
     query: {
       ...query,
       limit: flags.limit,

@@ -15,6 +15,7 @@ import { rejectionsCommand } from "./rejections.ts";
 import { sampleCommand } from "./sample.ts";
 import { slotCommand } from "./slot.ts";
 import { startCommand } from "./start.ts";
+import { tokensCommand } from "./tokens.ts";
 import { statusCommand } from "./status.ts";
 import { subscriptionsCommand } from "./subscriptions.ts";
 import { triggerCommand } from "./trigger.ts";
@@ -60,6 +61,7 @@ function defineProgram(context: CommandContext, isJson: boolean): Command {
     deliveriesCommand,
     rejectionsCommand,
     jobsCommand,
+    tokensCommand,
     doctorCommand,
     slotCommand,
     gapsCommand,

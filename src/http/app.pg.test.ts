@@ -8,7 +8,7 @@ import { cloneDatabase, type TestDatabase } from "../../test/database.ts";
 import { AncrageError } from "../errors.ts";
 import { createApp } from "./app.ts";
 import { createPool } from "../store/database.ts";
-import { hashToken } from "./auth.ts";
+import { hashToken } from "../tokens.ts";
 import { problemCodes } from "./problem.ts";
 
 let database: TestDatabase;
@@ -165,10 +165,13 @@ describe("problems", () => {
     expect(answer).toMatchObject({ status: 422, body: { code: "invalid", errors: [{ pointer, detail }] } });
   });
 
-  test.each(["subscriptions", "messages", "deliveries", "rejections", "jobs"])("a place of another list is none of %s", async (list) => {
-    const answer = await api.call("GET", `/v1/${list}?after=lst_01K9ZQ4W7M`);
-    expect(answer).toMatchObject({ status: 422, body: { code: "invalid", errors: [{ pointer: "?after" }] } });
-  });
+  test.each(["subscriptions", "messages", "deliveries", "rejections", "jobs", "tokens"])(
+    "a place of another list is none of %s",
+    async (list) => {
+      const answer = await api.call("GET", `/v1/${list}?after=lst_01K9ZQ4W7M`);
+      expect(answer).toMatchObject({ status: 422, body: { code: "invalid", errors: [{ pointer: "?after" }] } });
+    },
+  );
 
   test("a parameter that a route does not know is refused by all of them, but for what probers and weavy send", async () => {
     const { body } = await api.call("GET", "/openapi.json");
@@ -270,6 +273,7 @@ describe("openapi.json", () => {
     );
     expect(routes.toSorted()).toEqual([
       "DELETE /v1/subscriptions/{id} token",
+      "DELETE /v1/tokens/{id} token",
       "GET /healthz",
       "GET /metrics token",
       "GET /readyz",
@@ -290,6 +294,8 @@ describe("openapi.json", () => {
       "GET /v1/subscriptions token",
       "GET /v1/subscriptions/{id} token",
       "GET /v1/subscriptions/{id}/secret token",
+      "GET /v1/tokens token",
+      "GET /v1/tokens/{id} token",
       "PATCH /v1/subscriptions/{id} token",
       "POST /v1/EntryPoints/{project}/process/ token",
       "POST /v1/deliveries/cancel token",
@@ -305,6 +311,7 @@ describe("openapi.json", () => {
       "POST /v1/subscriptions/{id}/resume token",
       "POST /v1/subscriptions/{id}/rotate-secret token",
       "POST /v1/subscriptions/{id}/test token",
+      "POST /v1/tokens token",
     ]);
   });
 

@@ -17,6 +17,7 @@ import { addMessageRoutes } from "./routes/messages.ts";
 import { addRejectionRoutes } from "./routes/rejections.ts";
 import { addSubscriptionCommandRoutes } from "./routes/subscription-commands.ts";
 import { addSubscriptionRoutes } from "./routes/subscriptions.ts";
+import { addTokenRoutes } from "./routes/tokens.ts";
 import { addSystemRoutes } from "./routes/system.ts";
 import type { Services } from "./services.ts";
 
@@ -66,6 +67,7 @@ export function createApp(services: Services): { readonly fetch: (request: Reque
   addRejectionRoutes(api, services);
   addJobRoutes(api, services);
   addEntryPointRoutes(api, services);
+  addTokenRoutes(api, services);
   addSystemRoutes(api, services);
   return { fetch: async (request) => api.fetch(request) };
 }

@@ -1,7 +1,8 @@
-import { createHash, timingSafeEqual } from "node:crypto";
+import { timingSafeEqual } from "node:crypto";
 import type { MiddlewareHandler } from "hono";
 import type { Queryable } from "../store/database.ts";
-import { findToken } from "../store/tokens.ts";
+import { findToken, noteTokenUse } from "../store/tokens.ts";
+import { hashToken } from "../tokens.ts";
 import { refusal } from "./problem.ts";
 
 /** Whose token a request carries. */
@@ -38,18 +39,17 @@ export function requireToken(options: { readonly operatorToken: string; readonly
     else {
       const row = await findToken(options.db, hash);
       if (row === undefined) {
-        throw unauthorized("the bearer token is unknown, or has expired.", `Bearer realm="ancrage", error="invalid_token"`);
+        throw unauthorized("the bearer token is unknown, was revoked, or has expired.", `Bearer realm="ancrage", error="invalid_token"`);
       }
+      // Not waited for, and no request fails for it.
+      if (isHourOld(row.lastUsedAt)) void noteTokenUse(options.db, row.id).catch(() => undefined);
       c.set("principal", { name: row.name, project: row.project ?? undefined, isOperator: false });
     }
     return next();
   };
 }
 
-/** As tokens are stored: they are random, so nothing slower is needed. */
-export function hashToken(token: string): Buffer {
-  return createHash("sha256").update(token).digest();
-}
+const isHourOld = (at: Date | null): boolean => at === null || Date.now() - at.getTime() > 3_600_000;
 
 function parseBearer(header: string | undefined): string | undefined {
   return /^Bearer +(\S+) *$/i.exec(header ?? "")?.[1];
@@ -76,5 +76,15 @@ export function projectOf(principal: Principal, named: string | undefined): stri
     code: "project-refused",
     detail: `the token "${principal.name}" is for project ${JSON.stringify(principal.project)}, the request names ${JSON.stringify(named)}.`,
     hint: "Leave the project out, or use a token of that project.",
+  });
+}
+
+/** @throws a problem `project-refused` where the token is for one project */
+export function requireAllProjects({ name, project }: Principal, what: string, hint = ""): void {
+  if (project === undefined) return;
+  throw refusal({
+    code: "project-refused",
+    detail: `the token "${name}" is for project ${JSON.stringify(project)}, ${what} of all projects.`,
+    hint: `Use a token of all projects.${hint}`,
   });
 }

@@ -268,6 +268,43 @@ export const jobSchema = z
   })
   .openapi("Job");
 
+const tokenNameWords = "expected a name of 1 to 200 characters";
+
+export const newTokenSchema = z
+  .strictObject({
+    name: z
+      .string({ error: tokenNameWords })
+      .min(1, tokenNameWords)
+      .max(200, tokenNameWords)
+      .refine(isStorable, unstorable)
+      .openapi({ description: "Whose it is. Subscriptions that it creates are not told of what the actor of this name did." }),
+    project: z
+      .string({ error: "expected the name of a project, or null for all" })
+      .min(1, "expected the name of a project, or null for all")
+      .max(200, "expected at most 200 characters")
+      .refine(isStorable, unstorable)
+      .nullable()
+      .openapi({ description: "The one project that it is for; null: all. Never left out: nobody is to get all by an oversight." }),
+    expiresAt: z.iso
+      .datetime({ offset: true, error: "expected a time in ISO 8601 such as 2027-01-31T00:00:00Z, or null for never" })
+      .nullable()
+      .optional()
+      .openapi({ description: "From then on it is refused. Default: never." }),
+  })
+  .openapi("NewToken");
+
+export const tokenSchema = z
+  .object({
+    id: z.string().openapi({ example: "tok_01K9ZQ4W7M3V2C8H5T6R0XNBEP" }),
+    name: z.string(),
+    project: z.string().nullable().openapi({ description: "Null: all projects." }),
+    createdAt: time,
+    expiresAt: time.nullable(),
+    lastUsedAt: time.nullable().openapi({ description: "To the hour." }),
+    revokedAt: time.nullable(),
+  })
+  .openapi("Token");
+
 export const countSchema = z
   .object({
     dryRun: z.literal(true),

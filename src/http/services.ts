@@ -4,6 +4,7 @@ import type { Catalogue } from "../event/catalogue.ts";
 import type { Explanation } from "../explain.ts";
 import type { Format } from "../format.ts";
 import type { JobService } from "../job/service.ts";
+import type { TokenService } from "../tokens.ts";
 import type { SubscriptionService } from "../subscription/subscription.ts";
 
 /**
@@ -14,6 +15,7 @@ export interface Services {
   readonly db: pg.Pool;
   readonly subscriptions: SubscriptionService;
   readonly jobs: JobService;
+  readonly tokens: TokenService;
   /** The events as they are now; `dev` reloads them. */
   readonly catalogue: () => Catalogue;
   /** Newest first, at most `limit`, each what a delivery's body holds (parsed). Never empty where a record, a message or an example is there. */

@@ -81,7 +81,7 @@ create table ancrage.idempotency_keys (
   project text not null,
   key text not null,
   request_hash bytea not null,
-  subscription_id text collate "C" not null,
+  made_id text collate "C" not null,
   created_at timestamp with time zone not null default now(),
   constraint idempotency_keys_pkey PRIMARY KEY (project, key)
 );
@@ -285,6 +285,8 @@ create table ancrage.tokens (
   hash bytea not null,
   created_at timestamp with time zone not null default now(),
   expires_at timestamp with time zone,
+  last_used_at timestamp with time zone,
+  revoked_at timestamp with time zone,
   constraint tokens_hash_check CHECK ((length(hash) = 32)),
   constraint tokens_hash_key UNIQUE (hash),
   constraint tokens_pkey PRIMARY KEY (id)

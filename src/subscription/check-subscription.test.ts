@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { newSubscriptionSchema } from "../http/schemas.ts";
 import { checkSubscription, checkUrl, type Fault } from "./check-subscription.ts";
-import { createSubscriptionId } from "./subscription.ts";
+import { createId } from "../create-id.ts";
 
 const events = ["NewOpportunity", "deal.won"];
 const check = (input: unknown) => checkSubscription(input, { events, url: {}, nowMs: 0 });
@@ -129,7 +129,7 @@ describe("subscriptions", () => {
 test("ids sort as they were made", () => {
   fc.assert(
     fc.property(fc.nat(2 ** 46), fc.nat(2 ** 46), fc.uint8Array({ minLength: 10, maxLength: 10 }), (a, b, random) => {
-      const [first, second] = [createSubscriptionId(Math.min(a, b), random), createSubscriptionId(Math.max(a, b), random)];
+      const [first, second] = [createId("sub_", Math.min(a, b), random), createId("sub_", Math.max(a, b), random)];
       expect(first).toMatch(/^sub_[0-9A-HJKMNP-TV-Z]{26}$/);
       return first <= second;
     }),

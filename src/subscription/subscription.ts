@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { isDeepStrictEqual } from "node:util";
 import type pg from "pg";
+import { createId } from "../create-id.ts";
 import { AncrageError } from "../errors.ts";
 import type { Format } from "../format.ts";
 import { readIdempotencyKey, takeIdempotencyKey } from "../store/idempotency-keys.ts";
@@ -205,7 +206,7 @@ export function createSubscriptionService(options: SubscriptionServiceOptions): 
   /** What the first request with a key made. */
   const madeBefore = async (project: string, key: string, requestHash: Buffer): Promise<CreatedSubscription> => {
     const before = await readIdempotencyKey(db, project, key);
-    const row = before === undefined ? undefined : await readSubscriptionOf(db, before.subscriptionId, project);
+    const row = before === undefined ? undefined : await readSubscriptionOf(db, before.madeId, project);
     if (before === undefined || row === undefined) throw new Error(`expected what the idempotency key ${key} made, got nothing`);
     if (!before.requestHash.equals(requestHash)) {
       const detail = `the idempotency key ${JSON.stringify(key)} was sent with another request; expected the same one, or another key`;
@@ -221,12 +222,12 @@ export function createSubscriptionService(options: SubscriptionServiceOptions): 
       if (checked.kind === "refused") throw refusedSubscription("made", checked.faults);
       const { secret = createSecret(), project = "default", headers, ...fields } = checked.value;
       const at = nowMs();
-      const id = createSubscriptionId(at, randomBytes(10));
+      const id = createId("sub_", at, randomBytes(10));
       const owner = { project, id };
       const sealed = sealSecret(secretKey, owner, secret, new Date(at));
       const requestHash = createHash("sha256").update(JSON.stringify(checked.value)).digest();
       const subscription = await writeSubscription(db, async (client) => {
-        if (key !== undefined && !(await takeIdempotencyKey(client, { project, key, requestHash, subscriptionId: id }))) return undefined;
+        if (key !== undefined && !(await takeIdempotencyKey(client, { project, key, requestHash, madeId: id }))) return undefined;
         const row = await insertSubscription(client, {
           ...fields,
           ...owner,
@@ -322,18 +323,4 @@ function refusedSubscription(done: "made" | "changed" | "tested", faults: readon
 export function subscriptionFaults(error: unknown): readonly Fault[] | undefined {
   if (!(error instanceof AncrageError) || error.code !== "ANCRAGE_SUBSCRIPTION_INVALID") return undefined;
   return error.cause as readonly Fault[];
-}
-
-const crockford = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-
-/** `sub_`, ten digits of milliseconds and sixteen random ones, in Crockford's base 32: ids sort as they were made. */
-export function createSubscriptionId(nowMs: number, random: Uint8Array): string {
-  let number = BigInt(nowMs);
-  for (const byte of random) number = (number << 8n) | BigInt(byte);
-  let digits = "";
-  for (let turn = 0; turn < 26; turn++) {
-    digits = crockford.charAt(Number(number & 31n)) + digits;
-    number >>= 5n;
-  }
-  return `sub_${digits}`;
 }

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createTestApi, type CallOptions, type TestApi } from "../../../test/api.ts";
 import { cloneDatabase, type TestDatabase } from "../../../test/database.ts";
 import { readSubscription } from "../../store/subscriptions.ts";
-import { hashToken } from "../auth.ts";
+import { hashToken } from "../../tokens.ts";
 import type { SampleOptions } from "../services.ts";
 
 const asked: [string, SampleOptions][] = [];

@@ -4,7 +4,7 @@ import { cloneDatabase, type TestDatabase } from "../../../test/database.ts";
 import { AncrageError } from "../../errors.ts";
 import type { Explanation } from "../../explain.ts";
 import { emitTrigger } from "../../store/triggers.ts";
-import { hashToken } from "../auth.ts";
+import { hashToken } from "../../tokens.ts";
 import type { Services, Triggered, TriggerOptions } from "../services.ts";
 import { parseWait } from "./events.ts";
 

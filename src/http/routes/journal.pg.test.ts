@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createTestApi, type TestApi } from "../../../test/api.ts";
 import { cloneDatabase, type TestDatabase } from "../../../test/database.ts";
-import { hashToken } from "../auth.ts";
+import { hashToken } from "../../tokens.ts";
 import { formatDeliveryId, parseDeliveryId } from "./deliveries.ts";
 
 /** Messages, deliveries, attempts and rejections, as the journal holds them, through the API that reads them. */

@@ -5,7 +5,7 @@ import { cloneDatabase, type TestDatabase } from "../../../test/database.ts";
 import { readSubscription, type SubscriptionRow } from "../../store/subscriptions.ts";
 import { openHeaders } from "../../subscription/sealed-headers.ts";
 import { parseSecretKey } from "../../subscription/secret.ts";
-import { hashToken } from "../auth.ts";
+import { hashToken } from "../../tokens.ts";
 
 const secretKey = parseSecretKey(randomBytes(32).toString("base64"));
 const changed: SubscriptionRow[] = [];

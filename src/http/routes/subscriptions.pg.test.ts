@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createTestApi, type TestApi } from "../../../test/api.ts";
 import { cloneDatabase, type TestDatabase } from "../../../test/database.ts";
 import { readLiveSubscriptions, readSubscription, type SubscriptionRow } from "../../store/subscriptions.ts";
-import { hashToken } from "../auth.ts";
+import { hashToken } from "../../tokens.ts";
 
 const changed: SubscriptionRow[] = [];
 let database: TestDatabase;

@@ -3,8 +3,9 @@ import type { NewSubscription, SubscriptionPatch } from "../../subscription/subs
 import { checkUrl, isStorable, unstorable } from "../../subscription/check-subscription.ts";
 import { actorsIgnoredBy, projectOf, type Principal } from "../auth.ts";
 import { answerChange, noSubscription, orRefuse, subscriptionParams as params } from "../subscription-answers.ts";
+import { parseIdempotencyKey } from "../idempotency-key.ts";
 import { refusal } from "../problem.ts";
-import { bearer, createRoute, cursor, invalid, json, listQuery, page, pageOf, problems, text, type Api, query } from "../route.ts";
+import { bearer, createRoute, cursor, json, listQuery, page, pageOf, problems, text, type Api, query } from "../route.ts";
 import {
   createdSubscriptionSchema,
   newSubscriptionSchema,
@@ -178,15 +179,6 @@ async function createFor(services: Services, principal: Principal, input: unknow
     isObject(input) ? { ...actorsIgnoredBy(principal), ...input, ...(project === undefined ? {} : { project }) } : input
   ) as NewSubscription;
   return await orRefuse(() => services.subscriptions.create(asked, { idempotencyKey }));
-}
-
-/** A structured field's string (`"…"`, as the IETF's draft has it), or the bare text that most clients send. */
-function parseIdempotencyKey(header: string | undefined): string | undefined {
-  if (header === undefined) return undefined;
-  const key = /^"?([\x21\x23-\x5b\x5d-\x7e]{1,255})"?$/.exec(header.trim())?.[1];
-  if (key !== undefined) return key;
-  const detail = `expected 1 to 255 printable ASCII characters without spaces, quotes and backslashes, got ${JSON.stringify(header.slice(0, 300))}`;
-  throw invalid([{ pointer: "idempotency-key", detail }]);
 }
 
 /** A URL is stored normalised; a filter that is none matches nothing rather than everything. */

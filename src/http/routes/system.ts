@@ -1,6 +1,5 @@
 import { z } from "@hono/zod-openapi";
-import type { Principal } from "../auth.ts";
-import { refusal } from "../problem.ts";
+import { requireAllProjects } from "../auth.ts";
 import { bearer, createRoute, json, problems, type Api } from "../route.ts";
 import { statusSchema } from "../schemas.ts";
 import type { Services } from "../services.ts";
@@ -72,6 +71,8 @@ const openapi = createRoute({
   responses: { 200: json("The document.", z.unknown()) },
 });
 
+const probeHint = " GET /readyz answers without one.";
+
 export function addSystemRoutes(api: Api, services: Services): void {
   api.openapi(me, (c) => {
     const { name, project } = c.get("principal");
@@ -79,13 +80,13 @@ export function addSystemRoutes(api: Api, services: Services): void {
   });
 
   api.openapi(status, async (c) => {
-    refuseProject(c.get("principal"), "the status is");
+    requireAllProjects(c.get("principal"), "the status is that", probeHint);
     const { isReady, problems, details } = await services.status();
     return c.json({ isReady, problems: [...problems], details: { ...details } }, 200);
   });
 
   api.openapi(metrics, async (c) => {
-    refuseProject(c.get("principal"), "the metrics are");
+    requireAllProjects(c.get("principal"), "the metrics are those", probeHint);
     return c.text(await services.metrics(), 200, { "content-type": "text/plain; version=0.0.4; charset=utf-8" });
   });
 
@@ -117,13 +118,4 @@ export function addSystemRoutes(api: Api, services: Services): void {
       200,
     ),
   );
-}
-
-function refuseProject({ name, project }: Principal, what: string): void {
-  if (project === undefined) return;
-  throw refusal({
-    code: "project-refused",
-    detail: `the token "${name}" is for project ${JSON.stringify(project)}, ${what} that of all projects.`,
-    hint: "Use a token of all projects. GET /readyz answers without one.",
-  });
 }

@@ -79,12 +79,12 @@ create table ancrage.subscription_starts (
   primary key (subscription_id, revision)
 );
 
--- So that a request that is repeated because its answer was lost makes one subscription. Kept for a day.
+-- So that a request that is repeated because its answer was lost makes one subscription, or one token. Kept for a day.
 create table ancrage.idempotency_keys (
   project         text        not null,
   key             text        not null,
   request_hash    bytea       not null,
-  subscription_id text        collate "C" not null,
+  made_id         text        collate "C" not null,
   created_at      timestamptz not null default now(),
   primary key (project, key)
 );
@@ -264,7 +264,10 @@ create table ancrage.tokens (
   name       text        not null,
   hash       bytea       not null unique check (length(hash) = 32),
   created_at timestamptz not null default now(),
-  expires_at timestamptz
+  expires_at timestamptz,
+  -- Written once an hour at most.
+  last_used_at timestamptz,
+  revoked_at timestamptz
 );
 
 -- Crockford's base 32, most significant digit first: ids sort as their numbers do.
