@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import type { Profiler } from "node:inspector/promises";
 import pg from "pg";
 import { largestWindow } from "../src/deliver/window.ts";
 import { nowMs } from "./clock.ts";
@@ -24,6 +25,9 @@ interface Drain {
   /** Deliveries a second to the ceiling in the same minutes. */
   readonly drainRatio: number;
   readonly drainPerS: number;
+  /** Of the process that sends, from its start on, and of PostgreSQL; undefined where it cannot be told. */
+  readonly cpuUsPerDelivery: number;
+  readonly postgresCpuUsPerDelivery: number | undefined;
 }
 
 export interface BacklogSize {
@@ -45,7 +49,7 @@ export async function measureBacklog(server: Server, size: BacklogSize, tell: (w
     const measure = async (name: string, subscriptions: number): Promise<Drain> => {
       const drain = await measureDrain(env, size, subscriptions);
       tell(
-        `backlog, ${name}: first arrival after ${Math.round(drain.startMs)} ms, ${Math.round(drain.rssMiB)} MiB, ${Math.round(drain.drainPerS)}/s, ${drain.drainRatio.toFixed(2)} of the ceiling`,
+        `backlog, ${name}: first arrival after ${Math.round(drain.startMs)} ms, ${Math.round(drain.rssMiB)} MiB, ${Math.round(drain.drainPerS)}/s, ${drain.drainRatio.toFixed(2)} of the ceiling; ${Math.round(drain.cpuUsPerDelivery)} µs, PostgreSQL ${Math.round(drain.postgresCpuUsPerDelivery ?? Number.NaN)} µs`,
       );
       return drain;
     };
@@ -58,6 +62,8 @@ export async function measureBacklog(server: Server, size: BacklogSize, tell: (w
       rssMiB: Math.max(...all.map(({ rssMiB }) => rssMiB)),
       drainRatio: Math.min(...all.map(({ drainRatio }) => drainRatio)),
       drainPerS: Math.min(...all.map(({ drainPerS }) => drainPerS)),
+      cpuUsPerDelivery: Math.max(...all.map(({ cpuUsPerDelivery }) => cpuUsPerDelivery)),
+      postgresCpuUsPerDelivery: oneSubscription.postgresCpuUsPerDelivery,
       deliveries: size.deliveries,
       oneSubscription,
       hundredSubscriptions,
@@ -91,14 +97,41 @@ async function measureDrain(env: Environment, { deliveries, drained }: BacklogSi
     startedAtMs = nowMs();
   });
   const { lastAtMs: firstAtMs } = await inTime(first);
+  const postgresCpuUs = await env.server.cpuUs();
   const { lastAtMs } = await inTime(receiver.call("until", drained));
+  const cpuUsPerDelivery = (await env.system.call("cpuUs")) / drained;
+  const postgresEndUs = await env.server.cpuUs();
+  const postgresCpuUsPerDelivery =
+    postgresCpuUs === undefined || postgresEndUs === undefined ? undefined : (postgresEndUs - postgresCpuUs) / drained;
   const rssMiB = await env.system.call("mostMemoryMiB");
   const drainPerS = (drained * 1000) / (lastAtMs - firstAtMs);
   // Nothing is left to drain beside the ceiling.
   await env.restart({}, () => deleteDeliveries(database.client));
   const ceilingAfter = await runCeiling(env, ceilingWork);
   const drainRatio = drainPerS / ((ceilingBefore.perS + ceilingAfter.perS) / 2);
-  return { startMs: firstAtMs - startedAtMs, rssMiB, drainRatio, drainPerS };
+  return { startMs: firstAtMs - startedAtMs, rssMiB, drainRatio, drainPerS, cpuUsPerDelivery, postgresCpuUsPerDelivery };
+}
+
+/** Drains what waits of one subscription while a profiler looks on. */
+export async function profileBacklog(env: Environment, drained: number): Promise<Profiler.Profile> {
+  const { receiver, urls, database } = env;
+  await env.subscribe([`${urls.http}/hook`]);
+  await runSystem(env, { deliveries: 1_000 });
+  await env.restart({}, async () => {
+    await insertMessages(database.client, 2 * drained);
+    await insertDeliveries(database.client, 2 * drained);
+    await setState(database.client, "paused");
+  });
+  await env.caughtUp();
+  let half = Promise.resolve({ lastAtMs: 0 });
+  await env.restart({}, async () => {
+    await setState(database.client, "enabled");
+    await receiver.call("reset");
+    half = receiver.call("until", drained);
+  });
+  await env.system.call("startProfile");
+  await inTime(half);
+  return env.system.call("stopProfile");
 }
 
 async function besideSnapshot<Result>(database: Database, work: () => Promise<Result>): Promise<Result> {

@@ -1,6 +1,6 @@
 import { writeFile } from "node:fs/promises";
 import { Command, Option } from "commander";
-import { measureBacklog } from "./backlog.ts";
+import { measureBacklog, profileBacklog } from "./backlog.ts";
 import { openEnvironment } from "./environment.ts";
 import { measureInsertCost } from "./insert-cost.ts";
 import { measureIsolation } from "./isolation.ts";
@@ -19,7 +19,7 @@ interface Flags {
   readonly only?: string;
   readonly database?: string;
   readonly profile?: string;
-  readonly shape: "bulk" | "small";
+  readonly shape: "bulk" | "small" | "backlog";
 }
 
 type Section = Exclude<keyof Report, "settings">;
@@ -32,7 +32,11 @@ const program = new Command("npm run bench --")
   .option("--only <sections>", `only these, separated by commas: ${sections.join(", ")}`)
   .option("--database <url>", "a PostgreSQL to measure on, instead of an embedded one; each section makes a database in it, and drops it")
   .option("--profile <file>", "instead of measuring, write a CPU profile of Ancrage's process there and print what costs most")
-  .addOption(new Option("--shape <shape>", "how the rows of the profile are committed").choices(["bulk", "small"]).default("bulk"));
+  .addOption(
+    new Option("--shape <shape>", "how the rows of the profile are committed; backlog: long ago")
+      .choices(["bulk", "small", "backlog"])
+      .default("bulk"),
+  );
 const flags = program.parse().opts<Flags>();
 const only = (flags.only?.split(",") ?? sections) as readonly Section[];
 const unknown = only.filter((name) => !sections.includes(name));
@@ -91,6 +95,13 @@ async function profile(file: string): Promise<void> {
   const deliveries = flags.quick ? 10_000 : 30_000;
   const env = await openEnvironment(server);
   try {
+    if (flags.shape === "backlog") {
+      const drained = 3 * deliveries;
+      const found = await profileBacklog(env, drained);
+      await writeFile(file, JSON.stringify(found));
+      console.log(formatProfile(found, drained));
+      return;
+    }
     await env.subscribe([`${env.urls.http}/hook`]);
     await runSystem(env, { deliveries, shape: flags.shape });
     await env.system.call("startProfile");

@@ -5,6 +5,7 @@ import type { Refill, RefillRequest } from "./deliver/refiller.ts";
 import { createPicking, pickInOrder } from "./deliver/order.ts";
 import type { Logger } from "./log.ts";
 import type { LaneId } from "./message.ts";
+import { placeOfMessage } from "./message-id.ts";
 import { pause, repeat } from "./pause.ts";
 import {
   cancelDeliveries,
@@ -14,7 +15,6 @@ import {
   readDueLanes,
   readMessages,
   readWaitingDeliveries,
-  type DueDelivery,
   type LanePlace,
   type WaitingDelivery,
 } from "./store/resume.ts";
@@ -76,16 +76,17 @@ export class Backlog {
 
   /** What `Dispatcher` refills a lane with. */
   async refill(request: RefillRequest): Promise<Refill> {
-    const { db, dispatcher, flushed } = this.#options;
+    const { db, flushed } = this.#options;
     // What overflowed before is read only once it is in the journal.
     await flushed();
-    const { lane, order, whereIs } = request;
+    const { lane, order, after, limit, whereIs } = request;
     if (order !== "none") return this.#refillInOrder({ ...request, order });
-    const count = request.limit + dispatcher.heldBy(lane);
-    const due = await readDueDeliveries(db, lane, count);
-    const waiting = due.filter(({ messageId }) => whereIs(messageId) === undefined);
-    const taken = takeWithin(waiting, refillBytes);
-    return { deliveries: await this.#open(lane, taken), isAll: due.length < count && taken.length === waiting.length };
+    const { due, isCut } = await readDueDeliveries(db, lane, { after, limit, maxBytes: refillBytes });
+    const last = due.at(-1);
+    const deliveries = due
+      .filter(({ message }) => whereIs(message.id) === undefined)
+      .map((one): Delivery => ({ ...one, ...lane, hasRow: true, nextAttemptAtMs: undefined, batch: undefined }));
+    return { deliveries, isAll: !isCut, readTo: last === undefined ? after : placeOfMessage(last.message.id) };
   }
 
   /** Pages of all that is unfinished, by position, until enough may be sent: what waits for its next attempt holds others back. */
@@ -104,7 +105,7 @@ export class Backlog {
     return { deliveries: await this.#open(lane, taken), isAll, dueInMs: isAll ? undefined : picking.dueInMs };
   }
 
-  async #open(lane: LaneId, taken: readonly DueDelivery[]): Promise<readonly Delivery[]> {
+  async #open(lane: LaneId, taken: readonly WaitingDelivery[]): Promise<readonly Delivery[]> {
     const messages = new Map(
       (
         await readMessages(
@@ -156,7 +157,8 @@ export class Backlog {
         if ((await readSubscription(db, id))?.state === "deleted") this.cancel(id);
       } else if (subscription.state === "enabled") {
         if (looksForLost) await this.#lookForLost(lane);
-        if (!(await this.#holdsAllDue(lane))) dispatcher.wake(id, lane.jobId);
+        // One that is behind reads on anyhow; it begins anew for what has come to be due meanwhile.
+        if (dispatcher.isBehind(lane) || !(await this.#holdsAllDue(lane))) dispatcher.wake(id, lane.jobId);
       }
     }
   }

@@ -46,6 +46,9 @@ export function formatDay(day: number): string {
   return new Date(day * msPerDay).toISOString().slice(0, 10);
 }
 
+/** Where a message stands among all, whenever its transaction committed: ids from here on sort as positions do. */
+export const placeOfMessage = (id: string): string => id.slice(14);
+
 /** The first in the order of ids; undefined of none. */
 export function leastIdOf(messages: readonly { readonly id: string }[]): string | undefined {
   let least: string | undefined;

@@ -75,14 +75,17 @@ test("a refill reads no more bodies than a few MiB, leaves out what is in memory
     log: pino({ level: "silent" }),
   });
   const sizes: number[] = [];
+  let after = "";
   for (let isAll = false; !isAll;) {
     const refill = await backlog.refill({
       lane: { subscriptionId: "sub_LARGE" },
       order: "none",
+      after,
       limit: 1_000,
       whereIs: (id) => (inMemory.has(id) ? "held" : undefined),
     });
     isAll = refill.isAll;
+    after = refill.readTo ?? after;
     sizes.push(refill.deliveries.length);
     for (const { message, hasRow, state } of refill.deliveries) {
       expect({ isNew: !inMemory.has(message.id), hasRow, state }).toEqual({ isNew: true, hasRow: true, state: "pending" });
@@ -116,7 +119,7 @@ test("an ordered refill stops at what waits for its next attempt: all after it w
   });
   const lane = { subscriptionId: "sub_ORDERED" };
   const read = async (order: "record" | "all"): Promise<readonly number[]> => {
-    const refill = await backlog.refill({ lane, order, limit: 100, whereIs: () => undefined });
+    const refill = await backlog.refill({ lane, order, after: "", limit: 100, whereIs: () => undefined });
     expect(refill.isAll).toBe(false);
     expect(refill.dueInMs).toBeGreaterThan(3_500_000);
     return refill.deliveries.map(({ message }) => ids.indexOf(message.id));

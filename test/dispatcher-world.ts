@@ -1,3 +1,4 @@
+import { placeOfMessage } from "../src/message-id.ts";
 import { pino } from "pino";
 import { createRandom } from "./e2e/random.ts";
 import { expect } from "vitest";
@@ -22,7 +23,8 @@ export const subscription: Subscription = {
   state: "enabled",
 };
 const messageOf = (number: number, keys: number): Message => ({
-  id: `msg_${String(number).padStart(6, "0")}`,
+  // Ten digits of time, then where it stands.
+  id: `msg_${"0".repeat(10)}${String(number).padStart(6, "0")}`,
   project: "default",
   event: "E",
   key: String(number % keys),
@@ -115,13 +117,12 @@ export function createWorld(options: WorldOptions = {}) {
       const { messageId, subscriptionId, state } = update.row;
       if (state !== "pending" && state !== "retrying") unfinished.get(subscriptionId)?.delete(messageId);
     },
-    async refill({ lane, order, limit, whereIs }) {
+    async refill({ lane, order, after, limit, whereIs }) {
       commit();
-      const held = dispatcher.heldBy(lane);
       const all = [...rows.values()]
         .filter((row) => row.subscriptionId === lane.subscriptionId && row.jobId === lane.jobId && isUnfinished(row))
         .toSorted((a, b) => (a.messageId < b.messageId ? -1 : 1));
-      const due = all.filter((row) => (row.nextAttemptAtMs ?? 0) <= nowMs).slice(0, limit + held);
+      const due = all.filter((row) => (row.nextAttemptAtMs ?? 0) <= nowMs && placeOfMessage(row.messageId) > after).slice(0, limit);
       const waiting = all.map((row) => ({ ...row, key: messages.get(row.messageId)!.key, dueInMs: (row.nextAttemptAtMs ?? 0) - nowMs }));
       // The statement has read; its answer arrives when the test lets it.
       await new Promise<void>((resolve) => reads.push(resolve));
@@ -130,7 +131,7 @@ export function createWorld(options: WorldOptions = {}) {
         order === "none"
           ? due.filter((row) => whereIs(row.messageId) === undefined)
           : pickInOrder(order, waiting, picking, whereIs).slice(0, limit);
-      const isAll = order === "none" ? due.length < limit + held : picking.blocked.size === 0 && taken.length < limit;
+      const isAll = order === "none" ? due.length < limit : picking.blocked.size === 0 && taken.length < limit;
       const deliveries = taken.map((row): Delivery => ({
         message: messages.get(row.messageId)!,
         subscriptionId: row.subscriptionId,
@@ -142,7 +143,9 @@ export function createWorld(options: WorldOptions = {}) {
         nextAttemptAtMs: undefined,
         batch: undefined,
       }));
-      return { deliveries, isAll, dueInMs: order === "none" ? undefined : picking.dueInMs };
+      const last = due.at(-1);
+      const readTo = last === undefined ? after : placeOfMessage(last.messageId);
+      return { deliveries, isAll, readTo, dueInMs: order === "none" ? undefined : picking.dueInMs };
     },
     maySend: () => true,
     onDisable: (id, why) => disabled.push({ id, ...why }),
@@ -252,6 +255,7 @@ export function createWorld(options: WorldOptions = {}) {
       const known = live.get(id);
       if (change === undefined) live.delete(id);
       else if (known !== undefined) live.set(id, { ...known, ...change, revision: known.revision + 1n });
+      if (change?.state === "enabled" && disabled.some((one) => one.id === id)) heldUntil.delete(id);
       if (change?.state === "enabled") disabled.splice(0, disabled.length, ...disabled.filter((one) => one.id !== id));
       dispatcher.changed(id);
     },

@@ -160,7 +160,7 @@ export class Dispatcher {
     const lane = this.#lanes.of(delivery, subscription);
     if (!lane.isBehind && this.#lanes.takesMore(lane, subscription)) this.#lanes.hold(lane, delivery);
     else {
-      this.#lanes.overflow(lane);
+      this.#lanes.overflow(lane, delivery.message);
       if (!delivery.hasRow) this.#record(suspend(delivery, this.#options.clock.nowMs()));
     }
     this.#pump(lane);
@@ -179,7 +179,8 @@ export class Dispatcher {
     const subscription = this.#options.subscription(subscriptionId);
     if (subscription === undefined || subscription.state !== "enabled") return;
     const lane = this.#lanes.of({ subscriptionId, jobId }, subscription);
-    if (!lane.isBehind) this.#lanes.overflow(lane);
+    if (lane.isBehind) lane.reading = { after: "" };
+    else this.#lanes.overflow(lane);
     this.#pump(lane);
   }
 

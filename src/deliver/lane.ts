@@ -9,7 +9,7 @@ import type { Receiver } from "./receiver.ts";
  *
  * - `direct`: what is fanned out goes into the lane.
  * - `behind`: from its first overflow all goes to the journal only, until a refill that began after the last overflow was committed
- *   returns fewer than it asked for. A lane with an order begins so: an earlier process may have left what comes first.
+ *   has read to the end. A lane with an order begins so: an earlier process may have left what comes first.
  */
 export interface Lane extends Applicant {
   readonly id: LaneId;
@@ -32,6 +32,11 @@ export interface Lane extends Applicant {
   isRefilling: boolean;
   /** Raised by each overflow: a refill that ends with the number it began with has seen them all. */
   overflows: number;
+  /**
+   * How far it has read the journal, as `placeOfMessage` has it. Another object each time it begins anew. Without it each refill would
+   * come again past all that was sent, and that an old transaction keeps from being vacuumed.
+   */
+  reading: { after: string };
   /** A refill that found nothing to take: the next one begins no earlier, by the monotonic clock. */
   refillAtMs: number;
   /** Which of them wait for an earlier one; undefined where none does. */
@@ -52,6 +57,7 @@ export function createLane(id: LaneId, receiver: Receiver, order: "none" | "reco
     isBehind: order !== "none",
     isRefilling: false,
     overflows: order === "none" ? 0 : 1,
+    reading: { after: "" },
     refillAtMs: 0,
     order: order === "none" ? undefined : createOrder(order),
   };

@@ -2,6 +2,7 @@ import type { Clock } from "../clock.ts";
 import type { DeliveryUpdate, LaneId, Message } from "../message.ts";
 import type { Subscription } from "../subscription/registry.ts";
 import type { Health } from "../subscription/health.ts";
+import { placeOfMessage } from "../message-id.ts";
 import { cancel, suspend, type Delivery } from "./delivery.ts";
 import type { DueTimer } from "./due-timer.ts";
 import { createLane, isIdle, keyOf, type Lane } from "./lane.ts";
@@ -109,9 +110,10 @@ export class Lanes {
     });
   }
 
-  /** From here on all goes to the journal only, until a refill has seen all of it. */
-  overflow(lane: Lane): void {
+  /** From here on all goes to the journal only, until a refill has seen all of it. @param message where it may be read; none: anywhere */
+  overflow(lane: Lane, message?: Message): void {
     lane.isBehind = true;
+    if (message === undefined || placeOfMessage(message.id) <= lane.reading.after) lane.reading = { after: "" };
     lane.overflows++;
     const againAtMs = this.#options.clock.monotonicMs() + refillAgainMs;
     if (lane.refillAtMs > againAtMs) this.refillAt(lane, againAtMs);

@@ -1,6 +1,7 @@
 import type { Clock } from "../clock.ts";
 import type { Logger } from "../log.ts";
 import type { LaneId } from "../message.ts";
+import { placeOfMessage } from "../message-id.ts";
 import type { Subscription } from "../subscription/registry.ts";
 import type { Delivery } from "./delivery.ts";
 import { readyCount, type Lane } from "./lane.ts";
@@ -11,6 +12,8 @@ import { isStopped, untilOpenMs, type Receiver } from "./receiver.ts";
 export interface RefillRequest {
   readonly lane: LaneId;
   readonly order: "none" | "record" | "all";
+  /** Without an order: what was read before. */
+  readonly after: string;
   readonly limit: number;
   /** `held`: it is in memory; `stale`: its row says less than what has happened to it. */
   readonly whereIs: (messageId: string) => "held" | "stale" | undefined;
@@ -18,6 +21,8 @@ export interface RefillRequest {
 
 export interface Refill {
   readonly deliveries: readonly Delivery[];
+  /** Without an order: how far it has read; none of those before is missing. */
+  readonly readTo?: string;
   /** Whether the journal has no more of them: none that is due, and none that waits for an earlier one. */
   readonly isAll: boolean;
   /** In a lane with an order: when the first of those that hold others back is due. */
@@ -41,12 +46,17 @@ const refillBelow = 500;
 /** For the one attempt of an open breaker. */
 const probeCount = 8;
 const retryMs = 1_000;
+/** Lanes that read at a time: a thousand of them must not have a thousand pages in memory, nor all sessions. */
+const mostReading = 4;
 
 /** Takes from the journal what lanes that are behind have room for. */
 export class Refiller {
   readonly #options: RefillerOptions;
   /** Lanes that could read on if the memory were not full. */
   readonly #waitingForRoom = new Set<Lane>();
+  /** Lanes that wait until another one has read, first come first. */
+  readonly #waitingForTurn = new Set<Lane>();
+  #readingCount = 0;
 
   constructor(options: RefillerOptions) {
     this.#options = options;
@@ -67,19 +77,32 @@ export class Refiller {
     const openInMs = untilOpenMs(lane.receiver, nowMs);
     if (openInMs > 0) return wakeIn(lane.receiver, openInMs);
     if (nowMs < lane.refillAtMs) return;
-    if (lanes.takesMore(lane, subscription)) void this.#refill(lane, subscription);
+    if (this.#readingCount >= mostReading) this.#waitingForTurn.add(lane);
+    else if (lanes.takesMore(lane, subscription)) void this.#refill(lane, subscription).finally(() => this.#nextTurn());
     else this.#waitingForRoom.add(lane);
+  }
+
+  /** Some of those that wait may want nothing any more. */
+  #nextTurn(): void {
+    this.#readingCount--;
+    for (const lane of this.#waitingForTurn) {
+      if (this.#readingCount >= mostReading) return;
+      this.#waitingForTurn.delete(lane);
+      this.#options.pump(lane);
+    }
   }
 
   async #refill(lane: Lane, subscription: Subscription): Promise<void> {
     const { lanes, clock, log, refill, pump } = this.#options;
     lane.isRefilling = true;
-    const { overflows, order } = lane;
+    this.#readingCount++;
+    const { overflows, order, reading } = lane;
     order?.released.clear();
     try {
       const found = await refill({
         lane: lane.id,
         order: order?.kind ?? "none",
+        after: reading.after,
         limit: lane.receiver.breaker.kind === "open" ? probeCount : refillCount,
         whereIs: (messageId) => whereIs(lane, messageId),
       });
@@ -87,8 +110,12 @@ export class Refiller {
       // It was dropped meanwhile, or its order is another one.
       if (lanes.find(lane.id) !== lane || lane.order !== order) return pump(lane);
       const taken = this.#take(lane, subscription, found.deliveries);
-      const hasMore = lane.overflows !== overflows;
-      if (found.isAll && taken === found.deliveries.length && !hasMore) lane.isBehind = false;
+      const isTaken = taken === found.deliveries.length;
+      const last = found.deliveries[taken - 1];
+      if (isTaken) reading.after = found.readTo ?? reading.after;
+      else if (last !== undefined) reading.after = placeOfMessage(last.message.id);
+      const hasMore = lane.overflows !== overflows || lane.reading !== reading;
+      if (found.isAll && isTaken && !hasMore) lane.isBehind = false;
       else if (taken === 0 && found.dueInMs !== undefined) {
         // All that is there waits for something else. Reading on at once would find the same.
         const waitMs = hasMore ? refillAgainMs : Math.min(heldMs, Math.max(refillAgainMs, found.dueInMs));

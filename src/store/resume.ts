@@ -123,35 +123,54 @@ export async function readDueIds(
   return rows.map((row) => row.message_id);
 }
 
-/** A delivery that is due, without its message. */
+/** A delivery that is due. */
 export interface DueDelivery {
+  readonly message: Message;
+  readonly state: DeliveryState;
+  readonly round: number;
+  readonly attempts: number;
+}
+
+/**
+ * Deliveries of a lane that are due, by position.
+ *
+ * @returns as many as are within `maxBytes` of bodies (the first one whatever it has), and whether the page had more
+ */
+export async function readDueDeliveries(
+  db: Queryable,
+  lane: LaneId,
+  page: { readonly after: string; readonly limit: number; readonly maxBytes: number },
+): Promise<{ readonly due: readonly DueDelivery[]; readonly isCut: boolean }> {
+  const { rows } = await db.query<MessageRow & { state: DeliveryState; round: number; attempts: number; is_within: boolean }>(
+    // First the page, then its messages: joined in one, the planner may join the whole backlog and sort that. The length of a body is
+    // known without reading it, and a body that is not taken is not read.
+    `with d as materialized (
+       select d.message_id, d.state, d.round, d.attempts, ${placeOf} as place from ancrage.deliveries d
+       where d.subscription_id = $1 and ${jobOf} = $2 and ${isUnfinished} and ${isDue} and ${placeOf} > $3
+       order by ${placeOf} limit $4
+     )
+     select ${messageColumns.replace("m.body", "case when m.is_within then m.body end as body")}, m.state, m.round, m.attempts, m.is_within
+     from (
+       select m.*, d.state, d.round, d.attempts, d.place,
+         sum(length(m.body)) over (order by d.place) <= $5 or row_number() over (order by d.place) = 1 as is_within
+       from d join ancrage.messages m on m.id = d.message_id
+     ) as m
+     order by m.place`,
+    [lane.subscriptionId, lane.jobId ?? "", page.after, page.limit, page.maxBytes],
+  );
+  const within = rows.filter((row) => row.is_within);
+  const due = within.map((row) => ({ message: toMessage(row), state: row.state, round: row.round, attempts: row.attempts }));
+  return { due, isCut: within.length < rows.length || rows.length === page.limit };
+}
+
+/** An unfinished delivery of a lane with an order, due or not. */
+export interface WaitingDelivery {
   readonly messageId: string;
   readonly state: DeliveryState;
   readonly round: number;
   readonly attempts: number;
   /** Of its message's body. */
   readonly bytes: number;
-}
-
-/** Deliveries of a lane that are due, by position. */
-export async function readDueDeliveries(db: Queryable, lane: LaneId, limit: number): Promise<readonly DueDelivery[]> {
-  const { rows } = await db.query<{ message_id: string; state: DeliveryState; round: number; attempts: number; bytes: number }>(
-    // The length of a body is known without reading it.
-    // First the page, then its messages: joined in one, the planner may join the whole backlog and sort that.
-    `with d as materialized (
-       select d.message_id, d.state, d.round, d.attempts, ${placeOf} as place from ancrage.deliveries d
-       where d.subscription_id = $1 and ${jobOf} = $2 and ${isUnfinished} and ${isDue}
-       order by ${placeOf} limit $3
-     )
-     select d.message_id, d.state, d.round, d.attempts, length(m.body) as bytes
-     from d join ancrage.messages m on m.id = d.message_id order by d.place`,
-    [lane.subscriptionId, lane.jobId ?? "", limit],
-  );
-  return rows.map(({ message_id: messageId, ...row }) => ({ messageId, ...row }));
-}
-
-/** An unfinished delivery of a lane with an order, due or not. */
-export interface WaitingDelivery extends DueDelivery {
   readonly key: string;
   /** Where it stands in its lane. */
   readonly place: string;
