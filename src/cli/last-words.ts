@@ -22,7 +22,7 @@ export function lastWords(error: unknown): AncrageError {
 }
 
 /** The first frame in a file that users write: below `events/` or `tracking/`, or the config. */
-function frameOfDefinition(stack: string): string | undefined {
+export function frameOfDefinition(stack: string): string | undefined {
   for (const line of stack.split("\n")) {
     const found = /(?:^|[\s(])(?:file:\/\/)?(\/\S*?\/(?:(?:events|tracking)\/\S+?|ancrage\.config\.ts)(?:\?\S*?)?:\d+:\d+)\)?$/.exec(
       line,

@@ -17,7 +17,12 @@ export function startCommand(context: CommandContext): Command {
     const folder = await resolveFolder(context.workingFolder, argument);
     const options = await loadOptions(folder, context, flagsOf(command));
     const { database, token } = requireOptions(options, "database", "token", "secretKey");
-    const [{ createAncrage }, { listen }] = await Promise.all([import("../create-ancrage.ts"), import("./listen.ts")]);
+    const [{ createAncrage }, { listen }, { watchLoop }] = await Promise.all([
+      import("../create-ancrage.ts"),
+      import("./listen.ts"),
+      import("./loop-watch.ts"),
+    ]);
+    const stopWatching = watchLoop();
     const ancrage = createAncrage(options);
     // Before the database is touched: a port that is taken should be known at once, and /readyz answers while capture starts.
     const server = await listen({ fetch: ancrage.fetch, host: options.host, port: options.port });
@@ -35,6 +40,7 @@ export function startCommand(context: CommandContext): Command {
     } finally {
       await server.close(1_000);
       await ancrage.stop();
+      await stopWatching();
     }
   });
 }

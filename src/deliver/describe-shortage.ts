@@ -23,7 +23,8 @@ export function describeShortage(error: unknown): string | undefined {
   return typeof code === "string" ? words[code] : undefined;
 }
 
-const noNameServer = "no name server of this machine answers (ECONNREFUSED): check /etc/resolv.conf, and that its name servers run";
+const noNameServer =
+  "no name server of this machine answers (ECONNREFUSED): check /etc/resolv.conf, that its name servers run, and that descriptors are left (ulimit -n)";
 const noPort = "this machine has no local port left (EADDRNOTAVAIL): widen net.ipv4.ip_local_port_range, or add addresses to it";
 const noMemory = "the kernel has no memory left for sockets";
 

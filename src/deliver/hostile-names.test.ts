@@ -43,6 +43,13 @@ test.each([
   expect(receiver.sockets).toEqual([]);
 });
 
+test("no name server at all is this machine's want, and not the receiver's failure", async () => {
+  const other = startSending({ dnsServers: ["127.0.0.1:1"], dnsTimeoutMs: 100 });
+  const outcome = await other.send("http://receiver.example");
+  expect(outcome).toEqual({ kind: "unsent", shortage: expect.stringContaining("no name server of this machine answers") });
+  await other.close();
+});
+
 test("a failure is remembered for moments only", async () => {
   names.answer(2);
   expect(await attempt("receiver.example")).toMatchObject({ reason: "dns" });

@@ -59,7 +59,8 @@ const nothing: Payload = { kind: "nothing" };
 /**
  * Builds what is sent for each occurrence, in the given order.
  *
- * A function that loops without ever returning to the event loop cannot be stopped: the deadline ends what waits.
+ * A function that loops without ever returning to the event loop cannot be stopped: the deadline ends what waits. (`cli/loop-watch.ts`
+ * says in the log where it is.)
  *
  * @throws BatchFault PostgreSQL could not be read just now: nothing of the batch counts, it is to be built again
  */

@@ -1,8 +1,11 @@
+import { execFile } from "node:child_process";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { afterAll, expect, test } from "vitest";
 import { migrate } from "../../src/create-ancrage.ts";
 import { startAncrage } from "../ancrage-process.ts";
@@ -11,8 +14,8 @@ import { cloneDatabase } from "../database.ts";
 const library = new URL("../../src/index.ts", import.meta.url).href;
 const token = "a-token-of-the-operator";
 /** Enough for itself and its sessions, and not for its receivers. */
-const descriptors = 90;
-const receivers = 120;
+const descriptors = 80;
+const receivers = 60;
 
 const database = await cloneDatabase();
 const folder = await mkdtemp(join(tmpdir(), "ancrage-resources-"));
@@ -62,9 +65,10 @@ export default defineEvent({ table: "item", on: "insert", payload: ({ id }) => (
     return { status: answer.status, body: await answer.json() };
   };
   // Each at an address of its own: connections of one origin are bounded, those of all are not.
-  for (let i = 1; i <= receivers; i++) {
-    const made = await call("POST", "/v1/subscriptions", { event: "Made", url: `http://127.0.1.${i}:${port}/`, format: "bare" });
-    expect(made.status).toBe(201);
+  for (let i = 1; i <= receivers; i += 4) {
+    const urls = [0, 1, 2, 3].map((more) => `http://127.0.1.${i + more}:${port}/`);
+    const made = await Promise.all(urls.map((url) => call("POST", "/v1/subscriptions", { event: "Made", url, format: "bare" })));
+    expect(made.map(({ status }) => status)).toEqual([201, 201, 201, 201]);
   }
   await database.client.query("insert into item values (1)");
   await started.line(/no file descriptor left \(EMFILE\)/);
@@ -96,3 +100,21 @@ export default defineEvent({ table: "item", on: "insert", payload: ({ id }) => (
   receiver.closeAllConnections();
   await new Promise<void>((resolve) => receiver.close(() => resolve()));
 }, 60_000);
+
+test("out of local ports: what finds none is no attempt, and what has one is delivered", async (context) => {
+  const child = fileURLToPath(new URL("faults-ports-child.ts", import.meta.url));
+  // A network of its own, with eight ports.
+  const script = `ip link set lo up && echo "40000 40007" > /proc/sys/net/ipv4/ip_local_port_range && exec "$0" "$1"`;
+  let out: string;
+  try {
+    out = (await promisify(execFile)("unshare", ["--net", "sh", "-c", script, process.execPath, child])).stdout;
+  } catch (error) {
+    if (!/unshare|ip: |ENOENT|Operation not permitted/.test(String(error))) throw error;
+    return context.skip("this user may not make a network");
+  }
+  const outcomes = JSON.parse(out) as readonly { readonly kind: string; readonly shortage?: string }[];
+  const unsent = outcomes.filter(({ kind }) => kind === "unsent");
+  expect(unsent.length).toBeGreaterThanOrEqual(4);
+  expect(unsent.every(({ shortage }) => shortage?.includes("no local port left (EADDRNOTAVAIL)"))).toBe(true);
+  expect(outcomes.filter(({ kind }) => kind === "delivered")).toHaveLength(12 - unsent.length);
+});
