@@ -1,6 +1,7 @@
 import { pino } from "pino";
 import { expect, test } from "vitest";
 import { createMessageBuilder, type MessageBuilder } from "./build-messages.ts";
+import { systemClock } from "./clock.ts";
 import type { Change } from "./capture/change.ts";
 import { buildCatalogue } from "./event/catalogue.ts";
 import type { EventDefinition } from "./event/define.ts";
@@ -37,6 +38,7 @@ function builderOf(definitions: Readonly<Record<string, Partial<EventDefinition>
     sourceId: "test",
     catalogue,
     payload,
+    clock: systemClock,
     log: pino({ enabled: false }),
     stopping: new AbortController().signal,
   });

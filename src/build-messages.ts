@@ -1,17 +1,13 @@
+import { createReadableBuilder, type ReadableBuilder, type ReadableBuilderOptions } from "./build-readable.ts";
 import { comparePositions, type Captured, type Change, type Position, type SubscriptionMark, type TriggerMark } from "./capture/change.ts";
-import { delayOf, faultDelaysMs } from "./delay-of.ts";
 import type { Catalogue } from "./event/catalogue.ts";
 import { computeMessageId, rejectionIdOf } from "./message-id.ts";
 import { matchChange, matchTrigger, type Matched, type Occurrence, type Unmatched } from "./match.ts";
 import type { Message, MessageOrigin, Rejection } from "./message.ts";
-import { buildPayloads, type Payload, type PayloadDeps } from "./payload/build.ts";
+import type { PayloadDeps } from "./payload/build.ts";
 import { describeThrown } from "./payload/describe.ts";
-import { BatchFault } from "./payload/fault.ts";
 import { formatOccurrence } from "./payload/occurrence-bytes.ts";
 import { countRejection, isParked, parkedAfterRejections, type RejectionCounts, type RejectionReason } from "./payload/reject.ts";
-import type { Logger } from "./log.ts";
-import { pause } from "./pause.ts";
-import type { TestSignal } from "./test-signal.ts";
 
 /** What came of an explicit trigger. */
 export type TriggerCame =
@@ -45,18 +41,16 @@ export interface MessageBuilder {
   parked(): readonly string[];
   /** Runs the code of an event, or of a tracking file, again: it was seen to work. */
   unpark(name: string): void;
+  /** What cannot be built for now, and what is rejected for its time. */
+  readonly readable: Pick<ReadableBuilder, "held" | "slow">;
 }
 
-export interface MessageBuilderOptions {
+export interface MessageBuilderOptions extends ReadableBuilderOptions {
   readonly sourceId: string;
   readonly catalogue: Catalogue;
   readonly payload: PayloadDeps;
   /** Told when an event, or a file of handlers, is parked. */
   readonly onParked?: ((parked: Parked) => void) | undefined;
-  readonly log: Logger;
-  /** Aborted when what cannot be read is to be given up. */
-  readonly stopping: AbortSignal;
-  readonly signal?: TestSignal | undefined;
 }
 
 const largestLsn = 0xffff_ffff_ffff_ffffn;
@@ -66,6 +60,7 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
   const { sourceId, catalogue, log } = options;
   // Replaced, never changed, as a batch is done: one that is built again does not count twice.
   let counts: RejectionCounts = new Map();
+  const readable = createReadableBuilder(options);
   const deps: PayloadDeps = { ...options.payload, isParked: (event) => isParked(counts, event) };
 
   const idOf = (event: string, key: string, at: Pick<Occurrence, "transaction" | "position">): string =>
@@ -114,6 +109,7 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
   const logRejection = ({ event, key, reason, error }: Rejection): void => log.warn({ event, key, reason, error }, "rejected");
 
   return {
+    readable,
     parked: () => [...counts.keys()].filter((name) => isParked(counts, name)),
     unpark(name) {
       counts = new Map([...counts].filter(([counted]) => counted !== name));
@@ -167,7 +163,7 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
             item satisfies never;
         }
       }
-      const payloads = await buildUntilReadable(occurrences, deps, options);
+      const payloads = await readable.build(occurrences, deps);
       if (payloads === undefined) return undefined;
       const messages: Message[] = [];
       const rejections: Rejection[] = [];
@@ -224,22 +220,3 @@ export function originOf({ event, actor, causedBy }: Pick<Occurrence, "event" | 
 }
 
 const rejected = (rejection: Rejection): TriggerCame => ({ kind: "rejected", rejectionId: rejection.id });
-
-/** A database that cannot be read just now makes no rejection: the batch is built again until it can. */
-async function buildUntilReadable(
-  occurrences: readonly Occurrence[],
-  deps: PayloadDeps,
-  { log, stopping, signal }: MessageBuilderOptions,
-): Promise<readonly Payload[] | undefined> {
-  for (let attempt = 0; ; attempt++) {
-    try {
-      return await buildPayloads(occurrences, deps);
-    } catch (error) {
-      if (!(error instanceof BatchFault)) throw error;
-      if (stopping.aborted) return undefined;
-      log.warn({ err: error.cause }, "a batch is built again: the database could not be read");
-      await signal?.("rebuilding", error);
-      await pause(delayOf(faultDelaysMs, attempt), stopping);
-    }
-  }
-}

@@ -54,6 +54,7 @@ export interface Internals {
   readonly leaseMs?: number;
   readonly signal?: TestSignal;
   readonly captureWatchMs?: number;
+  readonly readPatienceMs?: number;
 }
 
 /** Sessions for the API, for what capture and payloads read, and for what delivery does: none of the three holds up another one. */
@@ -162,6 +163,7 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
         leaseMs: internals.leaseMs,
         signal: internals.signal,
         captureWatchMs: internals.captureWatchMs,
+        readPatienceMs: internals.readPatienceMs,
       });
       const sampleReaders = createSampleReaders(api, types, clock);
       const tests = createTestSender({

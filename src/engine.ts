@@ -51,6 +51,8 @@ export interface EngineOptions {
   readonly signal?: TestSignal | undefined;
   /** How often what capture stands on is looked at. Default: 10 s. */
   readonly captureWatchMs?: number | undefined;
+  /** How long reads of payloads that run out of time are waited for. Default: two minutes. */
+  readonly readPatienceMs?: number | undefined;
 }
 
 /**

@@ -107,6 +107,7 @@ export class Leader {
       onFailure: options.onFailure,
       onCaptureFailure: options.onCaptureFailure,
       maxOccurrences: given.batch.maxOccurrences,
+      readPatienceMs: options.readPatienceMs,
       clock,
       log,
       signal,

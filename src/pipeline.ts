@@ -35,6 +35,8 @@ export interface PipelineOptions {
   /** Capture ended by a fault; delivery goes on. */
   readonly onCaptureFailure?: (error: unknown) => void;
   readonly maxOccurrences: number;
+  /** How long reads of payloads that run out of time are waited for. */
+  readonly readPatienceMs?: number | undefined;
   readonly clock: Clock;
   readonly log: Logger;
   readonly signal?: TestSignal | undefined;
@@ -116,6 +118,11 @@ export class Pipeline {
   /** Events whose code is not run for now. */
   parked(): readonly string[] {
     return this.#builder.parked();
+  }
+
+  /** What cannot be built for now, and what is rejected for its time. */
+  get readable(): MessageBuilder["readable"] {
+    return this.#builder.readable;
   }
 
   unpark(name: string): void {

@@ -1,3 +1,4 @@
+import type { Held } from "./build-readable.ts";
 import type { Engine } from "./engine.ts";
 import { AncrageError } from "./errors.ts";
 import type { Catalogue } from "./event/catalogue.ts";
@@ -44,6 +45,16 @@ export async function readStatus(engine: Engine, catalogue: Catalogue, openGaps:
       hint: "Mend it and restart.",
     });
   }
+  const readable = engine.pipeline?.readable;
+  const held = readable?.held();
+  if (held !== undefined) problems.push(heldProblem(held));
+  for (const [event, since] of readable?.slow() ?? []) {
+    problems.push({
+      code: "event-slow",
+      message: `reads of ${event} have run out of time since ${since.toISOString()}; what they are for is rejected as read-timeout, and the rest goes on.`,
+      hint: `See what its load and sql wait for: an index, or a lock. Then "ancrage rejections retry --event ${event}" sends what was rejected.`,
+    });
+  }
   problems.push(...engine.slotProblems.filter(({ code }) => code !== "slot-lost" || failure === undefined));
   for (const gap of await openGaps()) {
     problems.push({
@@ -57,7 +68,7 @@ export async function readStatus(engine: Engine, catalogue: Catalogue, openGaps:
   }
   const { state } = engine;
   return {
-    isReady: (state === "leading" || state === "standby") && failure === undefined && journal?.kind !== "refusing",
+    isReady: (state === "leading" || state === "standby") && failure === undefined && journal?.kind !== "refusing" && held === undefined,
     problems,
     details: {
       role: state,
@@ -71,5 +82,17 @@ export async function readStatus(engine: Engine, catalogue: Catalogue, openGaps:
       ignoredTriggers: engine.ignoredMarks,
       slot: engine.slotHealth ?? null,
     },
+  };
+}
+
+function heldProblem({ since, events, because, until }: Held): StatusProblem {
+  const whose = events.length === 0 ? "payloads" : `the payload of ${events.join(", ")}`;
+  return {
+    code: "payload-held",
+    message: `${whose} cannot be built since ${since.toISOString()}, and what was committed after it waits: ${because}`,
+    hint:
+      until === undefined
+        ? "It is tried again and again; nothing is lost. PostgreSQL does not answer reads: see its own log."
+        : `Nothing is lost. See what its load and sql wait for: an index, or a lock. What still runs out of time at ${until.toISOString()} is rejected, to be retried, so that the rest goes on.`,
   };
 }

@@ -4,7 +4,9 @@ import type { CatalogueEvent } from "../event/catalogue.ts";
 import { askWhere } from "../match.ts";
 import type { Message, Rejection } from "../message.ts";
 import { computeMessageId, formatDay, rejectionIdOf } from "../message-id.ts";
-import { buildPayloads, type PayloadInput } from "../payload/build.ts";
+import { buildApart } from "../payload/build-apart.ts";
+import { buildPayloads, type Payload, type PayloadDeps, type PayloadInput } from "../payload/build.ts";
+import { BatchFault } from "../payload/fault.ts";
 import { describeThrown } from "../payload/describe.ts";
 import { readRecords as readRecordsByKey } from "../payload/load.ts";
 import { ensurePartitions } from "../store/batches.ts";
@@ -144,7 +146,7 @@ async function build(deps: WorkDeps, { job, event, table, subscription, records 
     }
   }
   // A parked event is built all the same: whoever backfills it wants to see whether it works.
-  const payloads = await buildPayloads(inputs, { ...deps.payload, catalogue: deps.catalogue });
+  const payloads = await buildInTime(inputs, { ...deps.payload, catalogue: deps.catalogue });
   for (const [index, { key, number }] of inputs.entries()) {
     const identity = identityOf(job, event, key, number, subscription.project);
     const payload = payloads[index];
@@ -154,6 +156,16 @@ async function build(deps: WorkDeps, { job, event, table, subscription, records 
     } else if (payload?.kind === "rejected") rejections.push(rejectionOf(job, identity, payload));
   }
   return { messages, rejections };
+}
+
+/** Nobody else waits for a job: what runs out of time is told apart at once. */
+async function buildInTime(inputs: readonly PayloadInput[], deps: PayloadDeps): Promise<readonly Payload[]> {
+  try {
+    return await buildPayloads(inputs, deps);
+  } catch (error) {
+    if (!(error instanceof BatchFault) || !error.isTimeout) throw error;
+    return await buildApart(inputs, deps);
+  }
 }
 
 type Identity = Omit<Message, "body" | "envelopes">;

@@ -16,6 +16,7 @@ import { insertMissingMessages, insertPendingDeliveries, readLeastId } from "../
 import { estimate } from "./estimate.ts";
 import type { InputOf } from "./input.ts";
 import { readReceivers } from "./receivers.ts";
+import { BatchFault } from "../payload/fault.ts";
 import { rebuild, type Rebuilt } from "./rebuild.ts";
 import type { Page, Work, WorkDeps } from "./work.ts";
 
@@ -84,7 +85,7 @@ async function rangeOf(
  * @throws BatchFault; what PostgreSQL answers
  */
 export async function retryRejection(deps: RetryDeps, rejection: WholeRejection): Promise<Retried> {
-  const rebuilt = await rebuild(rejection, deps);
+  const rebuilt = await rebuildInTime(rejection, deps);
   if (rebuilt.kind === "rejected") return await rejectAgain(deps, rejection, rebuilt);
   let made: Retried;
   try {
@@ -96,6 +97,16 @@ export async function retryRejection(deps: RetryDeps, rejection: WholeRejection)
   }
   if (made.kind !== "gone") deps.unpark(rejection.event);
   return made;
+}
+
+/** What runs out of time again stays a rejection: a job that waited for it would never come to the next one. */
+async function rebuildInTime(rejection: WholeRejection, deps: RetryDeps): Promise<Rebuilt> {
+  try {
+    return await rebuild(rejection, deps);
+  } catch (error) {
+    if (!(error instanceof BatchFault) || !error.isTimeout) throw error;
+    return { kind: "rejected", reason: "read-timeout", error: `a read did not end in time: ${error.words}` };
+  }
 }
 
 async function rejectAgain(

@@ -93,8 +93,28 @@ export async function buildPayloads(inputs: readonly PayloadInput[], deps: Paylo
 
 function createReads(deps: PayloadDeps, schedule: Schedule): Reads {
   const onFault = (fault: BatchFault): void => schedule.fail(fault);
-  const loads = createLoads({ tables: deps.catalogue.allTables, readers: deps.readers, whenQuiet: schedule.whenQuiet, onFault });
-  return { loads, sql: deps.sql, schedule, onFault };
+  /** By table: events that load of it. */
+  const loading = new Map<string, Set<string>>();
+  const loads = createLoads({
+    tables: deps.catalogue.allTables,
+    readers: deps.readers,
+    whenQuiet: schedule.whenQuiet,
+    onFault(fault, table) {
+      fault.events = [...(loading.get(table) ?? [])];
+      onFault(fault);
+    },
+  });
+  return {
+    loads,
+    sql: deps.sql,
+    schedule,
+    onFault,
+    noteLoad(table, event) {
+      const events = loading.get(table);
+      if (events === undefined) loading.set(table, new Set([event]));
+      else events.add(event);
+    },
+  };
 }
 
 /** One occurrence on its way through the steps below: data → record → project → payload → schema → JSON. */
@@ -146,7 +166,11 @@ function produce(building: Building, record: Row | undefined, data: unknown): Pa
   if (typeof project !== "string" || project === "") {
     return rejected("project-invalid", `the project of ${event.name} is ${JSON.stringify(project)}, expected a text that is not empty`);
   }
-  const context = createContext({ reason, action, before, record, table: event.table, project, actor, data }, reads, run);
+  const context = createContext(
+    { event: event.name, reason, action, before, record, table: event.table, project, actor, data },
+    reads,
+    run,
+  );
   let produced: unknown;
   try {
     produced = callPayload(event, subject, context);
@@ -223,6 +247,19 @@ function validate(
 
 function threw(event: CatalogueEvent, error: unknown, project: string): Rejected {
   return rejected("payload-threw", `the payload of ${event.name} threw ${describeThrown(error, event.file)}`, project);
+}
+
+/** Of one whose reads PostgreSQL ended for their time, which is for `buildApart` to say. */
+export function rejectedForTime(input: PayloadInput, words: string, { catalogue }: Pick<PayloadDeps, "catalogue">): Rejected {
+  const { event, record, key, data } = input;
+  let project: string | undefined;
+  try {
+    // A record that was to be read first is not there to be asked.
+    if (record !== undefined || event.table === undefined) project = catalogue.projectOf(event, record ?? { key, data });
+  } catch {
+    // Its own rejection says so, once its reads end in time.
+  }
+  return rejected("read-timeout", `a read of the payload of ${event.name} did not end in time: ${words}`, project);
 }
 
 function rejected(reason: RejectionReason, error: string, project?: string): Rejected {

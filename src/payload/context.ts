@@ -15,9 +15,12 @@ export interface Reads {
   readonly sql: SqlReader;
   readonly schedule: Schedule;
   readonly onFault: (fault: BatchFault) => void;
+  /** Notes that an event loads of a table: all that do share one query. */
+  readonly noteLoad: (table: string, event: string) => void;
 }
 
 export interface ContextValues {
+  readonly event: string;
   readonly reason: Reason;
   readonly action: Action | undefined;
   readonly before: Row | undefined;
@@ -31,8 +34,19 @@ export interface ContextValues {
 /** What a payload function gets beside its record. */
 export function createContext(values: ContextValues, reads: Reads, run: Run): PayloadContext {
   const { loads, schedule } = reads;
-  const load: Load = (table, key) => quietly(schedule.wait(run, () => loads.one(table, key)));
-  load.all = (table, where) => quietly(schedule.wait(run, () => loads.all(table, where)));
+  const { event } = values;
+  const load: Load = (table, key) => {
+    reads.noteLoad(table, event);
+    return quietly(schedule.wait(run, () => loads.one(table, key)));
+  };
+  load.all = (table, where) => {
+    reads.noteLoad(table, event);
+    return quietly(schedule.wait(run, () => loads.all(table, where)));
+  };
+  const onFault = (fault: BatchFault): void => {
+    fault.events = [event];
+    reads.onFault(fault);
+  };
   return {
     reason: values.reason,
     action: values.action,
@@ -42,7 +56,7 @@ export function createContext(values: ContextValues, reads: Reads, run: Run): Pa
     data: values.data,
     changed: (column) => hasChanged(column, values),
     load,
-    sql: (strings, ...parameters) => quietly(schedule.wait(run, () => runSql(reads.sql, strings, parameters, reads.onFault))),
+    sql: (strings, ...parameters) => quietly(schedule.wait(run, () => runSql(reads.sql, strings, parameters, onFault))),
   };
 }
 

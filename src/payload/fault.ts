@@ -6,13 +6,26 @@ import { AncrageError, sqlStateOf } from "../errors.ts";
  * Thrown even where the user's code caught the error: what it made of a failed read must not be sent.
  */
 export class BatchFault extends Error {
+  /** Events whose reads they were; none where that cannot be told. Written once, by whoever knows who asked. */
+  events: readonly string[] = [];
+
   constructor(cause: unknown) {
-    super(`a read from PostgreSQL failed, the batch is to be built again: ${cause instanceof Error ? cause.message : String(cause)}`, {
-      cause,
-    });
+    super(`a read from PostgreSQL failed, the batch is to be built again: ${wordsOf(cause)}`, { cause });
     this.name = "BatchFault";
   }
+
+  /** What PostgreSQL, or the driver, said. */
+  get words(): string {
+    return wordsOf(this.cause);
+  }
+
+  /** Whether PostgreSQL answers, and ended the statement for its time: the statement may be what is at fault. */
+  get isTimeout(): boolean {
+    return sqlStateOf(this.cause) === "57014";
+  }
 }
+
+const wordsOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause));
 
 /**
  * Classes of SQLSTATE that pass by themselves: connection, transaction rollback, resources, operator intervention (57014, a

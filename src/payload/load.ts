@@ -22,7 +22,7 @@ export interface LoadsOptions {
   readonly readers: RecordReaders;
   /** Calls `dispatch` when no further call is to be expected soon. */
   readonly whenQuiet: (dispatch: () => void) => void;
-  readonly onFault: (fault: BatchFault) => void;
+  readonly onFault: (fault: BatchFault, table: string) => void;
 }
 
 /** The reads of one batch: calls for one table and one set of columns become one query, and are answered once. */
@@ -86,7 +86,9 @@ export function createLoads(options: LoadsOptions): Loads {
         const rows = await options.readers.byKeys(table, keys);
         return keys.map((key) => frozenAt(rows, key));
       };
-      loader = new DataLoader((keys) => answerEach(keys, read, options.onFault), { batchScheduleFn: options.whenQuiet });
+      loader = new DataLoader((keys) => answerEach(keys, read, (fault) => options.onFault(fault, table.name)), {
+        batchScheduleFn: options.whenQuiet,
+      });
       keyLoaders.set(table.name, loader);
     }
     return loader;
@@ -100,7 +102,7 @@ export function createLoads(options: LoadsOptions): Loads {
         const answers = await options.readers.where(table, conditions);
         return conditions.map((_, index) => Object.freeze((answers[index] ?? nothing).map(freezeRow)));
       };
-      loader = new DataLoader((conditions) => answerEach(conditions, read, options.onFault), {
+      loader = new DataLoader((conditions) => answerEach(conditions, read, (fault) => options.onFault(fault, table.name)), {
         batchScheduleFn: options.whenQuiet,
         cacheKeyFn: (where) =>
           JSON.stringify(

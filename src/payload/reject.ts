@@ -10,6 +10,7 @@ export const rejectionFaults = {
   "handler-threw": "definition",
   "payload-threw": "definition",
   "payload-timeout": "definition",
+  "read-timeout": "definition",
   "payload-too-large": "definition",
   "schema-refused": "definition",
   "not-json": "definition",
