@@ -28,7 +28,7 @@ const update: DeliveryUpdate = {
 };
 
 /** A pipeline whose source has nothing to give. */
-const pipelineOf = (journal: object, over: Partial<ChangeSource> = {}): Pipeline => {
+const pipelineOf = (journal: object, over: Partial<ChangeSource> = {}, more: Partial<PipelineOptions> = {}): Pipeline => {
   const source: Partial<ChangeSource> = {
     sourceId: "test",
     hasWork: () => false,
@@ -49,6 +49,7 @@ const pipelineOf = (journal: object, over: Partial<ChangeSource> = {}): Pipeline
     maxOccurrences: 10,
     clock: { nowMs: () => 0, monotonicMs: () => performance.now() },
     log: pino({ level: "silent" }),
+    ...more,
   };
   return new Pipeline(options as PipelineOptions);
 };
@@ -98,3 +99,23 @@ test("who waits for a batch is told where its commit fails", async () => {
   await pipeline.stop();
   expect(stopped).toEqual(["source", "journal"]);
 });
+
+test.each([
+  [1, 1_000],
+  [500, 20],
+  [100_000, 1],
+])(
+  "where an event has %i subscriptions, a batch takes %i changes: the event loop is not held by what they become",
+  async (widest, most) => {
+    const { promise, resolve } = Promise.withResolvers<number>();
+    const take = (limit: number): Promise<never> => {
+      resolve(limit);
+      return Promise.reject(new Error("that was all"));
+    };
+    const registry = { ...createRegistry(), widest };
+    const pipeline = pipelineOf({ journaled: startOfLog, endLsn: 0n }, { hasWork: () => true, take }, { registry, maxOccurrences: 1_000 });
+    pipeline.start(0n);
+    expect(await promise).toBe(most);
+    await pipeline.stop();
+  },
+);

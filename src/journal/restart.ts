@@ -5,6 +5,8 @@ import type { UnsettledMessage, UnsettledPage } from "../store/resume.ts";
 import type { Registry, Subscription } from "../subscription/registry.ts";
 
 const pageSize = 1_000;
+/** Handed over at a time: the lease must be renewed between. */
+const mostDeliveries = 10_000;
 
 /**
  * The messages between the two marks, fanned out again from the journal: an earlier process had journaled them, and was in the
@@ -23,12 +25,17 @@ export async function fanOutUnsettled(options: {
   const fromId = last.unsettledFrom;
   if (fromId === undefined) return undefined;
   const batch: BatchInFlight = { before: last.settled, leastId: fromId, open: 0 };
+  let handed = 0;
   for (let after = ""; ;) {
     const page = await readPage({ fromId, after, settled: last.settled, limit: pageSize });
     for (const { message, delivered } of page) {
       const owed = fanOut(message, registry).filter((subscription) => !delivered.has(subscription.id));
       batch.open += owed.length;
       for (const subscription of owed) deliver(message, subscription, batch);
+      handed += owed.length;
+      if (handed < mostDeliveries) continue;
+      handed = 0;
+      await new Promise<void>((resolve) => setImmediate(resolve));
     }
     const end = page.at(-1);
     if (end === undefined || page.length < pageSize) return batch;

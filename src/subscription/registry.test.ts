@@ -47,3 +47,14 @@ test("a hundred thousand subscriptions to one event come and go: their square wo
   for (const { id } of all) registry.remove(id, 2n);
   expect(registry.size).toBe(0);
 });
+
+test("it knows how many subscriptions an event has at most, whoever comes, changes and goes", () => {
+  const registry = createRegistry();
+  for (const id of ["sub_1", "sub_2", "sub_3"]) registry.put(subscription({ id }));
+  registry.put(subscription({ id: "sub_4", project: "other" }));
+  expect(registry.widest).toBe(3);
+  registry.put(subscription({ id: "sub_1", revision: 2n, events: ["deal.lost"] }));
+  expect(registry.widest).toBe(2);
+  for (const id of ["sub_2", "sub_3"]) registry.remove(id, 9n);
+  expect(registry.widest).toBe(1);
+});

@@ -59,6 +59,8 @@ export const unplaced = 0xffff_ffff_ffff_ffffn;
  */
 export interface Registry {
   readonly size: number;
+  /** How many subscriptions one event of one project has at most: what one occurrence may become. */
+  readonly widest: number;
   get(id: string): Subscription | undefined;
   /** Whether this revision of it, or a later one, was taken: also of one that was removed. */
   knows(id: string, revision: bigint): boolean;
@@ -83,6 +85,8 @@ export function createRegistry(): Registry {
   const byEvent = new Map<string, Place>();
   const removed = new Map<string, bigint>();
   const none: readonly Subscription[] = [];
+  /** Undefined once the widest has lost a member: counted anew when it is asked for. */
+  let widest: number | undefined = 0;
   const nameOf = (project: string, event: string): string => `${project}\0${event}`;
 
   const takeOut = (subscription: Subscription): void => {
@@ -90,6 +94,7 @@ export function createRegistry(): Registry {
     for (const event of eventsOf(subscription)) {
       const name = nameOf(subscription.project, event);
       const place = byEvent.get(name);
+      if (place?.members.size === widest) widest = undefined;
       if (place?.members.delete(subscription.id) !== true) continue;
       place.list = undefined;
       if (place.members.size === 0) byEvent.delete(name);
@@ -103,6 +108,7 @@ export function createRegistry(): Registry {
       place.members.set(subscription.id, subscription);
       place.list = undefined;
       byEvent.set(name, place);
+      if (widest !== undefined && place.members.size > widest) widest = place.members.size;
     }
   };
   const replace = (known: Subscription | undefined, subscription: Subscription): void => {
@@ -113,6 +119,13 @@ export function createRegistry(): Registry {
   return {
     get size() {
       return byId.size;
+    },
+    get widest() {
+      if (widest === undefined) {
+        widest = 0;
+        for (const { members } of byEvent.values()) widest = Math.max(widest, members.size);
+      }
+      return widest;
     },
     get: (id) => byId.get(id),
     knows: (id, revision) => (byId.get(id)?.revision ?? removed.get(id) ?? -1n) >= revision,
