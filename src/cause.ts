@@ -17,9 +17,14 @@ export function formatCause(key: KeyObject, { messageId, subscriptionId, depth }
   return `${text}.${sign(key, text)}`;
 }
 
+const shape = /^(msg_[0-9A-Z]{1,60})\.(sub_[0-9A-Z]{1,60})\.([1-9]\d?)\.([\w-]{22})$/;
+
+/** Whether a header can be a cause of ours; who has no key cannot tell more. */
+export const isShapedAsCause = (text: string): boolean => shape.test(text);
+
 /** @returns undefined for what is none of ours */
 export function parseCause(key: KeyObject, text: string): Cause | undefined {
-  const match = /^(msg_[0-9A-Z]{1,60})\.(sub_[0-9A-Z]{1,60})\.([1-9]\d?)\.([\w-]{22})$/.exec(text);
+  const match = shape.exec(text);
   if (match === null) return undefined;
   const [, messageId = "", subscriptionId = "", depth = "", signature = ""] = match;
   const expected = sign(key, `${messageId}.${subscriptionId}.${depth}`);

@@ -1,0 +1,50 @@
+/**
+ * What a statement means for the transaction that it is sent in:
+ *
+ * - `begin`: one begins; `begin-read-only`: one that changes nothing
+ * - `end`: it is over, or the text has it whole
+ * - `back`: to a savepoint, which takes marks back that were made after it
+ * - `setting`: must come before anything else (`set transaction`), and changes no rows
+ * - `write`: certainly changes rows; outside a transaction it is one by itself
+ * - `other`: may change rows (a function that is selected)
+ */
+export type StatementKind = "begin" | "begin-read-only" | "end" | "back" | "setting" | "write" | "other";
+
+/** Only how a text begins and ends is read: what is quoted inside can say anything. */
+export function statementKind(text: string): StatementKind {
+  const sql = text.replace(/^(?:\s+|--[^\n]*(?:\n|$)|\/\*[^]*?\*\/)+/, "");
+  const word = (/^[a-z]+/i.exec(sql)?.[0] ?? "").toLowerCase();
+  // `begin; …; commit` in one text: nothing can be put into it.
+  if (word !== "with" && /;\s*(?:commit|end|rollback|abort)(?:\s+(?:work|transaction))?\s*;?\s*$/i.test(sql)) return "end";
+  switch (word) {
+    case "begin":
+    case "start":
+      return /^[^;]*\bread\s+only\b/i.test(sql) ? "begin-read-only" : "begin";
+    case "rollback":
+      if (/^rollback(?:\s+(?:work|transaction))?\s+to\b/i.test(sql)) return "back";
+      return endOf(sql);
+    case "commit":
+    case "end":
+    case "abort":
+      return endOf(sql);
+    case "prepare":
+      return /^prepare\s+transaction\b/i.test(sql) ? "end" : "setting";
+    case "set":
+    case "show":
+    case "savepoint":
+    case "release":
+    case "discard":
+      return "setting";
+    case "insert":
+    case "update":
+    case "delete":
+    case "merge":
+      return "write";
+    case "with":
+      return /\b(?:insert|update|delete|merge)\b/i.test(sql) ? "write" : "other";
+    default:
+      return "other";
+  }
+}
+
+const endOf = (sql: string): StatementKind => (/\band\s+chain\b/i.test(sql) && !/\bno\s+chain\b/i.test(sql) ? "begin" : "end");
