@@ -15,6 +15,7 @@ import { pause } from "./pause.ts";
 import { isPassingFault } from "./payload/fault.ts";
 import type { PayloadDeps } from "./payload/build.ts";
 import type { Registry, Subscription } from "./subscription/registry.ts";
+import { mostRows } from "./store/small-batch.ts";
 import type { TestSignal } from "./test-signal.ts";
 
 export interface PipelineOptions {
@@ -57,6 +58,8 @@ const lingerCount = 500;
  * that no lane holds are written. [M: 500 rows for 2,000 subscriptions in one batch held it for 8 s and 6 s, longer than the lease.]
  */
 const mostDeliveries = 10_000;
+/** Above this they no longer go a small batch at a time. */
+const crowdedCount = 1_000;
 /** A position that carries no message is journaled at most so often (while changes come, and while the log is idle). */
 const positionMs = 1_000;
 const idleMs = 10_000;
@@ -222,9 +225,8 @@ export class Pipeline {
       };
     }
     this.#noteIdle();
-    const updates = this.#updates;
+    const updates = this.#takeUpdates(built.messages.length + built.rejections.length);
     const waiting = this.#waitingForFlush;
-    this.#updates = [];
     this.#waitingForFlush = [];
     const hasContent = built.messages.length + built.rejections.length + starts.length + updates.length > 0;
     if (!hasContent && !this.#isPositionDue() && !journal.isSuperseded) {
@@ -263,6 +265,18 @@ export class Pipeline {
     this.#answerTriggers(built, taken);
     await signal?.("journaled", { messages: taken, updates });
     if (taken.length > 0) await dispatcher.room();
+  }
+
+  /**
+   * Outcomes for this batch. A message must not wait for what a tick gave a row of ten slow receivers, so a small batch stays small; the
+   * rest follows at once in batches of its own. Where there is much to do, all go: large batches cost the least.
+   */
+  #takeUpdates(ofMessages: number): DeliveryUpdate[] {
+    const updates = this.#updates;
+    const isPressing = this.#isStopping || this.#waitingForFlush.length > 0 || updates.length > crowdedCount || ofMessages > mostRows / 2;
+    const count = isPressing ? updates.length : Math.min(updates.length, mostRows - ofMessages);
+    this.#updates = updates.slice(count);
+    return count === updates.length ? updates : updates.slice(0, count);
   }
 
   /** Journaled, then sent. */

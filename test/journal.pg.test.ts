@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { startOfLog, type Position } from "../src/capture/change.ts";
 import { computeMessageId, dayOfMessage, formatDay } from "../src/message-id.ts";
 import { Journal, type Batch, type JournalOptions } from "../src/journal/journal.ts";
-import { updateDeliveriesStatement } from "../src/store/journal-rows.ts";
+import { updateDeliveriesSql, updatesAsArrays } from "../src/store/journal-rows.ts";
 import { readLastBatch } from "../src/store/batches.ts";
 import type { AttemptRow, BatchInFlight, DeliveryRow, DeliveryState, DeliveryUpdate, Message, Rejection } from "../src/message.ts";
 import type { TestSignal } from "../src/test-signal.ts";
@@ -428,6 +428,87 @@ describe("outcomes", () => {
     expect(await select("select key from ancrage.rejections")).toEqual([]);
   });
 
+  test.each([
+    { way: "in one round trip", others: 0 },
+    { way: "by COPY", others: 40 },
+  ])("a batch with all kinds of them, over two days, is written alike: $way", async ({ others }) => {
+    const journal = await lead();
+    const messages = [1, 2, 3, 4, 5, 6].map((n) => message(10 + n, { committedAtUs: committedAtUs + BigInt(n % 2) * 86_400_000_000n }));
+    const [retried, delivered, lateFailure, lateSuccess, first, canceled] = messages.map((one) => one.id) as [
+      string,
+      string,
+      string,
+      string,
+      string,
+      string,
+    ];
+    const waiting = [retried, delivered, lateFailure, lateSuccess, canceled];
+    const pending = { state: "pending", attempts: 0 } as const;
+    await journal.commit(batch(20, { messages, updates: waiting.map((messageId) => update({ messageId, ...pending })) }));
+    await database.client.query("update ancrage.deliveries set state = 'canceled' where message_id = any($1)", [
+      [lateFailure, lateSuccess],
+    ]);
+    const many = Array.from({ length: others }, (_, index) => message(100 + index));
+    const next = { nextAttemptAtMs: 1_795_500_005_000, lastStatus: 500, lastReason: "status", durationMs: 3 };
+    const success = { state: "delivered", lastStatus: 200, durationMs: 7 } as const;
+    await journal.commit(
+      batch(200, {
+        messages: many,
+        updates: [
+          update({ messageId: retried, state: "retrying", ...next }, pending, { attempt: failedAttempt(retried, 1) }),
+          update({ messageId: delivered, ...success }, pending),
+          update({ messageId: lateFailure, state: "retrying", ...next }, pending, { attempt: failedAttempt(lateFailure, 1) }),
+          update({ messageId: lateSuccess, ...success }, pending),
+          update({ messageId: first, state: "retrying", ...next }, undefined, { attempt: failedAttempt(first, 1) }),
+          update({ messageId: canceled, state: "canceled", attempts: 0 }, pending),
+          ...many.map((one) => update({ messageId: one.id, state: "delivered" })),
+        ],
+      }),
+    );
+    const rows = await select<{ message_id: string }>(
+      "select message_id, state, attempts, extract(epoch from next_attempt_at) * 1000 as next, last_status, last_reason, duration_ms from ancrage.deliveries order by 1",
+    );
+    const unchanged = { state: "canceled", attempts: 0, next: null, last_status: null, last_reason: null, duration_ms: null };
+    const failing = {
+      state: "retrying",
+      attempts: 1,
+      next: "1795500005000.000000",
+      last_status: 500,
+      last_reason: "status",
+      duration_ms: 3,
+    };
+    expect(
+      Object.fromEntries(
+        rows.filter((row) => messages.some(({ id: one }) => one === row.message_id)).map(({ message_id, ...row }) => [message_id, row]),
+      ),
+    ).toEqual({
+      [retried]: failing,
+      [delivered]: { ...unchanged, state: "delivered", attempts: 1, last_status: 200, duration_ms: 7 },
+      [lateFailure]: unchanged,
+      [lateSuccess]: unchanged,
+      [first]: failing,
+      [canceled]: unchanged,
+    });
+    const failed = { status: 500, reason: "status", duration_ms: 3, response: Buffer.from("no\0") };
+    const kept = await select<{ message_id: string }>(
+      "select message_id, number, status, reason, duration_ms, is_late, response, at from ancrage.attempts",
+    );
+    expect(Object.fromEntries(kept.map(({ message_id, ...row }) => [message_id, row]))).toEqual({
+      [retried]: { number: 1, ...failed, is_late: false, at: new Date(1_795_500_000_500) },
+      [lateFailure]: { number: 1, ...failed, is_late: true, at: new Date(1_795_500_000_500) },
+      [lateSuccess]: {
+        number: 1,
+        status: 200,
+        reason: "delivered",
+        duration_ms: 7,
+        is_late: true,
+        response: null,
+        at: new Date(1_795_500_000_993),
+      },
+      [first]: { number: 1, ...failed, is_late: false, at: new Date(1_795_500_000_500) },
+    });
+  });
+
   test("the statement goes by the primary key of one partition, whatever the statistics say", async () => {
     const journal = await lead();
     for (let day = 0; day < 5; day++) {
@@ -443,7 +524,7 @@ describe("outcomes", () => {
     await database.client.query("analyze ancrage.deliveries");
     const day = formatDay(dayOfMessage(id));
     await database.client.query("set enable_hashjoin = off; set enable_mergejoin = off; set plan_cache_mode = force_generic_plan");
-    await database.client.query(`prepare late as ${updateDeliveriesStatement(day)}`);
+    await database.client.query(`prepare late as ${updateDeliveriesSql(day, updatesAsArrays)}`);
     const nothing = Array.from({ length: 12 }, () => "'{}'").join(", ");
     const { rows } = await database.client.query<{ "QUERY PLAN": string }>(`explain (costs off) execute late (${nothing})`);
     const plan = rows.map((row) => row["QUERY PLAN"]).join("\n");

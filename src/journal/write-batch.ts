@@ -1,5 +1,4 @@
 import type pg from "pg";
-import type { DeliveryUpdate } from "../message.ts";
 import { beginBatch, commitBatch, type BatchRow } from "../store/batches.ts";
 import {
   insertAttempts,
@@ -7,9 +6,10 @@ import {
   insertMessages,
   insertRejections,
   updateDeliveries,
+  type OutcomeAttempt,
   type WrittenAttempt,
 } from "../store/journal-rows.ts";
-import { isSmall, writeSmallBatch, type SmallBatch } from "../store/small-batch.ts";
+import { isSmall, mostRows, writeSmallBatch, type SmallBatch } from "../store/small-batch.ts";
 import { placeFormerStart, placeSubscription } from "../store/subscription-starts.ts";
 import { coalesceUpdates, type Chain } from "./coalesce.ts";
 import { dayOfMessage, formatDay } from "../message-id.ts";
@@ -21,7 +21,8 @@ import type { Batch } from "./journal.ts";
  * @param assertMayCommit called right before a commit is sent; throws where this process must not any more
  */
 export async function writeBatch(client: pg.ClientBase, row: BatchRow, batch: Batch, assertMayCommit: () => void): Promise<void> {
-  const small = smallBatchOf(batch);
+  const waves = coalesceUpdates(batch.updates);
+  const small = smallBatchOf(batch, waves);
   if (small !== undefined) {
     assertMayCommit();
     return writeSmallBatch(client, row, small);
@@ -30,9 +31,12 @@ export async function writeBatch(client: pg.ClientBase, row: BatchRow, batch: Ba
   if (batch.messages.length > 0) await insertMessages(client, batch.messages);
   if (batch.rejections.length > 0) await insertRejections(client, batch.rejections);
   const attempts: WrittenAttempt[] = [];
-  for (const chains of coalesceUpdates(batch.updates)) {
-    const isLate = await writeDeliveries(client, chains);
-    for (const chain of chains) for (const update of chain.updates) attempts.push(...attemptsOf(update, isLate(chain)));
+  for (const chains of waves) {
+    const isLateOf = await writeDeliveries(client, chains);
+    for (const chain of chains) {
+      const isLate = isLateOf(chain);
+      for (const attempt of attemptsOf(chain)) if (isLate || !attempt.isOnlyIfLate) attempts.push({ ...attempt, isLate });
+    }
   }
   if (attempts.length > 0) await insertAttempts(client, attempts);
   for (const start of batch.starts) {
@@ -43,11 +47,18 @@ export async function writeBatch(client: pg.ClientBase, row: BatchRow, batch: Ba
   await commitBatch(client);
 }
 
-/** Most batches of a quiet system: messages, and deliveries that succeeded at once. */
-function smallBatchOf({ messages, rejections, updates, starts }: Batch): SmallBatch | undefined {
-  if (rejections.length + starts.length > 0) return undefined;
-  if (updates.some(({ from, attempt }) => from !== undefined || attempt !== undefined)) return undefined;
-  const small = { messages, deliveries: updates.map(({ row }) => row) };
+/** Most batches of a quiet system: some messages, and what came of some deliveries. */
+function smallBatchOf({ messages, rejections, starts }: Batch, waves: readonly (readonly Chain[])[]): SmallBatch | undefined {
+  // A second wave must find the rows of the first.
+  if (rejections.length + starts.length > 0 || waves.length > 1) return undefined;
+  const chains = waves[0] ?? [];
+  if (messages.length + chains.length > mostRows) return undefined;
+  const small = {
+    messages,
+    deliveries: chains.filter(({ from }) => from === undefined).map(({ row }) => row),
+    updates: chains.filter(({ from }) => from !== undefined),
+    attempts: chains.flatMap(attemptsOf),
+  };
   return isSmall(small) ? small : undefined;
 }
 
@@ -68,22 +79,26 @@ async function writeDeliveries(client: pg.ClientBase, chains: readonly Chain[]):
   return ({ from, row }) => from !== undefined && !written.has(`${row.messageId} ${row.subscriptionId}`);
 }
 
-/** Failed attempts; and late ones of either kind, which the delivery's own row says nothing of. */
-function attemptsOf({ attempt, row }: DeliveryUpdate, isLate: boolean): readonly WrittenAttempt[] {
-  if (attempt !== undefined) return [{ ...attempt, isLate }];
-  if (!isLate || row.state !== "delivered") return [];
-  return [
-    {
-      messageId: row.messageId,
-      subscriptionId: row.subscriptionId,
-      round: row.round,
-      number: row.attempts,
-      atMs: row.updatedAtMs - (row.durationMs ?? 0),
-      status: row.lastStatus,
-      reason: "delivered",
-      durationMs: row.durationMs ?? 0,
-      response: undefined,
-      isLate,
-    },
-  ];
+/** What the journal keeps of the attempts of one delivery. */
+function attemptsOf({ from, updates }: Chain): readonly OutcomeAttempt[] {
+  const isLater = from !== undefined;
+  return updates.flatMap(({ attempt, row }): readonly OutcomeAttempt[] => {
+    if (attempt !== undefined) return [{ ...attempt, isLater, isOnlyIfLate: false }];
+    if (!isLater || row.state !== "delivered") return [];
+    return [
+      {
+        messageId: row.messageId,
+        subscriptionId: row.subscriptionId,
+        round: row.round,
+        number: row.attempts,
+        atMs: row.updatedAtMs - (row.durationMs ?? 0),
+        status: row.lastStatus,
+        reason: "delivered",
+        durationMs: row.durationMs ?? 0,
+        response: undefined,
+        isLater,
+        isOnlyIfLate: true,
+      },
+    ];
+  });
 }

@@ -108,8 +108,30 @@ export const deliveryColumns = [
   "job_id",
 ];
 
+/** An attempt, and what it takes to tell whether it is late. */
+export interface OutcomeAttempt extends AttemptRow {
+  /** Its delivery has a row already, which may not be any more what the attempt began from. */
+  readonly isLater: boolean;
+  /** A success: the delivery's own row says all of it, unless it came late. */
+  readonly isOnlyIfLate: boolean;
+}
+
 /** A late one is the outcome of an attempt that the delivery had not waited for: it was canceled, say, or resent by hand. */
 export type WrittenAttempt = AttemptRow & { readonly isLate: boolean };
+
+/** In the order in which a row has them, by COPY here and as literals in `small-batch.ts`. */
+export const attemptColumns = [
+  "message_id",
+  "subscription_id",
+  "round",
+  "number",
+  "at",
+  "status",
+  "reason",
+  "duration_ms",
+  "is_late",
+  "response",
+];
 
 export async function insertAttempts(client: pg.ClientBase, attempts: readonly WrittenAttempt[]): Promise<void> {
   const rows = createCopyRows();
@@ -128,9 +150,11 @@ export async function insertAttempts(client: pg.ClientBase, attempts: readonly W
     if (attempt.response === undefined) rows.empty();
     else rows.bytes(attempt.response);
   }
-  const columns = ["message_id", "subscription_id", "round", "number", "at", "status", "reason", "duration_ms", "is_late", "response"];
-  await copyInto(client, "ancrage.attempts", columns, rows);
+  await copyInto(client, "ancrage.attempts", attemptColumns, rows);
 }
+
+/** What happened to a delivery that has a row. */
+export type LaterRow = Pick<DeliveryUpdate, "row" | "from">;
 
 /**
  * Later outcomes, written only where the row still has the round, state and attempts that the attempt began from.
@@ -139,13 +163,9 @@ export async function insertAttempts(client: pg.ClientBase, attempts: readonly W
  *   partitions of every day
  * @returns what was written, as `message subscription`; the rest came late
  */
-export async function updateDeliveries(
-  client: pg.ClientBase,
-  day: string,
-  updates: readonly Pick<DeliveryUpdate, "row" | "from">[],
-): Promise<ReadonlySet<string>> {
+export async function updateDeliveries(client: pg.ClientBase, day: string, updates: readonly LaterRow[]): Promise<ReadonlySet<string>> {
   const { rows } = await client.query<{ id: string }>({
-    text: updateDeliveriesStatement(day),
+    text: updateDeliveriesSql(day, updatesAsArrays),
     values: [
       updates.map(({ row }) => row.messageId),
       updates.map(({ row }) => row.subscriptionId),
@@ -164,16 +184,20 @@ export async function updateDeliveries(
   return new Set(rows.map((row) => row.id));
 }
 
-export function updateDeliveriesStatement(day: string): string {
+export const updatesAsArrays = `unnest($1::text[], $2::text[], $3::ancrage.delivery_state[], $4::integer[], $5::ancrage.delivery_state[],
+  $6::integer[], $7::integer[], $8::timestamptz[], $9::integer[], $10::text[], $11::integer[], $12::timestamptz[])`;
+
+/** @param rows a source of rows; literals in it may be nulls only, whose type PostgreSQL cannot tell: hence the casts */
+export function updateDeliveriesSql(day: string, rows: string): string {
   return `update ancrage.${pg.escapeIdentifier(`deliveries_${day.replaceAll("-", "")}`)} as d
-     set state = o.state, attempts = o.attempts, next_attempt_at = o.next_attempt_at, last_status = o.last_status,
-       last_reason = o.last_reason, duration_ms = o.duration_ms, updated_at = o.updated_at
-     from unnest($1::text[], $2::text[], $3::ancrage.delivery_state[], $4::integer[], $5::ancrage.delivery_state[], $6::integer[],
-       $7::integer[], $8::timestamptz[], $9::integer[], $10::text[], $11::integer[], $12::timestamptz[])
+     set state = o.state::ancrage.delivery_state, attempts = o.attempts, next_attempt_at = o.next_attempt_at::timestamptz,
+       last_status = o.last_status::integer, last_reason = o.last_reason, duration_ms = o.duration_ms::integer,
+       updated_at = o.updated_at::timestamptz
+     from ${rows}
        as o (message_id, subscription_id, from_state, from_attempts, state, round, attempts, next_attempt_at, last_status, last_reason,
          duration_ms, updated_at)
-     where d.message_id = o.message_id and d.subscription_id = o.subscription_id and d.round = o.round and d.state = o.from_state
-       and d.attempts = o.from_attempts
+     where d.message_id = o.message_id and d.subscription_id = o.subscription_id and d.round = o.round
+       and d.state = o.from_state::ancrage.delivery_state and d.attempts = o.from_attempts
      returning d.message_id || ' ' || d.subscription_id as id`;
 }
 

@@ -295,6 +295,10 @@ begin
   loop
     continue when to_regclass(format('ancrage.%I', part.parent || suffix)) is not null;
     execute format('create table ancrage.%I (like ancrage.%I including all)', part.parent || suffix, part.parent);
+    if part.parent = 'messages' then
+      -- Bodies up to 8 KiB stay in their row as they are: to compress them and to store them apart cost three times as much as the row.
+      execute format('alter table ancrage.%I set (toast_tuple_target = 8160)', part.parent || suffix);
+    end if;
     execute format('alter table ancrage.%I attach partition ancrage.%I for values from (%L) to (%L)',
       part.parent, part.parent || suffix, part.prefix || from_id, part.prefix || to_id);
   end loop;
