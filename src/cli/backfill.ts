@@ -21,6 +21,7 @@ export function backfillCommand(context: CommandContext): Command {
   return addJobFlags(command, { isShaped: true }).action((event: string, flags: BackfillFlags) =>
     makeJob(context, flags, {
       path: "/v1/jobs",
+      counted: "rows",
       body: { kind: "backfill", event, subscriptionId: flags.subscription, ...(flags.where === undefined ? {} : { where: flags.where }) },
     }),
   );

@@ -138,7 +138,7 @@ function errorOfAnswer(url: URL, status: number, body: unknown, text: string, re
       ? `expected JSON, got ${JSON.stringify(text.slice(0, 200))}`
       : faults.length === 0
         ? problem.detail
-        : faults.map(({ pointer, detail }) => `\n  ${pointer}: ${detail}`).join("");
+        : faults.map(({ pointer, detail }) => `\n  ${pointer === "" ? "" : `${pointer}: `}${detail}`).join("");
   const isTokenRefused = status === 401 || status === 403;
   const hint = (isTokenRefused ? request.tokenHint : undefined) ?? problem?.hint ?? (status === 401 ? anyToken : undefined);
   const message = `${url.pathname} answered ${status}:${faults.length === 0 ? " " : ""}${said}`;

@@ -108,6 +108,7 @@ function cancelCommand(context: CommandContext): Command {
     const now = Date.now();
     return makeJob(context, flags, {
       path: "/v1/deliveries/cancel",
+      counted: "deliveries",
       body: {
         ...(flags.event === undefined ? {} : { event: flags.event }),
         ...(flags.subscription === undefined ? {} : { subscriptionId: flags.subscription }),

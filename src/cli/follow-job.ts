@@ -23,7 +23,7 @@ const linesMs = 10_000;
 /**
  * Shows a job's progress until it has ended, then the job. Whoever ends the command leaves the job as it is.
  *
- * The code is 0 where it is done, 1 where it has failed or was canceled.
+ * The code is 0 where it is done, 1 where it has failed or was canceled, or rejections stayed what they were.
  */
 export async function followJob(context: CommandContext, server: Server, made: JobView, isJson: boolean): Promise<void> {
   let job = made;
@@ -49,7 +49,9 @@ export async function followJob(context: CommandContext, server: Server, made: J
     return;
   }
   context.print(isJson ? JSON.stringify(job) : formatTree(job));
-  if (job.state !== "done") context.exitWith(exitCodes.failed);
+  if (job.failed > 0) context.note(`${job.failed} are rejections: \`ancrage rejections list\` says why.`);
+  // As where one is built again: whoever mended the code wants to know that it still fails.
+  if (job.state !== "done" || (job.kind === "retry" && job.failed > 0)) context.exitWith(exitCodes.failed);
 }
 
 const barWidth = 24;
@@ -62,7 +64,8 @@ export function formatProgress({ kind, state, total, done, failed, unfinished = 
   if (unfinished > 0) parts.push(`${unfinished} unfinished`);
   if (exhausted > 0) parts.push(`${exhausted} exhausted`);
   // What came meanwhile may make it more than was counted.
-  const filled = total === null || total === 0 ? 0 : Math.min(barWidth, Math.floor((done / total) * barWidth));
+  const share = state === "done" ? 1 : total === null || total === 0 ? 0 : Math.min(1, done / total);
+  const filled = Math.floor(share * barWidth);
   const bar = total === null ? "" : `[${"█".repeat(filled)}${"░".repeat(barWidth - filled)}]  `;
   return `${kind}  ${bar}${parts.join(", ")}`;
 }

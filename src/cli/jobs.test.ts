@@ -96,7 +96,7 @@ test("--dry-run counts, --no-wait does not wait, a refusal is said", async () =>
   answers = [{ status: 200, body: { dryRun: true, total: 12 } }];
   expect(await run(["deliveries", "cancel", "--event", "deal.won", "--from", "2h", "--dry-run"])).toMatchObject({
     code: 0,
-    out: "It would be 12.",
+    out: "It would be 12 deliveries.",
   });
   expect(heard[0]).toMatchObject({ path: "/v1/deliveries/cancel", body: { event: "deal.won", dryRun: true } });
   answers = [{ status: 201, body: job({ state: "waiting", kind: "retry" }) }];
@@ -124,7 +124,15 @@ test("lists are a line each, and say that there is more", async () => {
   expect(err).toBe("There are more: --after dlv_1");
   expect(heard[0]?.path).toBe("/v1/deliveries?state=exhausted&jobId=job_1&limit=50");
   answers = [{ status: 200, body: { data: [], next: null } }];
-  expect((await run(["jobs", "list"])).out).toBe("None.");
+  expect(await run(["jobs", "list"])).toMatchObject({ code: 0, out: "", err: "None." });
+});
+
+test("a retry after which rejections stay ends with 1 and says where they are; a backfill that made some only says it", async () => {
+  answers = [{ status: 201, body: job({ kind: "retry", state: "done", done: 10, failed: 3 }) }];
+  expect(await run(["rejections", "retry"])).toMatchObject({ code: 1, err: "3 are rejections: `ancrage rejections list` says why." });
+  answers = [{ status: 201, body: job({ state: "done", done: 10, failed: 3 }) }];
+  const backfill = await run(["backfill", "deal.won", "--subscription", "sub_1"]);
+  expect(backfill).toMatchObject({ code: 0, err: "3 are rejections: `ancrage rejections list` says why." });
 });
 
 test("one rejection that is rejected again ends with 1; one delivery is sent again", async () => {

@@ -75,6 +75,7 @@ function recoverCommand(context: CommandContext): Command {
   return addJobFlags(command, { isShaped: true }).action((subscriptionId: string, flags: JobFlags & { readonly since: string }) =>
     makeJob(context, flags, {
       path: "/v1/jobs",
+      counted: "messages",
       body: { kind: "recover", subscriptionId, since: parseTime("--since", flags.since, Date.now()) },
     }),
   );
@@ -103,6 +104,7 @@ function replayCommand(context: CommandContext): Command {
     const now = Date.now();
     return makeJob(context, flags, {
       path: "/v1/jobs",
+      counted: "messages",
       body: {
         kind: "replay",
         subscriptionId,

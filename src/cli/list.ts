@@ -57,6 +57,8 @@ export async function listAll<Row>(
     return;
   }
   const { data, next } = body as { readonly data: readonly Row[]; readonly next: string | null };
-  context.print(data.length === 0 ? "None." : data.map(format).join("\n"));
+  // Not an answer: what counts lines is to count none.
+  if (data.length === 0) context.note("None.");
+  else context.print(data.map(format).join("\n"));
   if (next !== null) context.note(`There are more: --after ${next}`);
 }

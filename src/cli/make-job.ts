@@ -25,12 +25,15 @@ export function addJobFlags(command: Command, { isShaped }: { readonly isShaped:
 export const jobExitCodes =
   "\nExit codes: 0 done, or counted · 1 it has failed or was canceled · 2 it cannot be done as asked · 3 not reachable.\nEnding the command with ^C leaves the job: `ancrage jobs cancel` ends it.";
 
+interface JobToMake {
+  readonly path: string;
+  readonly body: Readonly<Record<string, unknown>>;
+  /** What its total is a number of. */
+  readonly counted: "messages" | "rows" | "deliveries" | "rejections";
+}
+
 /** Makes a job and shows its progress; with `--dry-run` what it would do. */
-export async function makeJob(
-  context: CommandContext,
-  flags: JobFlags,
-  { path, body }: { readonly path: string; readonly body: Readonly<Record<string, unknown>> },
-): Promise<void> {
+export async function makeJob(context: CommandContext, flags: JobFlags, { path, body, counted }: JobToMake): Promise<void> {
   const server = await findServer(context, flags);
   const asked = {
     ...body,
@@ -42,7 +45,7 @@ export async function makeJob(
   const isJson = flags.json === true;
   if (flags.dryRun === true) {
     const { total } = answer.body as { readonly total: number | null };
-    context.print(isJson ? JSON.stringify(answer.body) : `It would be ${total ?? "more than 100000"}.`);
+    context.print(isJson ? JSON.stringify(answer.body) : `It would be ${total ?? "more than 100000"} ${counted}.`);
     return;
   }
   const job = answer.body as JobView;

@@ -59,13 +59,14 @@ function retryCommand(context: CommandContext): Command {
     .option("--to <time>", "committed before; else now")
     .addHelpText(
       "after",
-      `\nExamples:\n  $ ancrage rejections retry rej_01K9…\n  $ ancrage rejections retry --event NewOpportunity\n\nA parked event that works again is run again. Those that are rejected again stay.\n${jobExitCodes}`,
+      `\nExamples:\n  $ ancrage rejections retry rej_01K9…\n  $ ancrage rejections retry --event NewOpportunity\n\nA parked event that works again is run again. Those that are rejected again stay, and the code is 1.\n${jobExitCodes}`,
     );
   return addJobFlags(command, { isShaped: false }).action(async (id: string | undefined, flags: RetryFlags) => {
     if (id !== undefined) return retryOne(context, id, flags);
     const now = Date.now();
     await makeJob(context, flags, {
       path: "/v1/jobs",
+      counted: "rejections",
       body: {
         kind: "retry",
         ...(flags.event === undefined ? {} : { event: flags.event }),

@@ -88,7 +88,13 @@ test("a list has a line each, and says how to go on", async () => {
   });
   expect(heard[0]?.asked).toBe("GET /v1/subscriptions?event=A&url=https%3A%2F%2Fexample.com%2F&limit=1");
   answer = { data: [], next: null };
-  expect(await run("list")).toEqual({ code: 0, out: "", err: "There is none." });
+  expect(await run("list")).toEqual({ code: 0, out: "", err: "None." });
+});
+
+test("secret shows it alone", async () => {
+  answer = { secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" };
+  expect((await run("secret", "sub_1")).out).toBe("secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+  expect(heard[0]?.asked).toBe("GET /v1/subscriptions/sub_1/secret");
 });
 
 test("rotate-secret and test ask with what was given; a test that fails ends with 1", async () => {

@@ -3,6 +3,7 @@ import { AncrageError } from "../errors.ts";
 import { addServerFlags, findServer, requestApi, type ApiRequest, type ServerFlags } from "./client.ts";
 import { type CommandContext, exitCodes } from "./command.ts";
 import { formatTree } from "./format-tree.ts";
+import { addListFlags, listAll, type ListFlags } from "./list.ts";
 
 /** `ancrage subscriptions`: over the HTTP API of a running Ancrage. */
 export function subscriptionsCommand(context: CommandContext): Command {
@@ -11,6 +12,7 @@ export function subscriptionsCommand(context: CommandContext): Command {
     .helpCommand(false)
     .addCommand(listCommand(context))
     .addCommand(ofOne(context, "show", "Show a subscription.", () => ({ method: "GET" })))
+    .addCommand(ofOne(context, "secret", "Show the secret that its receiver verifies with.", () => ({ method: "GET", path: "/secret" })))
     .addCommand(createCommand(context))
     .addCommand(updateCommand(context))
     .addCommand(ofOne(context, "pause", "Journal its messages and send none, until it is resumed.", () => ({ path: "/pause" })))
@@ -49,36 +51,26 @@ function ofOne(
     });
 }
 
-interface ListFlags extends AnswerFlags {
+interface SubscriptionListFlags extends ListFlags {
   readonly event?: string;
   readonly to?: string;
-  readonly project?: string;
-  readonly limit: string;
-  readonly after?: string;
 }
 
 function listCommand(context: CommandContext): Command {
-  return addServerFlags(new Command("list").description("List subscriptions, newest first."))
+  return addListFlags(new Command("list").description("List subscriptions, newest first."), { isOfDays: false })
     .option("--event <name>", "only those to this event")
     .option("--to <url>", "only those to this URL")
-    .option("--project <name>", "only those of this project")
-    .option("--limit <number>", "how many, at most 200", "50")
-    .option("--after <id>", "go on after this one")
-    .action(async (flags: ListFlags) => {
-      const { event, to, project, limit, after } = flags;
-      const { body } = await requestApi(await findServer(context, flags), {
+    .action(({ to, ...flags }: SubscriptionListFlags) =>
+      listAll<ListedSubscription>(context, flags, {
         path: "/v1/subscriptions",
-        query: { event, url: to, project, limit, after },
-      });
-      if (flags.json === true) return context.print(JSON.stringify(body));
-      const { data, next } = body as { readonly data: readonly ListedSubscription[]; readonly next: string | null };
-      for (const one of data) {
-        const state = one.stateReason === null ? one.state : `${one.state} (${one.stateReason})`;
-        context.print(`${one.id}  ${state}  ${one.project}  ${one.events.join(", ")}  ${one.url}`);
-      }
-      if (data.length === 0) context.note("There is none.");
-      if (next !== null) context.note(`There are more: --after ${next}`);
-    });
+        query: { event: flags.event, url: to },
+        format: formatListed,
+      }),
+    );
+}
+
+function formatListed({ id, state, stateReason, project, events, url }: ListedSubscription): string {
+  return `${id}  ${stateReason === null ? state : `${state} (${stateReason})`}  ${project}  ${events.join(", ")}  ${url}`;
 }
 
 interface ListedSubscription {

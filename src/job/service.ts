@@ -10,6 +10,7 @@ import { endJob, insertJob, listJobs, readJob, type JobFilter, type JobRow } fro
 import { readMessage } from "../store/messages.ts";
 import { readRejection } from "../store/rejections.ts";
 import { readSubscription, readSubscriptionOf, type SubscriptionRow } from "../store/subscriptions.ts";
+import { describeUnknownEvent } from "../subscription/check-subscription.ts";
 import { cancelJobDeliveries, countCanceled, readCancelRange } from "./cancel.ts";
 import { estimate } from "./estimate.ts";
 import type { JobInput } from "./input.ts";
@@ -137,6 +138,8 @@ const cancelMs = 5_000;
 
 /** @returns false where its subscription is not there, or another project's */
 async function check({ project, subscriptionId, input }: JobRequest, { db, catalogue }: JobServiceOptions): Promise<boolean> {
+  // Before its subscription is asked: whoever misspelt it is to be told so, and not that nobody has subscribed to it.
+  const { table } = input.kind === "backfill" ? eventOf(input.event, catalogue()) : {};
   if (subscriptionId !== undefined) {
     const subscription = await readSubscriptionOf(db, subscriptionId, project);
     if (subscription === undefined || subscription.state === "deleted") return false;
@@ -145,7 +148,6 @@ async function check({ project, subscriptionId, input }: JobRequest, { db, catal
     if (input.kind === "backfill") refuseForeign(input.event, subscription);
   }
   if (input.kind !== "backfill") return true;
-  const { table } = eventOf(input.event, catalogue());
   if (table === undefined) {
     throw refused(`the event "${input.event}" has no table: there are no rows that it could be made from.`, "Trigger it instead.");
   }
@@ -192,7 +194,8 @@ async function projectOf({ project, subscriptionId }: JobRequest, db: pg.Pool): 
 function eventOf(name: string, catalogue: Catalogue): CatalogueEvent {
   const event = catalogue.events.get(name);
   if (event !== undefined) return event;
-  throw new AncrageError("ANCRAGE_TRIGGER_UNKNOWN_EVENT", `no file defines the event "${name}".`);
+  const detail = describeUnknownEvent(name, catalogue.events.keys());
+  throw new AncrageError("ANCRAGE_TRIGGER_UNKNOWN_EVENT", detail.endsWith("?") ? detail : `${detail}.`);
 }
 
 function refuseDisabled({ id, state, stateReason }: SubscriptionRow): void {

@@ -208,6 +208,9 @@ test("a backfill makes messages of the rows that are there, of its project and f
   expect(await system.rows("select 1 from ancrage.deliveries where subscription_id = $1", [other])).toEqual([]);
 
   expect(await ended(await job({ ...request, where: "label = 'two' -- and no more" }))).toMatchObject({ done: 1, total: 1 });
+  // A name that no event has is told to be one, and not to be another subscription's.
+  const misspelt = await system.call("POST", "/v1/jobs", { ...request, event: "ItmAdded" });
+  expect(misspelt).toMatchObject({ status: 404, body: { code: "unknown-event", detail: expect.stringContaining("did you mean") } });
   for (const where of ["lable = 'two'", "true); delete from item; select (1"]) {
     const { status, body } = await system.call("POST", "/v1/jobs", { ...request, where });
     expect({ where, status, pointer: body.errors?.[0].pointer }).toEqual({ where, status: 422, pointer: "/where" });
