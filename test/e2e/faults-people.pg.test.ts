@@ -67,6 +67,23 @@ test("a storm of deletions while rows are delivered: none is sent to after its a
   expect(late).toEqual([]);
 }, 120_000);
 
+test("a receiver that answers 410 to all of its subscriptions ends each of them, and is told of; nobody else's are touched", async () => {
+  system.receiver.answer(({ path }: ReceivedRequest) => (path.startsWith("/gone") ? 410 : 200));
+  const gone = await Promise.all(Array.from({ length: 30 }, (_, index) => subscribe(`/gone/${index}`)));
+  const stays = await subscribe("/stays/too");
+  const url = `${system.receiver.url}/told`;
+  await system.call("POST", "/v1/subscriptions", { event: "subscription.disabled", url, format: "bare" });
+  await system.until("select count(*) from ancrage.subscriptions where start_lsn is null", 0);
+  await system.rows("insert into item default values");
+  await system.until("select count(*) from ancrage.subscriptions where state = 'disabled' and state_reason = 'gone'", gone.length);
+  const told = (all: readonly ReceivedRequest[]) => all.filter(({ path }) => path === "/told");
+  await system.receiver.until((all) => told(all).length === gone.length);
+  await system.rows("insert into item default values");
+  await system.receiver.until((all) => all.filter(({ path }) => path === "/stays/too").length === 2);
+  expect(system.receiver.requests.filter(({ path }) => path.startsWith("/gone"))).toHaveLength(gone.length);
+  expect((await system.call("GET", `/v1/subscriptions/${stays}`)).body.state).toBe("enabled");
+});
+
 test("a token that is revoked in the middle of a request: that one is answered, the next one is refused", async () => {
   const token = randomBytes(32).toString("hex");
   await system.rows("insert into ancrage.tokens (id, project, name, hash) values ('tok_1', null, 'acme', $1)", [
