@@ -303,17 +303,19 @@ async function readNewestBy(
   const order = [...(column === undefined ? [] : [column.name]), ...table.keyColumns].map((name) => `t.${pg.escapeIdentifier(name)} desc`);
   // `nulls last` would not match the order of an index made without it; to leave them out does.
   const where = column?.isNullable === true ? `where t.${pg.escapeIdentifier(column.name)} is not null` : "";
-  // Two statements in one message are one transaction, so that the timeout ends with them, on a pooled session too. Such a message takes
-  // no parameters; these are integers.
+  // Statements in one message are one transaction, so that the settings end with them, on a pooled session too. Such a message takes
+  // no parameters; these are integers. (Sessions of the API read no table in its own order, which is the best way for one without an index.)
   const answer: unknown = await db.query({
     text: `
       set local statement_timeout = ${newestTimeoutMs};
+      set local enable_seqscan = on;
+      set local enable_bitmapscan = on;
       select ${selectList(table)} from ${quoteTable(table)} t ${where}
       ${order.length === 0 ? "" : `order by ${order.join(", ")}`} limit ${asCount(limit)} offset ${asCount(offset)}`,
     rowMode: "array",
     types: rawTexts,
   });
-  const [, result] = answer as [unknown, pg.QueryArrayResult<(string | null)[]>];
+  const result = (answer as readonly unknown[]).at(-1) as pg.QueryArrayResult<(string | null)[]>;
   return result.rows.map(recordReader(table, result.fields, types));
 }
 
