@@ -5,24 +5,35 @@ import { captureNames, sourceIdOf } from "./capture/wal/slot.ts";
 import { AncrageError } from "./errors.ts";
 import { migrate, runAsReplication } from "./migrate.ts";
 import type { CheckedOptions } from "./options.ts";
+import { fanOutUnsettled } from "./journal/restart.ts";
 import { readResume } from "./read-resume.ts";
 import { readServerIdentity, readSlot, type ServerIdentity } from "./store/capture-state.ts";
+import { emptyOutbox } from "./store/capture-switch.ts";
 import { connectClient, inTransaction } from "./store/database.ts";
 import { endGap, openGap, readJournalEnd } from "./store/gaps.ts";
+import { insertPendingDeliveries } from "./store/replay.ts";
+import { readUnsettled } from "./store/resume.ts";
 import { adoptDatabase, readSettings, type SettingsRow } from "./store/settings.ts";
-import { cancelUnfinishedDeliveries, pauseSubscriptions, restartSubscriptions } from "./store/adopted.ts";
+import { readLiveSubscriptions } from "./store/subscriptions.ts";
+import { holdSubscription } from "./subscription/open.ts";
+import { createRegistry, type Subscription } from "./subscription/registry.ts";
+import { cancelUnfinishedDeliveries, cancelUnfinishedJobs, pauseSubscriptions, restartSubscriptions } from "./store/adopted.ts";
+import { readLastBatch } from "./store/batches.ts";
 
 export interface Adopted {
   /** Why it was taken for a copy; undefined: it is its own already, and nothing was done. */
   readonly found: string | undefined;
   readonly pausedSubscriptions: number;
   readonly canceledDeliveries: number;
+  readonly canceledJobs: number;
+  /** Deliveries that were kept in the memory of the first process, and are rows now; 0 unless sending goes on. */
+  readonly keptDeliveries: number;
   readonly ran: readonly string[];
 }
 
 /**
  * Makes a copy a database of its own, that captures and sends from now on. A copy holds the subscriptions of the first one, and what that
- * was about to send: unless told to keep them, they are paused and canceled, so that no customer hears from two.
+ * was about to send: unless told to keep them, they are paused and canceled, its jobs too, so that no customer hears from two.
  *
  * @throws AncrageError `ANCRAGE_NOT_MIGRATED` where there is nothing to adopt, `ANCRAGE_SLOT_BUSY`, `ANCRAGE_NOT_PERMITTED`
  */
@@ -34,24 +45,24 @@ export async function adopt(
   try {
     const server = await readServerIdentity(client);
     refuseServer(server);
-    refuseWalLevel(server);
     const settings = await explainDenied(client, () => readSettings(client)).catch(() => undefined);
     if (settings === undefined) {
       throw new AncrageError("ANCRAGE_NOT_MIGRATED", 'there is no schema "ancrage" in this database, and so nothing to adopt.', {
         hint: 'Run "ancrage migrate FOLDER".',
       });
     }
+    if (settings.capture === "wal") refuseWalLevel(server);
     const found = await foundCopy(client, settings, server, options.environment);
-    if (found === undefined) return { found, pausedSubscriptions: 0, canceledDeliveries: 0, ran: [] };
+    if (found === undefined) return { found, ...nothingDone, ran: [] };
     await dropSlot(client, server, options.replicationUrl);
-    const { pausedSubscriptions, canceledDeliveries } = await takeOver(client, {
+    const done = await takeOver(client, {
       settings,
       server,
       environment: options.environment,
       ...how,
     });
     const { ran } = await migrate(options, { onStep: how.onStep });
-    return { found, pausedSubscriptions, canceledDeliveries, ran };
+    return { found, ...done, ran };
   } finally {
     await client.end();
   }
@@ -92,7 +103,7 @@ async function dropSlot(client: pg.Client, server: ServerIdentity, replicationUr
 async function takeOver(
   client: pg.Client,
   as: { readonly settings: SettingsRow; readonly server: ServerIdentity; readonly environment: string; readonly keepsSending: boolean },
-): Promise<{ readonly pausedSubscriptions: number; readonly canceledDeliveries: number }> {
+): Promise<typeof nothingDone> {
   const { settings, server, environment, keepsSending } = as;
   const before = sourceIdOf({ ...settings, databaseOid: settings.databaseOid ?? server.databaseOid });
   return inTransaction(client, async () => {
@@ -102,8 +113,48 @@ async function takeOver(
       await openGap(client, before, { fromLsn: last.lsn, reason: "database-adopted" });
       await endGap(client, before, last.lsn);
     }
+    // By the places that they had in the log of the first one, as its messages have theirs: they lose them next.
+    const keptDeliveries = keepsSending ? await keepUnsettled(client, before) : 0;
     await restartSubscriptions(client);
-    if (keepsSending) return { pausedSubscriptions: 0, canceledDeliveries: 0 };
-    return { pausedSubscriptions: await pauseSubscriptions(client), canceledDeliveries: await cancelUnfinishedDeliveries(client) };
+    // What is unread in it is the first database's, as its log is; and its numbers of transactions may be another server's.
+    await emptyOutbox(client);
+    if (keepsSending) return { ...nothingDone, keptDeliveries };
+    return {
+      pausedSubscriptions: await pauseSubscriptions(client),
+      canceledDeliveries: await cancelUnfinishedDeliveries(client),
+      canceledJobs: await cancelUnfinishedJobs(client),
+      keptDeliveries: 0,
+    };
   });
+}
+
+const nothingDone = { pausedSubscriptions: 0, canceledDeliveries: 0, canceledJobs: 0, keptDeliveries: 0 };
+
+/**
+ * What a process that was ended in the middle had journaled and not settled: a start on the first database would fan it out again, and
+ * one on this has another source.
+ */
+async function keepUnsettled(client: pg.Client, source: string): Promise<number> {
+  const last = await readLastBatch(client, source);
+  if (last === undefined) return 0;
+  const registry = createRegistry();
+  // Nothing is sent here: secrets stay sealed.
+  for (const row of await readLiveSubscriptions(client)) registry.put(holdSubscription(row));
+  const owed: { readonly messageId: string; readonly subscription: Subscription }[] = [];
+  await fanOutUnsettled({
+    readPage: (page) => readUnsettled(client, page),
+    last,
+    registry,
+    deliver: ({ id }, subscription) => owed.push({ messageId: id, subscription }),
+  });
+  let kept = 0;
+  for (const [{ id, project }, deliveries] of Map.groupBy(owed, ({ subscription }) => subscription)) {
+    const to = { subscriptionId: id, project, jobId: undefined };
+    kept += await insertPendingDeliveries(
+      client,
+      to,
+      deliveries.map(({ messageId }) => messageId),
+    );
+  }
+  return kept;
 }

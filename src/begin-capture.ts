@@ -1,16 +1,18 @@
 import type { CheckedDatabase } from "./capture/check.ts";
 import { describeGap, LossError, type Loss } from "./capture/loss.ts";
-import { changedFooting, readFooting } from "./capture/wal/footing.ts";
-import { AncrageError } from "./errors.ts";
+import { certifyGround, readGround, type Reads } from "./capture/ground.ts";
+import { changedFooting } from "./capture/wal/footing.ts";
+import type { AncrageError } from "./errors.ts";
 import type { Catalogue } from "./event/catalogue.ts";
 import type { Logger } from "./log.ts";
-import { formatLsn, parseLsn } from "./lsn.ts";
+import { parseLsn } from "./lsn.ts";
 import { readResume } from "./read-resume.ts";
+import { describeWentBack } from "./resume-position.ts";
 import type { BatchRow } from "./store/batches.ts";
 import { readServerIdentity, readSlot } from "./store/capture-state.ts";
 import type { Queryable } from "./store/database.ts";
 import { endGap, openGap, readEndlessGap, readJournalEnd } from "./store/gaps.ts";
-import { writeFooting, writeTimeline } from "./store/settings.ts";
+import { writeTimeline } from "./store/settings.ts";
 
 export interface BegunCapture {
   /** Where the log is read from. */
@@ -28,12 +30,50 @@ const uncheckedS = 60;
  * Asked when the lead is taken, and not before: while this process waited, the one before it went on.
  */
 export async function beginCapture(db: Queryable, checked: CheckedDatabase, catalogue: Catalogue, log: Logger): Promise<BegunCapture> {
-  const { sourceId, server, settings } = checked;
   const resume = await readResume(db, { ...checked, slotName: checked.names.slot });
-  if (resume.kind === "lost") {
-    await openGap(db, sourceId, resume);
-    return { endLsn: resume.fromLsn, failure: new LossError(resume) };
+  if (resume.kind === "lost") return await isLost(db, checked, resume);
+  return await goOn(db, { checked, catalogue, log, reads: "log", resume });
+}
+
+/** The outbox has no place of its own to be lost: only a database that went back in time has one that the journal knows better. */
+export async function beginOutbox(
+  db: Queryable,
+  { checked, catalogue, log, last }: BeginOptions & { readonly last: BatchRow | undefined },
+): Promise<BegunCapture> {
+  const flushLsn = parseLsn(checked.server.flushLsn);
+  const resume = { endLsn: last?.endLsn ?? flushLsn, isAfterGap: false };
+  if (resume.endLsn > flushLsn) {
+    const what = describeWentBack(resume.endLsn, flushLsn);
+    const journal = await readJournalEnd(db, checked.sourceId);
+    return await isLost(db, checked, { reason: "log-went-back", what, fromLsn: resume.endLsn, fromAt: journal?.at });
   }
+  // What was switched to the log has no triggers any more, and is read to its end.
+  if (checked.reads === "outbox-until-switch") return { endLsn: resume.endLsn, failure: undefined };
+  return await goOn(db, { checked, catalogue, log, reads: "outbox", resume });
+}
+
+interface BeginOptions {
+  readonly checked: CheckedDatabase;
+  readonly catalogue: Catalogue;
+  readonly log: Logger;
+}
+
+async function isLost(db: Queryable, { sourceId }: CheckedDatabase, loss: Loss): Promise<BegunCapture> {
+  await openGap(db, sourceId, loss);
+  return { endLsn: loss.fromLsn, failure: new LossError(loss) };
+}
+
+async function goOn(
+  db: Queryable,
+  {
+    checked,
+    catalogue,
+    log,
+    reads,
+    resume,
+  }: BeginOptions & { readonly reads: Reads; readonly resume: { readonly endLsn: bigint; readonly isAfterGap: boolean } },
+): Promise<BegunCapture> {
+  const { sourceId, server, settings, names } = checked;
   const before = await readEndlessGap(db, sourceId);
   if (before !== undefined && checked.lacks.length > 0) {
     const what = `capture stopped since it lacked what it stands on, and it still lacks:\n${checked.lacks.map(({ sql }) => `  ${sql};`).join("\n")}\n`;
@@ -42,13 +82,10 @@ export async function beginCapture(db: Queryable, checked: CheckedDatabase, cata
       failure: new LossError({ reason: before.reason, what, fromLsn: before.fromLsn, fromAt: before.fromAt }),
     };
   }
-  const footing = await readFooting(db, catalogue, checked.names);
+  const footing = await readGround(db, { reads, catalogue, names });
   const changed = changedFooting(settings.footing ?? {}, footing);
   if (changed.length > 0) {
-    log.error(
-      { changed },
-      "a publication, or a table in it, was taken away and put back since the last run: changes in between may be missing",
-    );
+    log.error({ changed }, "what capture stands on was taken away and put back since the last run: changes in between may be missing");
     const last = await readJournalEnd(db, sourceId, uncheckedS);
     await openGap(db, sourceId, { fromLsn: last?.lsn ?? resume.endLsn, fromAt: last?.at, reason: "capture-altered" });
   }
@@ -60,21 +97,9 @@ export async function beginCapture(db: Queryable, checked: CheckedDatabase, cata
   if (settings.timeline !== null && settings.timeline !== server.timeline) {
     log.warn({ before: settings.timeline, now: server.timeline }, "another timeline: a replica was promoted, or a backup restored");
   }
-  await writeFooting(db, footing);
+  await certifyGround(db, { reads, catalogue, names }, footing);
   await writeTimeline(db, server.timeline);
   return { endLsn: resume.endLsn, failure: undefined };
-}
-
-/** The outbox has no place of its own to be lost: only a database that went back in time has one that the journal knows better. */
-export function beginOutbox({ server }: CheckedDatabase, last: BatchRow | undefined): BegunCapture {
-  const flushLsn = parseLsn(server.flushLsn);
-  if (last === undefined || last.endLsn <= flushLsn) return { endLsn: last?.endLsn ?? flushLsn, failure: undefined };
-  const failure = new AncrageError(
-    "ANCRAGE_SLOT_LOST",
-    `the journal ends at ${formatLsn(last.endLsn)}, but the server's log only at ${server.flushLsn}: the database went back in time (a restored backup?).`,
-    { hint: 'Check which server DATABASE_URL names. If this one is to go on by itself, run "ancrage adopt FOLDER".' },
-  );
-  return { endLsn: last.endLsn, failure };
 }
 
 /**

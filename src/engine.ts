@@ -4,9 +4,10 @@ import type { TriggerCame } from "./build-messages.ts";
 import { beginCapture, beginOutbox, loseCapture } from "./begin-capture.ts";
 import { checkDatabase, type CheckedDatabase } from "./capture/check.ts";
 import { createUnavailableSource } from "./capture/unavailable-source.ts";
+import type { Reads } from "./capture/ground.ts";
 import type { HealthProblem, SlotHealth } from "./capture/health.ts";
 import { LossError } from "./capture/loss.ts";
-import { CaptureWatch } from "./capture/wal/capture-watch.ts";
+import { CaptureWatch } from "./capture/capture-watch.ts";
 import type { Clock } from "./clock.ts";
 import { createSource } from "./create-source.ts";
 import { delayOf, faultDelaysMs } from "./delay-of.ts";
@@ -264,10 +265,8 @@ export class Engine {
     await this.#leader.start();
     if (this.#isStopping) return;
     this.#state = "leading";
-    if (checked.reads === "log") {
-      this.#watch = this.#createWatch(checked, this.#leader.pipeline);
-      this.#watch.start();
-    }
+    this.#watch = this.#createWatch(checked, { pipeline: this.#leader.pipeline, reads: () => source.reads ?? readsOf(checked) });
+    this.#watch.start();
     if (captureFailure !== undefined) return;
     log.info({ from: formatLsn(begun.endLsn), subscriptions: this.registry.size, events: catalogue.events.size }, "capture streams");
   }
@@ -278,19 +277,25 @@ export class Engine {
     const checked = await checkDatabase(db, { catalogue, environment: options.environment, capture: options.capture });
     const epoch = await readEpoch(db, sourceId);
     const revision = await readLastRevision(db);
-    const isLog = checked.reads === "log" || checked.reads === "log-until-switch";
-    const { endLsn, failure } = isLog ? await beginCapture(db, checked, catalogue, log) : beginOutbox(checked, last);
+    const { endLsn, failure } =
+      readsOf(checked) === "log"
+        ? await beginCapture(db, checked, catalogue, log)
+        : await beginOutbox(db, { checked, catalogue, log, last });
     await this.#subscriptions.load();
     const markKey = checked.settings.triggerKey;
     return { checked, begun: { last, epoch, endLsn, revision, markKey }, captureFailure: failure };
   }
 
-  #createWatch({ names, server }: CheckedDatabase, pipeline: Pipeline): CaptureWatch {
+  #createWatch(
+    { names, server }: CheckedDatabase,
+    { pipeline, reads }: { readonly pipeline: Pipeline; readonly reads: () => Reads },
+  ): CaptureWatch {
     const { db, catalogue, clock, log, signal, captureWatchMs = 10_000 } = this.#options;
     return new CaptureWatch({
       db,
       names,
       catalogue,
+      reads,
       seenRight: { lsn: parseLsn(server.flushLsn), at: new Date(clock.nowMs()) },
       isCapturing: () => pipeline.captureFailure === undefined,
       onAltered: (what, { lsn, at }) => pipeline.stopCapture(new LossError({ reason: "capture-altered", what, fromLsn: lsn, fromAt: at })),
@@ -328,6 +333,8 @@ export class Engine {
     }
   }
 }
+
+const readsOf = ({ reads }: CheckedDatabase): Reads => (reads === "log" || reads === "log-until-switch" ? "log" : "outbox");
 
 interface BegunLead {
   readonly checked: CheckedDatabase;

@@ -11,7 +11,7 @@ export const errorCodes = {
   ANCRAGE_DATABASE_COPIED: "The database was copied from another server; a copy does not send.",
   ANCRAGE_NOT_PERMITTED: "PostgreSQL refused the role something; the SQL that grants it is named.",
   ANCRAGE_SLOT_LOST: "The replication slot is gone or no longer has the log that is needed.",
-  ANCRAGE_CAPTURE_ALTERED: "A publication or a table's replica identity was changed while it was read.",
+  ANCRAGE_CAPTURE_ALTERED: "A publication, a table's replica identity or a trigger of the outbox was changed while changes were read.",
   ANCRAGE_SLOT_BUSY: "Another process reads the replication slot.",
   ANCRAGE_SUPERSEDED: "Another process has taken over; this one stopped.",
   ANCRAGE_JOURNAL_REFUSED: "The journal refused a batch that is not at fault itself.",

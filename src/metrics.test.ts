@@ -22,6 +22,7 @@ const readings: Readings = {
     keptBytes: 100,
     safeBytes: 1_000,
     secondsLeft: 60,
+    outboxBytes: undefined,
     oldestTransaction: { ageS: 7, who: "psql" },
   },
   subscriptions: 2,

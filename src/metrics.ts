@@ -46,17 +46,19 @@ export async function renderMetrics(readings: Readings): Promise<string> {
   gauge("ready", "1 where changes are captured and delivered: what /readyz answers.", Number(status.isReady));
   gauge("leading", "1 in the process that captures and sends, 0 in a standby.", Number(readings.isLeading));
   labelled("problem", "1 for each kind of problem that the status shows.", "code", ofProblems(status));
-  gauge("capture_lag_bytes", "Of the log that is not journaled.", slot?.lagBytes);
-  gauge("capture_lag_seconds", "How old the oldest of that is.", slot?.lagS);
-  gauge("slot_kept_bytes", "Of the log that PostgreSQL keeps for the slot.", slot?.keptBytes);
+  const log = slot?.state === "unused" ? undefined : slot;
+  gauge("capture_lag_bytes", "Of the log that is not journaled.", log?.lagBytes);
+  gauge("capture_lag_seconds", "How old the oldest of that is.", log?.lagS);
+  gauge("slot_kept_bytes", "Of the log that PostgreSQL keeps for the slot.", log?.keptBytes);
   gauge("slot_safe_bytes", "What may still be written before the slot is lost; absent without max_slot_wal_keep_size.", slot?.safeBytes);
   gauge("slot_seconds_left", "Until then, as fast as it grows now; absent while it does not grow.", slot?.secondsLeft);
-  if (slot !== undefined) labelled("slot_state", "1 for the state that the slot is in.", "state", ofStates(slot));
+  if (log !== undefined) labelled("slot_state", "1 for the state that the slot is in.", "state", ofStates(log));
   gauge(
     "oldest_transaction_seconds",
     "Age of the oldest open transaction, which holds vacuum and the log back.",
     slot?.oldestTransaction?.ageS,
   );
+  gauge("outbox_bytes", "Of the outbox's tables with their indexes; absent where the log is read.", slot?.outboxBytes);
   gauge("subscriptions", "That are in the registry of this process.", readings.subscriptions);
   gauge("deliveries_in_memory", "Held for sending by this process.", readings.deliveriesInMemory);
   gauge("lanes_behind", "Subscriptions that send from the journal, since more came than they take.", readings.lanesBehind);

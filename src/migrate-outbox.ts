@@ -1,6 +1,8 @@
 import pg from "pg";
 import { readOutboxPlan } from "./capture/check.ts";
 import { planOutboxRemoval } from "./capture/outbox/install.ts";
+import { certifyGround, readGround, type GroundQuestion } from "./capture/ground.ts";
+import { changedFooting } from "./capture/wal/footing.ts";
 import { captureNames, sourceIdOf } from "./capture/wal/slot.ts";
 import { AncrageError, sqlStateOf } from "./errors.ts";
 import type { Catalogue } from "./event/catalogue.ts";
@@ -10,6 +12,7 @@ import { readSlot, type ServerIdentity } from "./store/capture-state.ts";
 import { emptyOutbox, isOutboxEmpty, lockForSwitch, writeCapture, writeSwitchMark } from "./store/capture-switch.ts";
 import { inTransaction } from "./store/database.ts";
 import { readOutboxFunctions, readOutboxTriggers } from "./store/outbox-triggers.ts";
+import { readSettings } from "./store/settings.ts";
 import { quoteTable } from "./store/tables.ts";
 
 export interface OutboxMigration {
@@ -21,11 +24,17 @@ export interface OutboxMigration {
 }
 
 /** Makes the triggers that are missing. */
-export async function migrateOutbox({ client, catalogue, note }: OutboxMigration): Promise<void> {
+export async function migrateOutbox(migration: OutboxMigration): Promise<void> {
+  const { client, catalogue, note } = migration;
   const plan = await readOutboxPlan(client, catalogue);
   if (plan.length === 0) return;
   await inQuietMoment(client, async () => {
+    const before = (await readSettings(client))?.footing ?? {};
+    // What somebody else changed since is for the next start to find: only what we change ourselves is certified, and together with it,
+    // so that a process that runs does not take it for an alteration.
+    const isSound = changedFooting(before, await readGround(client, groundOf(migration))).length === 0;
     for (const { sql } of plan) await client.query(sql);
+    if (isSound) await certifyGround(client, groundOf(migration));
   });
   for (const { sql } of plan) note(sql);
 }
@@ -49,6 +58,7 @@ export async function switchToOutbox(migration: OutboxMigration): Promise<void> 
     await emptyOutbox(client);
     if (hasLog) await writeSwitchMark(client, "outbox");
     await writeCapture(client, "outbox");
+    await certifyGround(client, groundOf(migration));
   });
   for (const { sql } of plan) note(sql);
   note('changes are written to the outbox from here on: start with capture: "outbox"');
@@ -85,6 +95,12 @@ export async function prepareLog(migration: OutboxMigration): Promise<string | u
   if (last?.cursor === undefined && (last !== undefined || hasSlot)) throw isPending("outbox");
   return hasSlot ? `select pg_drop_replication_slot(${pg.escapeLiteral(slot)})` : undefined;
 }
+
+const groundOf = ({ catalogue, server }: OutboxMigration): GroundQuestion => ({
+  reads: "outbox",
+  catalogue,
+  names: captureNames(server.databaseOid),
+});
 
 async function readJournal({ client, server, generation }: OutboxMigration): Promise<BatchRow | undefined> {
   return await readLastBatch(client, sourceIdOf({ ...server, generation }));

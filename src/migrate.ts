@@ -2,7 +2,8 @@ import type pg from "pg";
 import { readCapturePlan, refuseCopy, refuseServer, refuseWalLevel } from "./capture/check.ts";
 import { describeGap } from "./capture/loss.ts";
 import { explainDenied } from "./capture/rights.ts";
-import { changedFooting, readFooting } from "./capture/wal/footing.ts";
+import { certifyGround, readGround } from "./capture/ground.ts";
+import { changedFooting } from "./capture/wal/footing.ts";
 import { captureNames, sourceIdOf } from "./capture/wal/slot.ts";
 import { buildCatalogue, type Catalogue } from "./event/catalogue.ts";
 import { discover } from "./event/discover.ts";
@@ -14,7 +15,7 @@ import { readServerIdentity, readSlot, type ServerIdentity } from "./store/captu
 import { connectClient } from "./store/database.ts";
 import { endGap, openGap, readJournalEnd, type Gap } from "./store/gaps.ts";
 import { lockMigrations, migrateSchema } from "./store/migrate.ts";
-import { readSettings, writeDatabaseOid, writeEnvironment, writeFooting } from "./store/settings.ts";
+import { readSettings, writeDatabaseOid, writeEnvironment } from "./store/settings.ts";
 import { markUnplacedSubscriptions } from "./store/subscription-starts.ts";
 import { readTables } from "./store/tables.ts";
 
@@ -109,7 +110,8 @@ async function migrateCapture(
   const names = captureNames(server.databaseOid);
   // What somebody else changed since is for the next start to find: only what we change ourselves is certified, and what a new slot
   // begins with.
-  const isSound = changedFooting((await readSettings(client))?.footing ?? {}, await readFooting(client, catalogue, names)).length === 0;
+  const ground = { reads: "log", catalogue, names } as const;
+  const isSound = changedFooting((await readSettings(client))?.footing ?? {}, await readGround(client, ground)).length === 0;
   const plan = await readCapturePlan(client, catalogue, names, options.failover);
   const isRead = ((await readSlot(client, names.slot))?.activePid ?? null) !== null;
   for (const { sql, isNeeded, makesSlot } of plan) {
@@ -120,7 +122,7 @@ async function migrateCapture(
     }
     await (makesSlot ? runAsReplication(client, sql, options.replicationUrl) : explainDenied(client, () => client.query(sql), sql));
     note(sql);
-    if (isSound || makesSlot) await writeFooting(client, await readFooting(client, catalogue, names));
+    if (isSound || makesSlot) await certifyGround(client, ground);
     if (!makesSlot || !isGapNoted) continue;
     const gap = await noteNewSlot(client, sourceIdOf({ ...server, generation }), names.slot);
     if (gap !== undefined) note(`GAP: ${describeGap(gap)}`);

@@ -1,7 +1,7 @@
 import pg from "pg";
 import { checkDatabase, type CheckedDatabase } from "./capture/check.ts";
 import { describeGap } from "./capture/loss.ts";
-import { readFooting } from "./capture/wal/footing.ts";
+import { certifyGround } from "./capture/ground.ts";
 import { createSlotSql } from "./capture/wal/slot.ts";
 import { AncrageError } from "./errors.ts";
 import { buildCatalogue } from "./event/catalogue.ts";
@@ -11,7 +11,6 @@ import type { CheckedOptions } from "./options.ts";
 import { readResume } from "./read-resume.ts";
 import { connectClient } from "./store/database.ts";
 import { readEndlessGap, type Gap } from "./store/gaps.ts";
-import { writeFooting } from "./store/settings.ts";
 import { markUnplacedSubscriptions } from "./store/subscription-starts.ts";
 import { readTables } from "./store/tables.ts";
 
@@ -65,7 +64,7 @@ export async function recreateSlot(
     await runAsReplication(client, createSlotSql(names.slot, options.failover && server.version >= 170_000), options.replicationUrl);
     const gap = await noteNewSlot(client, sourceId, names.slot);
     // What was altered before is in the gap: the next start need not find it once more.
-    await writeFooting(client, await readFooting(client, catalogue, names));
+    await certifyGround(client, { reads: "log", catalogue, names });
     await markUnplacedSubscriptions(client);
     const events = [...catalogue.events.values()].filter(({ rules }) => rules.length > 0).map(({ name }) => name);
     return { slot: names.slot, gap, events };

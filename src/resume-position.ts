@@ -65,13 +65,13 @@ export function computeResume(input: ResumeInput): Resume {
     );
   }
   if (journal.endLsn > flushLsn) {
-    return lost(
-      "log-went-back",
-      `the journal ends at ${formatLsn(journal.endLsn)}, but the server's log only at ${formatLsn(flushLsn)}: the database went back in time (a restored backup?).`,
-    );
+    return lost("log-went-back", describeWentBack(journal.endLsn, flushLsn));
   }
   return { kind: "resume", endLsn: journal.endLsn, isAfterGap: false };
 }
+
+export const describeWentBack = (journalEndLsn: bigint, flushLsn: bigint): string =>
+  `the journal ends at ${formatLsn(journalEndLsn)}, but the server's log only at ${formatLsn(flushLsn)}: the database went back in time (a restored backup?).`;
 
 function timelineWords({ timeline, lastTimeline }: ResumeInput): string {
   if (lastTimeline === undefined || timeline === lastTimeline) return "";

@@ -115,6 +115,8 @@ export interface ChangeSource {
   idleLsn(): bigint | undefined;
   /** What `start` needs beside a position that was taken: journaled with it. A source that has none needs nothing more. */
   cursor?(): string | undefined;
+  /** Where it reads now, where it may change. */
+  readonly reads?: "log" | "outbox";
   /** Marks with our prefix that were not ours: unsigned, forged, or not transactional. */
   readonly ignoredMarks: number;
   stop(): Promise<void>;

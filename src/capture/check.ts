@@ -114,18 +114,17 @@ async function check(db: Queryable, { catalogue, environment, capture = "wal" }:
   const last = await readLastBatch(db, sourceId);
   if (capture === "outbox") {
     const lacks = (await readOutboxPlan(db, catalogue)).filter(({ isNeeded }) => isNeeded);
-    if (lacks.length > 0)
+    if (lacks.length > 0 && !(await wasAltered(db, sourceId)))
       throw notMigrated(`the database lacks triggers of the outbox:\n${lacks.map(({ sql }) => `  ${sql};`).join("\n")}\n`);
     const slot = await readSlot(db, names.slot);
     const reads = last?.cursor === undefined && slot !== undefined ? "log-until-switch" : "outbox";
-    return { names, settings, server, sourceId, slot, lacks: [], reads };
+    return { names, settings, server, sourceId, slot, lacks, reads };
   }
   refuseWalLevel(server);
   const hasJournal = last !== undefined;
   const plan = (await readCapturePlan(db, catalogue, names)).filter(({ isNeeded }) => isNeeded);
   const lacks = plan.filter(({ makesSlot }) => !(makesSlot && hasJournal));
-  const wasAltered = lacks.length > 0 && (await readEndlessGap(db, sourceId))?.reason === "capture-altered";
-  if (lacks.length > 0 && !wasAltered) {
+  if (lacks.length > 0 && !(await wasAltered(db, sourceId))) {
     throw notMigrated(`the database lacks:\n${lacks.map(({ sql }) => `  ${sql};`).join("\n")}\n`);
   }
   return {
@@ -138,6 +137,10 @@ async function check(db: Queryable, { catalogue, environment, capture = "wal" }:
     reads: last?.cursor === undefined ? "log" : "outbox-until-switch",
   };
 }
+
+/** It is known, and noted as a gap: then delivery and the API go on without capture. */
+const wasAltered = async (db: Queryable, sourceId: string): Promise<boolean> =>
+  (await readEndlessGap(db, sourceId))?.reason === "capture-altered";
 
 const placeOf = (capture: "wal" | "outbox"): string => (capture === "wal" ? 'the log (capture: "wal")' : 'the outbox (capture: "outbox")');
 

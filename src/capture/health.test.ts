@@ -13,6 +13,7 @@ const facts = (over: Partial<SlotFacts> = {}): SlotFacts => ({
   walStatus: "reserved",
   invalidationReason: undefined,
   safeBytes: undefined,
+  outboxBytes: undefined,
   oldestTransaction: undefined,
   ...over,
 });

@@ -23,6 +23,8 @@ export interface SlotFacts {
   readonly safeBytes: number | undefined;
   /** Transactions, also prepared ones, and what they hold back: the oldest that is visible to us. */
   readonly oldestTransaction: OldTransaction | undefined;
+  /** What the tables of the outbox take with their indexes; undefined where the log is read. */
+  readonly outboxBytes: number | undefined;
 }
 
 export interface OldTransaction {
@@ -31,8 +33,11 @@ export interface OldTransaction {
   readonly who: string;
 }
 
-/** - `missing`, `lost`: capture has ended. - `unreserved`: the next checkpoint ends it. - `extended`: beyond `max_wal_size`, and kept. */
-export type SlotState = "reserved" | "extended" | "unreserved" | "lost" | "missing";
+/**
+ * - `missing`, `lost`: capture has ended. - `unreserved`: the next checkpoint ends it. - `extended`: beyond `max_wal_size`, and kept.
+ * - `unused`: an outbox is read, and no slot.
+ */
+export type SlotState = "reserved" | "extended" | "unreserved" | "lost" | "missing" | "unused";
 
 export interface SlotHealth {
   readonly state: SlotState;
@@ -48,6 +53,8 @@ export interface SlotHealth {
   /** Until the bound is met if it goes on like this; undefined while it does not grow, or without a bound. */
   readonly secondsLeft: number | undefined;
   readonly oldestTransaction: OldTransaction | undefined;
+  /** What the tables of the outbox take with their indexes; undefined where the log is read. */
+  readonly outboxBytes: number | undefined;
 }
 
 /** The looks of the last minutes, oldest first. */
@@ -94,10 +101,12 @@ export function computeHealth(history: History): SlotHealth | undefined {
     safeBytes: now.safeBytes,
     secondsLeft: computeSecondsLeft(history, now),
     oldestTransaction: now.oldestTransaction,
+    outboxBytes: now.outboxBytes,
   };
 }
 
-function stateOf({ isThere, walStatus, restartLsn, invalidationReason }: SlotFacts): SlotState {
+function stateOf({ isThere, walStatus, restartLsn, invalidationReason, outboxBytes }: SlotFacts): SlotState {
+  if (outboxBytes !== undefined) return "unused";
   if (!isThere) return "missing";
   if (walStatus === "lost" || invalidationReason !== undefined || restartLsn === undefined) return "lost";
   return walStatus === "unreserved" || walStatus === "extended" ? walStatus : "reserved";
@@ -125,7 +134,7 @@ const bytesBetween = (from: bigint | undefined, to: bigint): number => (from ===
 
 /** What of it needs attention. */
 export interface HealthProblem {
-  readonly code: "slot-lost" | "slot-near-its-bound" | "capture-behind" | "vacuum-held-back";
+  readonly code: "slot-lost" | "slot-near-its-bound" | "capture-behind" | "outbox-grows" | "vacuum-held-back";
   readonly message: string;
   readonly hint: string;
 }
@@ -135,9 +144,11 @@ const behindS = 60;
 /** An idle database that writes a checkpoint now and then is not behind. */
 const behindBytes = 16 * 1024 * 1024;
 const oldTransactionS = 3_600;
+/** Well above what it takes while it is read, also beside transactions that stay open (docs/decisions/0010). */
+const largeOutboxBytes = 64 * 1024 * 1024;
 
 export function healthProblems(health: SlotHealth): readonly HealthProblem[] {
-  const { state, secondsLeft, lagS, lagBytes, keptBytes, oldestTransaction } = health;
+  const { state, secondsLeft, lagS, lagBytes, keptBytes, oldestTransaction, outboxBytes } = health;
   const problems: HealthProblem[] = [];
   if (state === "lost" || state === "missing") {
     problems.push({
@@ -159,6 +170,13 @@ export function healthProblems(health: SlotHealth): readonly HealthProblem[] {
       code: "capture-behind",
       message: `capture is ${formatBytes(lagBytes)} and ${formatDuration(lagS)} behind the end of the log.`,
       hint: "A large transaction passes by itself. Else the journal refuses batches, payloads are slow, or the machine is too small.",
+    });
+  }
+  if (outboxBytes !== undefined && outboxBytes > largeOutboxBytes) {
+    problems.push({
+      code: "outbox-grows",
+      message: `the outbox takes ${formatBytes(outboxBytes)}: changes are written faster than they are read, or are not read.`,
+      hint: "It is emptied as it is read. A large transaction passes by itself. Else capture has stopped, the journal refuses batches, payloads are slow, or the machine is too small.",
     });
   }
   if (oldestTransaction !== undefined && oldestTransaction.ageS > oldTransactionS) {

@@ -45,7 +45,7 @@ function wayOut(reason: GapReason): string {
     case "log-went-back":
       return 'Check which server DATABASE_URL names. If it is the right one, run "ancrage adopt FOLDER", which begins a new line of positions.';
     case "capture-altered":
-      return 'Run "ancrage migrate FOLDER", which sets it right. If capture then stops again, run "ancrage slot recreate FOLDER": before PostgreSQL 18 a slot cannot be read across a time without its publication.';
+      return 'Run "ancrage migrate FOLDER", which sets it right. If the log is read and capture then stops again, run "ancrage slot recreate FOLDER": before PostgreSQL 18 a slot cannot be read across a time without its publication.';
     case "database-adopted":
       return 'Run "ancrage migrate FOLDER".';
     default:
@@ -67,6 +67,6 @@ const reasonWords: Readonly<Record<GapReason, string>> = {
   "slot-foreign": "the replication slot was not ours",
   "slot-recreated": "the replication slot was made anew",
   "log-went-back": "the log of the server had gone back",
-  "capture-altered": "a publication or a table's replica identity was changed under the capture",
+  "capture-altered": "what capture stands on (a publication, a replica identity, a trigger of the outbox) was changed under it",
   "database-adopted": "the database is a copy that was adopted",
 };

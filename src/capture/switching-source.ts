@@ -97,6 +97,11 @@ export class SwitchingSource implements ChangeSource {
     return this.#cursor;
   }
 
+  get reads(): "log" | "outbox" {
+    if (this.#wal !== undefined) return "log";
+    return this.#outbox === undefined && this.#options.first === "wal" ? "log" : "outbox";
+  }
+
   get ignoredMarks(): number {
     return (this.#wal ?? this.#outbox)?.ignoredMarks ?? 0;
   }

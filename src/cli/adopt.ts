@@ -26,8 +26,8 @@ export function adoptCommand(context: CommandContext): Command {
         `Found: ${adopted.found}`,
         "It is its own database from now on.",
         flags.keepSending === true
-          ? "Subscriptions and unfinished deliveries were kept: stop the first database's processes."
-          : `${adopted.pausedSubscriptions} subscriptions were paused and ${adopted.canceledDeliveries} unfinished deliveries canceled: they are the first database's. Resume those that are to hear from this one.`,
+          ? `Subscriptions, jobs and unfinished deliveries were kept${adopted.keptDeliveries === 0 ? "" : `, ${adopted.keptDeliveries} of which the first process had only in memory`}: no process may run on the first database.`
+          : `${adopted.pausedSubscriptions} subscriptions were paused and ${adopted.canceledDeliveries} unfinished deliveries and ${adopted.canceledJobs} jobs canceled: they are the first database's. Resume those that are to hear from this one.`,
       ].join("\n"),
     );
   });
@@ -35,7 +35,7 @@ export function adoptCommand(context: CommandContext): Command {
 
 const help = `
 Run it as the owner of the tracked tables, as \`ancrage migrate\`, with no process of Ancrage on this database. It pauses the subscriptions
-of the copy and cancels what it was about to send, unless --keep-sending says that the first database sends no more.
+of the copy and cancels what it was about to send, and its jobs, unless --keep-sending says that the first database sends no more.
 
 Examples:
   $ ANCRAGE_ENVIRONMENT=staging ancrage adopt hooks

@@ -174,10 +174,20 @@ async function examineCapture(
       findings.push(fault("error", "slot", error.message, error.hint ?? ""));
     } else findings.push(...(await examineHealth(client, slotName, clock)));
   }
+  if (options.capture === "outbox" && settings.capture === "outbox") findings.push(...(await examineOutbox(client, clock)));
   for (const gap of await readOpenGaps(client)) {
     findings.push(fault("warning", "gap", describeGap(gap), `ancrage gaps resolve ${gap.id}   -- once what was missed is dealt with`));
   }
   return findings;
+}
+
+async function examineOutbox(client: pg.Client, clock: Clock): Promise<readonly Finding[]> {
+  const health = computeHealth([await readSlotFacts(client, undefined, clock.monotonicMs())]);
+  if (health === undefined) return [];
+  return [
+    fine("outbox", `the outbox takes ${formatBytes(health.outboxBytes ?? 0)}`),
+    ...healthProblems(health).map(({ code, message, hint }) => fault("warning", code, message, hint)),
+  ];
 }
 
 async function examineHealth(client: pg.Client, slotName: string, clock: Clock): Promise<readonly Finding[]> {

@@ -15,6 +15,14 @@ export async function pauseSubscriptions(db: Queryable): Promise<number> {
   return rowCount ?? 0;
 }
 
+/** What the first database makes messages of, or sends again, by hand, it does itself. */
+export async function cancelUnfinishedJobs(db: Queryable): Promise<number> {
+  const { rowCount } = await db.query(
+    `update ancrage.jobs set state = 'canceled', error = 'adopted', ended_at = now(), updated_at = now() where state in ('waiting', 'running')`,
+  );
+  return rowCount ?? 0;
+}
+
 /** What the first database was about to send, it sends itself. */
 export async function cancelUnfinishedDeliveries(db: Queryable): Promise<number> {
   const { rowCount } = await db.query(

@@ -2,8 +2,12 @@ import { parseLsn } from "../lsn.ts";
 import type { OldTransaction, SlotFacts } from "../capture/health.ts";
 import type { Queryable } from "./database.ts";
 
-/** One look at a slot and at what holds the log and vacuum back. Cheap: no table of anybody is read. */
-export async function readSlotFacts(db: Queryable, slot: string, nowMs: number): Promise<SlotFacts> {
+/**
+ * One look at a slot and at what holds the log and vacuum back. Cheap: no table of anybody is read.
+ *
+ * @param slot undefined: an outbox is read, whose size is asked instead
+ */
+export async function readSlotFacts(db: Queryable, slot: string | undefined, nowMs: number): Promise<SlotFacts> {
   const { rows } = await db.query<{
     current_lsn: string;
     is_there: boolean;
@@ -15,11 +19,15 @@ export async function readSlotFacts(db: Queryable, slot: string, nowMs: number):
     safe_bytes: string | null;
     old_who: string | null;
     old_age_s: number | null;
+    outbox_bytes: string | null;
   }>(
     `select pg_current_wal_lsn()::text as current_lsn, s.slot_name is not null as is_there, s.active as is_active,
        s.confirmed_flush_lsn::text as confirmed_lsn, s.restart_lsn::text as restart_lsn, s.wal_status,
        to_jsonb(s) ->> 'invalidation_reason' as invalidation_reason, s.safe_wal_size::text as safe_bytes,
-       o.who as old_who, o.age_s as old_age_s
+       o.who as old_who, o.age_s as old_age_s,
+       case when $1::text is null then
+         (pg_total_relation_size('ancrage.outbox_a'::regclass) + pg_total_relation_size('ancrage.outbox_b'::regclass))::text
+       end as outbox_bytes
      from (select 1) as one
      left join pg_replication_slots s on s.slot_name = $1
      left join lateral (
@@ -34,7 +42,7 @@ export async function readSlotFacts(db: Queryable, slot: string, nowMs: number):
        ) as t
        order by began_at limit 1
      ) as o on true`,
-    [slot],
+    [slot ?? null],
   );
   const [row] = rows;
   if (row === undefined) throw new Error("the look at the replication slot has no row");
@@ -49,6 +57,7 @@ export async function readSlotFacts(db: Queryable, slot: string, nowMs: number):
     invalidationReason: row.invalidation_reason ?? undefined,
     safeBytes: row.safe_bytes === null ? undefined : Number(row.safe_bytes),
     oldestTransaction: transactionOf(row.old_who, row.old_age_s),
+    outboxBytes: row.outbox_bytes === null ? undefined : Number(row.outbox_bytes),
   };
 }
 

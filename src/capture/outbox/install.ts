@@ -14,7 +14,7 @@ export interface OutboxState {
  * The first of a table's triggers, in the order of their names: before those of foreign keys, whose deletions come after the one that
  * caused them, as in the log.
  */
-const rowTrigger = "00_ancrage";
+export const rowTrigger = "00_ancrage";
 const truncateTrigger = "00_ancrage_truncate";
 
 /** The bits of `pg_trigger.tgtype`. */

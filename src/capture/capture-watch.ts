@@ -1,19 +1,23 @@
-import type { Clock } from "../../clock.ts";
-import type { Catalogue } from "../../event/catalogue.ts";
-import type { Logger } from "../../log.ts";
-import { repeat } from "../../pause.ts";
-import type { Footing } from "../../store/capture-state.ts";
-import type { Queryable } from "../../store/database.ts";
-import { readSlotFacts } from "../../store/slot-facts.ts";
-import { readCapturePlan } from "../check.ts";
-import { computeHealth, healthProblems, remember, type HealthProblem, type History, type SlotHealth } from "../health.ts";
-import { changedFooting, readFooting } from "./footing.ts";
-import type { CaptureNames } from "./slot.ts";
+import type { Clock } from "../clock.ts";
+import type { Catalogue } from "../event/catalogue.ts";
+import type { Logger } from "../log.ts";
+import { repeat } from "../pause.ts";
+import type { Footing } from "../store/capture-state.ts";
+import type { Queryable } from "../store/database.ts";
+import { readSettings } from "../store/settings.ts";
+import { readSlotFacts } from "../store/slot-facts.ts";
+import { readCapturePlan, readOutboxPlan } from "./check.ts";
+import { readGround, type Reads } from "./ground.ts";
+import { computeHealth, healthProblems, remember, type HealthProblem, type History, type SlotHealth } from "./health.ts";
+import { changedFooting } from "./wal/footing.ts";
+import type { CaptureNames, PlanStep } from "./wal/slot.ts";
 
 export interface CaptureWatchOptions {
   readonly db: Queryable;
   readonly names: CaptureNames;
   readonly catalogue: Catalogue;
+  /** Where changes are read now: `ancrage migrate` may switch while it runs. */
+  readonly reads: () => Reads;
   /** Where the log ended when everything was last seen to be right. */
   readonly seenRight: SeenRight;
   readonly isCapturing: () => boolean;
@@ -32,13 +36,15 @@ export interface SeenRight {
 
 /**
  * In the process that leads: looks at the slot, and at what capture stands on, every few seconds. PostgreSQL 18 decodes on without a
- * publication that was dropped, and no version says that a table was taken out of one.
+ * publication that was dropped, and no version says that a table was taken out of one, or that a trigger does not fire any more.
  */
 export class CaptureWatch {
   readonly #options: CaptureWatchOptions;
   readonly #stopping = new AbortController();
   #history: History = [];
   #seenRight: SeenRight;
+  /** Of the last look. */
+  #reads: Reads | undefined;
   /** Undefined before the first look that was right. */
   #footing: Footing | undefined;
   /** Codes of the problems that were logged. */
@@ -73,7 +79,7 @@ export class CaptureWatch {
       everyMs,
       signal: this.#stopping.signal,
       // A database that does not answer is said by everything else; what was right last still counts.
-      onFault: (error) => this.#options.log.debug({ err: error }, "could not look at the replication slot"),
+      onFault: (error) => this.#options.log.debug({ err: error }, "could not look at what capture stands on"),
     });
   }
 
@@ -85,29 +91,51 @@ export class CaptureWatch {
 
   async #look(): Promise<void> {
     const { db, names, clock } = this.#options;
+    const reads = this.#options.reads();
+    // Looks at another place say nothing of this one.
+    if (reads !== this.#reads) [this.#history, this.#footing, this.#reads] = [[], undefined, reads];
     // First the end of the log: what is right after it was read was right for all that is before it.
-    const facts = await readSlotFacts(db, names.slot, clock.monotonicMs());
+    const facts = await readSlotFacts(db, reads === "log" ? names.slot : undefined, clock.monotonicMs());
     this.#history = remember(this.#history, facts);
     this.#logChanges();
     if (!this.#options.isCapturing()) return;
-    const what = await this.#alteration();
-    if (this.#stopping.signal.aborted || !this.#options.isCapturing()) return;
+    const what = await (reads === "log" ? this.#logAlteration() : this.#outboxAlteration());
+    // What is switched meanwhile is looked at the next time: the triggers of an outbox that is left are gone.
+    if (this.#stopping.signal.aborted || !this.#options.isCapturing() || this.#options.reads() !== reads) return;
     if (what === undefined) this.#seenRight = { lsn: facts.currentLsn, at: new Date(clock.nowMs()) };
     else this.#options.onAltered(what, this.#seenRight);
   }
 
   /** What was altered, in words; undefined where nothing was. */
-  async #alteration(): Promise<string | undefined> {
+  async #logAlteration(): Promise<string | undefined> {
     const { db, catalogue, names } = this.#options;
+    // A switch to the outbox leaves the log's part to be read as it was published, and migrates no publication any more.
+    if ((await readSettings(db))?.capture !== "wal") return undefined;
     // A slot that is gone is for the source to say: it knows up to where it has read.
     const lacks = (await readCapturePlan(db, catalogue, names)).filter(({ isNeeded, makesSlot }) => isNeeded && !makesSlot);
-    const footing = await readFooting(db, catalogue, names);
+    const footing = await readGround(db, { reads: "log", catalogue, names });
     const changed = changedFooting(this.#footing ?? footing, footing);
     this.#footing = footing;
-    if (lacks.length > 0)
-      return `what capture stands on was changed while it ran; it lacks:\n${lacks.map(({ sql }) => `  ${sql};`).join("\n")}\n`;
+    if (lacks.length > 0) return `what capture stands on was changed while it ran; it lacks:${statements(lacks)}`;
     if (changed.length > 0) return `${changed.join(", ")}: a publication, or a table in it, was taken away and put back while capture ran.`;
     return undefined;
+  }
+
+  /** What `ancrage migrate` changes of triggers, it writes down with it: that is none, also where this process is of before. */
+  async #outboxAlteration(): Promise<string | undefined> {
+    const { db, catalogue, names } = this.#options;
+    const look = async (): Promise<readonly string[]> => {
+      const settings = await readSettings(db);
+      // A switch to the log takes the triggers away, and leaves what is in the outbox to be read.
+      if (settings?.capture !== "outbox") return [];
+      return changedFooting(settings.footing ?? {}, await readGround(db, { reads: "outbox", catalogue, names }));
+    };
+    // It may have come between the two questions: a second look finds both as they are after it.
+    if ((await look()).length === 0) return undefined;
+    const changed = await look();
+    if (changed.length === 0) return undefined;
+    const lacks = (await readOutboxPlan(db, catalogue)).filter(({ isNeeded }) => isNeeded);
+    return `${changed.join(", ")} was dropped, disabled or made anew while capture ran.${lacks.length > 0 ? ` It lacks:${statements(lacks)}` : ""}`;
   }
 
   #logChanges(): void {
@@ -119,3 +147,5 @@ export class CaptureWatch {
     this.#known = now;
   }
 }
+
+const statements = (lacks: readonly PlanStep[]): string => `\n${lacks.map(({ sql }) => `  ${sql};`).join("\n")}\n`;
