@@ -22,7 +22,7 @@ const readings: Readings = {
     keptBytes: 100,
     safeBytes: 1_000,
     secondsLeft: 60,
-    outboxBytes: undefined,
+    outboxBytes: 4096,
     oldestTransaction: { ageS: 7, who: "psql" },
   },
   subscriptions: 2,
