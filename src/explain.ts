@@ -3,7 +3,8 @@ import { AncrageError } from "./errors.ts";
 import type { Catalogue, CatalogueEvent, CompiledRule } from "./event/catalogue.ts";
 import { suggestName } from "./nearest-name.ts";
 import { askWhere } from "./match.ts";
-import { buildPayloads, type Payload, type PayloadDeps } from "./payload/build.ts";
+import { buildApart } from "./payload/build-apart.ts";
+import type { Payload, PayloadDeps } from "./payload/build.ts";
 import { describeThrown } from "./payload/describe.ts";
 import { readRecords } from "./payload/load.ts";
 import type { RejectionReason } from "./payload/reject.ts";
@@ -155,7 +156,7 @@ function projectOf(event: CatalogueEvent, record: Row, deps: ExplainDeps): strin
 
 /** The parked state aside: what its code would do is what a person asks here. */
 async function preview(event: CatalogueEvent, key: string, record: Row, deps: ExplainDeps): Promise<Payload | undefined> {
-  const [payload] = await buildPayloads([sampleInput(event, key, record)], { ...deps, isParked: () => false });
+  const [payload] = await buildApart([sampleInput(event, key, record)], { ...deps, isParked: () => false });
   return payload;
 }
 

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { createTestApi, operatorToken, type TestApi } from "../../test/api.ts";
 import { cloneDatabase, type TestDatabase } from "../../test/database.ts";
 import { AncrageError } from "../errors.ts";
+import { BatchFault } from "../payload/fault.ts";
 import { createApp } from "./app.ts";
 import { createPool } from "../store/database.ts";
 import { hashToken } from "../tokens.ts";
@@ -235,6 +236,7 @@ describe("problems", () => {
   test.each([
     ["a database that does not answer", new AncrageError("ANCRAGE_DATABASE_UNREACHABLE", "could not connect to db.internal")],
     ["a server that is shutting down", Object.assign(new Error("terminating connection"), { code: "57P01" })],
+    ["a read of an event's code that found the session lost", new BatchFault(new Error("Connection terminated unexpectedly"))],
     ["a refused connection", Object.assign(new Error("connect ECONNREFUSED 10.0.0.1:5432"), { code: "ECONNREFUSED" })],
   ])("%s is 503 and may be tried again", async (_what, error) => {
     failure = error;

@@ -4,6 +4,7 @@ import type { Context } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { methodNotAllowed } from "hono/method-not-allowed";
 import { AncrageError, isMissingPartition, sqlStateOf } from "../errors.ts";
+import { BatchFault } from "../payload/fault.ts";
 import { isLostSession } from "../store/database.ts";
 import { requireToken, type ApiEnv } from "./auth.ts";
 import { readBody, requireJson } from "./body.ts";
@@ -98,7 +99,8 @@ function answerError(error: Error, c: Context<ApiEnv>, services: Services): Resp
  */
 function isUnavailable(error: Error): boolean {
   if (error instanceof AncrageError) return error.code === "ANCRAGE_DATABASE_UNREACHABLE";
-  if (isMissingPartition(error)) return true;
+  // A read of an event's code, or of the record that it is about.
+  if (error instanceof BatchFault || isMissingPartition(error)) return true;
   if (/^(08|25006|40|53|57)/.test(sqlStateOf(error) ?? "")) return true;
   return isLostSession(error) || ("code" in error && passingCodes.has(String(error.code)));
 }

@@ -80,6 +80,10 @@ test("from then on it holds nobody up: its next ones are rejected at once, until
   ]);
   expect((await system.call("GET", "/readyz")).status).toBe(200);
 
+  expect((await system.call("GET", "/v1/events/Slow/explain?key=8&project=acme")).body).toMatchObject({
+    fires: false,
+    rejection: { reason: "read-timeout", error: expect.stringContaining("statement timeout") },
+  });
   const { body: list } = await system.call("GET", "/v1/rejections");
   const again = await system.call("POST", `/v1/rejections/${list.data[0].id}/retry`);
   expect(again).toMatchObject({ status: 200, body: { outcome: "rejected", reason: "read-timeout" } });
