@@ -8,7 +8,7 @@ import { cloneDatabase, type TestDatabase } from "../../test/database.ts";
 import { AncrageError } from "../errors.ts";
 import { BatchFault } from "../payload/fault.ts";
 import { createApp } from "./app.ts";
-import { createPool } from "../store/database.ts";
+import { createPool, destroyClient } from "../store/database.ts";
 import { hashToken } from "../tokens.ts";
 import { problemCodes } from "./problem.ts";
 
@@ -238,6 +238,9 @@ describe("problems", () => {
     ["a server that is shutting down", Object.assign(new Error("terminating connection"), { code: "57P01" })],
     ["a read of an event's code that found the session lost", new BatchFault(new Error("Connection terminated unexpectedly"))],
     ["a refused connection", Object.assign(new Error("connect ECONNREFUSED 10.0.0.1:5432"), { code: "ECONNREFUSED" })],
+    ["a process without a descriptor", Object.assign(new Error("connect EMFILE 10.0.0.1:5432"), { code: "EMFILE" })],
+    ["a database that takes no changes", Object.assign(new Error("cannot execute UPDATE"), { code: "25006" })],
+    ["a deadlock", Object.assign(new Error("deadlock detected"), { code: "40P01" })],
   ])("%s is 503 and may be tried again", async (_what, error) => {
     failure = error;
     const answer = await api.call("GET", "/v1/events/deal.won/samples");
@@ -257,6 +260,29 @@ test("a database that is not there is 503, also where it is the token that canno
   const { call, pool: unused } = createTestApi(database, { db: pool });
   expect(await call("GET", "/v1/messages")).toMatchObject({ status: 503, body: { code: "unavailable" } });
   expect(await call("GET", "/v1/me", { token: "acme-token" })).toMatchObject({ status: 503, body: { code: "unavailable" } });
+  await Promise.all([pool.end(), unused.end()]);
+});
+
+test("where all sessions are busy, or one is lost in the middle of a statement, the answer is 503 as well: pg says neither with a code", async () => {
+  const pool = createPool({
+    connectionString: database.url,
+    applicationName: "api",
+    size: 1,
+    connectTimeoutMs: 1_000,
+    onIdleError: () => undefined,
+  });
+  const { call, pool: unused } = createTestApi(database, { db: pool });
+  const busy = await pool.connect();
+  expect(await call("GET", "/v1/messages")).toMatchObject({ status: 503, body: { code: "unavailable" } });
+  busy.release();
+  await database.client.query("begin; lock table ancrage.messages in access exclusive mode");
+  const asked = call("GET", "/v1/messages");
+  const waits = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+  while ((await database.client.query(waits)).rowCount === 0);
+  // Without a word, as a network does it.
+  destroyClient(busy);
+  expect((await asked).status).toBe(503);
+  await database.client.query("rollback");
   await Promise.all([pool.end(), unused.end()]);
 });
 
