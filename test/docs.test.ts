@@ -1,7 +1,7 @@
 import { execFile } from "node:child_process";
 import { access, mkdir, mkdtemp, readFile, readdir, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { afterEach, beforeEach, expect, test } from "vitest";
 
@@ -15,17 +15,18 @@ beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), "ancrage-docs-"));
   await mkdir(join(folder, "node_modules"));
   await symlink(root, join(folder, "node_modules/ancrage"));
-  for (const name of ["zod", "@types", "standardwebhooks"])
+  for (const name of ["zod", "@types", "standardwebhooks", "express", "hono", "kysely", "drizzle-orm", "pg"])
     await symlink(join(root, "node_modules", name), join(folder, "node_modules", name));
   await writeFile(join(folder, "package.json"), '{ "type": "module" }');
   await writeFile(join(folder, "tsconfig.json"), JSON.stringify({ extends: join(root, "tsconfig.json"), include: [join(folder, "*.ts")] }));
 });
 afterEach(() => rm(folder, { recursive: true, force: true }));
 
-test("the TypeScript of the event reference and of the guide for receivers compiles", async () => {
-  const names = [...(await writeBlocks("docs/reference/events.md")), ...(await writeBlocks("docs/guides/receive.md"))];
+test("the TypeScript of the event reference, of the guide for receivers and of the one on echoes compiles", async () => {
+  const pages = ["docs/reference/events.md", "docs/guides/receive.md", "docs/guides/avoid-echoes.md"];
+  const names = (await Promise.all(pages.map(writeBlocks))).flat();
   // A page that no longer shows anything would compile as well.
-  expect(names.length).toBeGreaterThanOrEqual(5);
+  expect(names.length).toBeGreaterThanOrEqual(10);
   const tsc = await run(join(root, "node_modules/.bin/tsc"), ["-p", folder]).catch((error: unknown) => error as { stdout: string });
   expect(tsc.stdout).toBe("");
 });
@@ -62,7 +63,7 @@ test("each link of the docs to a file of ours leads to one", async () => {
 async function writeBlocks(page: string): Promise<readonly string[]> {
   const text = await readFile(join(root, page), "utf8");
   const blocks = [...text.matchAll(/^```ts\n(.*?)^```$/gms)].map(({ 1: block = "" }) => block);
-  const names = blocks.map((block, index) => /^\/\/ ([\w-]+\.ts)\n/.exec(block)?.[1] ?? `block-${index}.ts`);
+  const names = blocks.map((block, index) => /^\/\/ ([\w-]+\.ts)\n/.exec(block)?.[1] ?? `${basename(page, ".md")}-${index}.ts`);
   for (const [index, block] of blocks.entries()) await writeFile(join(folder, names[index] ?? ""), block);
   return names;
 }

@@ -1,6 +1,7 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import { isShapedAsCause } from "../cause.ts";
 import { AncrageError } from "../errors.ts";
+import { isThenable } from "../thenable.ts";
 
 /** What the transactions of a request, or of a job, say of themselves: docs/reference/events.md, "Marks". */
 export interface Marks {
@@ -35,7 +36,9 @@ const marksOf = new AsyncLocalStorage<Marks>();
  *
  * @throws ANCRAGE_VALUE_INVALID where `actor` is no name: the transaction would fail, and only at its first change
  */
-export function withMarks<Result>(marks: Marks, work: () => Result): Result {
+export function withMarks<Result>(marks: Marks, work: () => PromiseLike<Result>): Promise<Result>;
+export function withMarks<Result>(marks: Marks, work: () => Result): Result;
+export function withMarks(marks: Marks, work: () => unknown): unknown {
   const { actor, causedBy, mute } = marks;
   if (actor !== undefined && (actor === "" || Array.from(actor).length > 256 || actor.includes("\0"))) {
     throw new AncrageError("ANCRAGE_VALUE_INVALID", `actor: expected a name of 1 to 256 characters, got ${JSON.stringify(actor)}.`, {
@@ -48,8 +51,12 @@ export function withMarks<Result>(marks: Marks, work: () => Result): Result {
     ...(causedBy === undefined || !isShapedAsCause(causedBy) ? {} : { causedBy }),
     ...(mute === undefined ? {} : { mute }),
   };
-  return marksOf.run(said, work);
+  return marksOf.run(said, () => begun(work()));
 }
+
+/** Queries of Drizzle and Prisma begin when somebody asks for their result: here, and not after the marks are over. */
+const begun = (result: unknown): unknown =>
+  isThenable(result) && !(result instanceof Promise) ? new Promise((resolve, reject) => void result.then(resolve, reject)) : result;
 
 /**
  * What a transaction has to run before its first change, for a driver that `markPool` does not know.

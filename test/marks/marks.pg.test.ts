@@ -1,9 +1,14 @@
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
 import { serve, type ServerType } from "@hono/node-server";
+import { sql } from "drizzle-orm";
+import { drizzle } from "drizzle-orm/node-postgres";
 import express from "express";
 import { Hono } from "hono";
 import pg from "pg";
+import { from } from "pg-copy-streams";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { defineEvent } from "../../src/event/define.ts";
 import { expressMarks, honoMarks, markClient, markPool, marksSql, nextMarks, withMarks } from "../../src/marks.ts";
@@ -223,6 +228,19 @@ test("a client of its own; what is read only is not marked; an inner mark is ano
   ]);
 });
 
+test("a COPY is marked where a transaction is around it", async () => {
+  await subscribe(`${system.receiver.url}/watch`);
+  const id = ++ids;
+  await withMarks({ actor: "import" }, async () => {
+    const client = await pool.connect();
+    await client.query("begin");
+    await pipeline(Readable.from([`${id}\n`]), client.query(from("copy item (id) from stdin")));
+    await client.query("commit");
+    client.release();
+  });
+  expect(await untilWatched(id, 1)).toEqual([{ id, n: 0, actor: "import" }]);
+});
+
 test("a transaction that may not make a mark is not left open, and says why", async () => {
   await system.rows("create role unmarked login; grant select, update on item to unmarked");
   const id = await makeItem();
@@ -235,6 +253,14 @@ test("a transaction that may not make a mark is not left open, and says why", as
   expect((await own.query("update item set n = 1 where id = $1", [id])).rowCount).toBe(1);
   await own.end();
   await system.rows("drop owned by unmarked; drop role unmarked");
+});
+
+test("what begins only when it is awaited begins with the marks of where it was made", async () => {
+  await subscribe(`${system.receiver.url}/watch`);
+  const id = await makeItem();
+  // Drizzle's queries are no promises, and neither are Prisma's.
+  await withMarks({ actor: "someone" }, () => drizzle(pool).execute(sql`update item set n = 1 where id = ${id}`));
+  expect((await untilWatched(id, 2))[1]?.actor).toBe("someone");
 });
 
 test("what no mark can be made of is refused, or left out", () => {
