@@ -69,8 +69,8 @@ describe("migrate", () => {
     expect(ran.map((step) => step.replaceAll(/ancrage_\d+/g, "ancrage_oid"))).toEqual([
       "journal",
       `alter table "public"."deal" replica identity full`,
-      `create publication "ancrage_oid" for table "public"."deal" with (publish = 'insert, update, delete', publish_via_partition_root = true${generated})`,
-      `create publication "ancrage_oid_inserts" for table "public"."visit" with (publish = 'insert', publish_via_partition_root = true${generated})`,
+      `create publication "ancrage_oid" for table "public"."deal" with (publish = 'insert, update, delete, truncate', publish_via_partition_root = true${generated})`,
+      `create publication "ancrage_oid_inserts" for table "public"."visit" with (publish = 'insert, truncate', publish_via_partition_root = true${generated})`,
       `select pg_create_logical_replication_slot('ancrage_oid', 'pgoutput')`,
     ]);
     expect((await migrate(optionsOf({ DealCreated, DealChanged, VisitMade }))).ran).toEqual([]);
@@ -155,7 +155,7 @@ describe("start refuses, and prints the SQL", () => {
   test.each([
     ["a publication", 'drop publication "ancrage_{oid}_inserts"', 'create publication "ancrage_{oid}_inserts" for table "public"."visit"'],
     ["a table in it", 'alter publication "ancrage_{oid}" drop table deal', 'alter publication "ancrage_{oid}" add table "public"."deal"'],
-    ["an action", `alter publication "ancrage_{oid}" set (publish = 'insert')`, `set (publish = 'insert, update, delete'`],
+    ["an action", `alter publication "ancrage_{oid}" set (publish = 'insert')`, `set (publish = 'insert, update, delete, truncate'`],
     [
       "the slot",
       "select pg_drop_replication_slot('ancrage_{oid}')",

@@ -38,7 +38,7 @@ export async function readSnapshot(db: Queryable): Promise<string> {
 
 export interface PublicationRow {
   readonly name: string;
-  /** Sorted: `delete`, `insert`, `update`. */
+  /** Sorted: `delete`, `insert`, `truncate`, `update`. */
   readonly actions: readonly string[];
   readonly viaRoot: boolean;
   /** Whether stored generated columns are published; never before PostgreSQL 18. */
@@ -59,11 +59,12 @@ export async function readPublications(db: Queryable, names: readonly string[]):
     ins: boolean;
     upd: boolean;
     del: boolean;
+    trunc: boolean;
     via_root: boolean;
     generated: boolean;
     tables: PublicationRow["tables"];
   }>(
-    `select p.pubname as name, p.pubinsert as ins, p.pubupdate as upd, p.pubdelete as del, p.pubviaroot as via_root,
+    `select p.pubname as name, p.pubinsert as ins, p.pubupdate as upd, p.pubdelete as del, p.pubtruncate as trunc, p.pubviaroot as via_root,
        coalesce(to_jsonb(p) ->> 'pubgencols' = 's', false) as generated,
        coalesce(
          json_agg(json_build_object('schema', n.nspname, 'table', c.relname, 'isNarrowed', r.prqual is not null or r.prattrs is not null))
@@ -79,7 +80,12 @@ export async function readPublications(db: Queryable, names: readonly string[]):
   );
   return rows.map((row) => ({
     name: row.name,
-    actions: [...(row.del ? ["delete"] : []), ...(row.ins ? ["insert"] : []), ...(row.upd ? ["update"] : [])],
+    actions: [
+      ...(row.del ? ["delete"] : []),
+      ...(row.ins ? ["insert"] : []),
+      ...(row.trunc ? ["truncate"] : []),
+      ...(row.upd ? ["update"] : []),
+    ],
     viaRoot: row.via_root,
     publishesGenerated: row.generated,
     tables: row.tables,

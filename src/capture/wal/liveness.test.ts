@@ -4,8 +4,8 @@ import { computeLiveness } from "./liveness.ts";
 const quiet = { nowMs: 100_000, lastReceivedAtMs: 100_000, lastSentAtMs: 100_000, senderTimeoutMs: 10_000, isPaused: false };
 
 test("a status is due after half the server's timeout, so that its own question still comes", () => {
-  expect(computeLiveness({ ...quiet, lastSentAtMs: 95_001 })).toEqual({ shouldSend: false, isDead: false });
-  expect(computeLiveness({ ...quiet, lastSentAtMs: 95_000 })).toEqual({ shouldSend: true, isDead: false });
+  expect(computeLiveness({ ...quiet, lastSentAtMs: 95_001 })).toMatchObject({ shouldSend: false, isDead: false });
+  expect(computeLiveness({ ...quiet, lastSentAtMs: 95_000 })).toMatchObject({ shouldSend: true, isDead: false });
 });
 
 test("a server that was silent for two timeouts is dead, but not while we do not read", () => {
@@ -20,8 +20,14 @@ test("statuses go out while nothing is read: a server that waits for us must not
 
 test("a timeout of 0 means that the server never gives up: nothing is derived from it", () => {
   const silent = { ...quiet, senderTimeoutMs: 0 };
-  expect(computeLiveness(silent)).toEqual({ shouldSend: false, isDead: false });
+  expect(computeLiveness(silent)).toMatchObject({ shouldSend: false, isDead: false });
   expect(computeLiveness({ ...silent, lastSentAtMs: 70_000 }).shouldSend).toBe(true);
   expect(computeLiveness({ ...silent, nowMs: 220_000, lastReceivedAtMs: 100_001 }).isDead).toBe(false);
   expect(computeLiveness({ ...silent, nowMs: 220_000 }).isDead).toBe(true);
+});
+
+test("a server that was silent for half its timeout is asked whether it lives, but not while we do not read", () => {
+  expect(computeLiveness({ ...quiet, lastReceivedAtMs: 95_001 }).shouldAsk).toBe(false);
+  expect(computeLiveness({ ...quiet, lastReceivedAtMs: 95_000 }).shouldAsk).toBe(true);
+  expect(computeLiveness({ ...quiet, lastReceivedAtMs: 0, isPaused: true }).shouldAsk).toBe(false);
 });

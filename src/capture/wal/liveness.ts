@@ -11,6 +11,8 @@ export interface LivenessInput {
 
 export interface Liveness {
   readonly shouldSend: boolean;
+  /** The status asks for an answer. */
+  readonly shouldAsk: boolean;
   readonly isDead: boolean;
 }
 
@@ -20,11 +22,17 @@ const defaultTimeoutMs = 60_000;
 /**
  * A status goes out after half the server's timeout: early enough to be alive, late enough that the server's own question (at half
  * of it, too) still comes and carries its position (rocicorp/mono #4954). A peer that was silent for two timeouts is dead.
+ *
+ * While the server skips a large transaction in which nothing is tracked it has nothing to say, and our statuses keep it from asking:
+ * it would look dead, and again at the same place after each reconnection. So a status asks once the server was silent for half a
+ * timeout. Every hundred changes that it skips it reads what we sent, and answers (`WalSndUpdateProgress` in walsender.c).
  */
 export function computeLiveness(input: LivenessInput): Liveness {
   const timeoutMs = input.senderTimeoutMs > 0 ? input.senderTimeoutMs : defaultTimeoutMs;
+  const silentMs = input.isPaused ? 0 : input.nowMs - input.lastReceivedAtMs;
   return {
     shouldSend: input.nowMs - input.lastSentAtMs >= timeoutMs / 2,
-    isDead: !input.isPaused && input.nowMs - input.lastReceivedAtMs >= 2 * timeoutMs,
+    shouldAsk: silentMs >= timeoutMs / 2,
+    isDead: silentMs >= 2 * timeoutMs,
   };
 }

@@ -1,5 +1,5 @@
 import { AncrageError } from "../../errors.ts";
-import type { TableInfo } from "../../store/tables.ts";
+import type { ColumnInfo, TableInfo } from "../../store/tables.ts";
 import type { ValueTypes } from "../../store/types.ts";
 import type { Row, Value } from "../change.ts";
 import { freezeValue } from "../freeze.ts";
@@ -26,8 +26,7 @@ export function compileRelation(message: RelationMessage, table: TableInfo | und
   const isIdentity = message.columns.map((column) => column.isKey);
   const keys = keyIndexes(message, table);
   const [firstKey = -1] = keys;
-  // Generated columns before PostgreSQL 18, virtual ones ever, and what was dropped or renamed since the tables were read.
-  const missing = (table?.columns ?? []).map((column) => column.name).filter((column) => !names.includes(column));
+  const missing = (table?.columns ?? []).filter((column) => !names.includes(column.name));
 
   const set = (row: Record<string, Value>, index: number, text: Tuple[number] | undefined): void => {
     const column = names[index] as string;
@@ -56,13 +55,13 @@ export function compileRelation(message: RelationMessage, table: TableInfo | und
     toRow(tuple, old) {
       const row: Record<string, Value> = {};
       for (let i = 0; i < names.length; i++) set(row, i, tuple[i] === unchanged ? old?.[i] : tuple[i]);
-      for (const column of missing) defineUnlogged(row, name, column);
+      for (const column of missing) defineMissing(row, name, column);
       return Object.freeze(row);
     },
     toKeyRow(tuple) {
       const row: Record<string, Value> = {};
       for (let i = 0; i < names.length; i++) set(row, i, isIdentity[i] === true ? tuple[i] : unchanged);
-      for (const column of missing) defineUnlogged(row, name, column);
+      for (const column of missing) defineMissing(row, name, column);
       return Object.freeze(row);
     },
     toKey(tuple, old) {
@@ -99,6 +98,22 @@ function defineUnlogged(row: Record<string, Value>, table: string, column: strin
       );
     },
   });
+}
+
+/** Generated columns before PostgreSQL 18, virtual ones ever; and what was dropped or renamed since the tables were read. */
+function defineMissing(row: Record<string, Value>, table: string, { name, isGenerated }: ColumnInfo): void {
+  if (isGenerated) return defineUnlogged(row, table, name);
+  defineThrowing(
+    row,
+    name,
+    new AncrageError(
+      "ANCRAGE_COLUMN_NOT_LOGGED",
+      `"${table}" had no column "${name}" when this change was made: it was dropped or renamed.`,
+      {
+        hint: 'Let the events read what the table has now, restart, then run "ancrage rejections retry".',
+      },
+    ),
+  );
 }
 
 function defineThrowing(row: Record<string, Value>, column: string, error: unknown): void {

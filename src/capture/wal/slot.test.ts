@@ -50,11 +50,16 @@ function stateOf(options: {
     publications: new Map([
       [
         names.publication,
-        { tables: (options.all ?? []).map(published), actions: ["delete", "insert", "update"], viaRoot: true, publishesGenerated: false },
+        {
+          tables: (options.all ?? []).map(published),
+          actions: ["delete", "insert", "truncate", "update"],
+          viaRoot: true,
+          publishesGenerated: false,
+        },
       ],
       [
         names.insertPublication,
-        { tables: (options.inserts ?? []).map(published), actions: ["insert"], viaRoot: true, publishesGenerated: false },
+        { tables: (options.inserts ?? []).map(published), actions: ["insert", "truncate"], viaRoot: true, publishesGenerated: false },
       ],
     ]),
     hasSlot: options.hasSlot ?? true,
@@ -78,16 +83,16 @@ test("of a database that has nothing: identities, publications, and last the slo
   const catalogue = catalogueOf({ of: deal, reads: "old values" }, { of: visit, reads: "inserts" });
   expect(planCapture(catalogue, fresh(whole(deal, "key"), whole(visit, "key")))).toEqual([
     `alter table "public"."deal" replica identity full`,
-    `create publication "ancrage_16384" for table "public"."deal" with (publish = 'insert, update, delete', publish_via_partition_root = true)`,
-    `create publication "ancrage_16384_inserts" for table "public"."visit" with (publish = 'insert', publish_via_partition_root = true)`,
+    `create publication "ancrage_16384" for table "public"."deal" with (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)`,
+    `create publication "ancrage_16384_inserts" for table "public"."visit" with (publish = 'insert, truncate', publish_via_partition_root = true)`,
     `select pg_create_logical_replication_slot('ancrage_16384', 'pgoutput')`,
   ]);
 });
 
 test("events that are only triggered need publications without a table, and the slot", () => {
   expect(planCapture(catalogueOf(), fresh())).toEqual([
-    `create publication "ancrage_16384" with (publish = 'insert, update, delete', publish_via_partition_root = true)`,
-    `create publication "ancrage_16384_inserts" with (publish = 'insert', publish_via_partition_root = true)`,
+    `create publication "ancrage_16384" with (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)`,
+    `create publication "ancrage_16384_inserts" with (publish = 'insert, truncate', publish_via_partition_root = true)`,
     `select pg_create_logical_replication_slot('ancrage_16384', 'pgoutput')`,
   ]);
 });
@@ -152,11 +157,11 @@ test("a publication that somebody changed is set right before tables are added",
     ...state,
     publications: new Map([
       ...state.publications,
-      [names.publication, { tables: [], actions: ["delete", "insert", "truncate", "update"], viaRoot: false, publishesGenerated: false }],
+      [names.publication, { tables: [], actions: ["delete", "insert", "update"], viaRoot: false, publishesGenerated: false }],
     ]),
   };
   expect(planCapture(catalogueOf({ of: deal, reads: "old values" }), changed)).toEqual([
-    `alter publication "ancrage_16384" set (publish = 'insert, update, delete', publish_via_partition_root = true)`,
+    `alter publication "ancrage_16384" set (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)`,
     `alter publication "ancrage_16384" add table "public"."deal"`,
   ]);
 });
@@ -173,7 +178,7 @@ test("a filter or a list of columns that somebody put on a table is taken off", 
     ...state,
     publications: new Map([
       ...state.publications,
-      [names.publication, { tables, actions: ["delete", "insert", "update"], viaRoot: true, publishesGenerated: false }],
+      [names.publication, { tables, actions: ["delete", "insert", "truncate", "update"], viaRoot: true, publishesGenerated: false }],
     ]),
   };
   expect(planCapture(catalogueOf({ of: deal, reads: "old values" }), narrowed)[0]).toBe(
@@ -184,7 +189,7 @@ test("a filter or a list of columns that somebody put on a table is taken off", 
 test("from PostgreSQL 18 on stored generated columns are published, as an identity that holds them takes", () => {
   expect(planCapture(catalogueOf(), { ...fresh(), version: 180_000 })[0]).toContain(", publish_generated_columns = stored)");
   expect(planCapture(catalogueOf(), { ...stateOf({}), version: 180_000 })[0]).toBe(
-    `alter publication "ancrage_16384" set (publish = 'insert, update, delete', publish_via_partition_root = true, publish_generated_columns = stored)`,
+    `alter publication "ancrage_16384" set (publish = 'insert, update, delete, truncate', publish_via_partition_root = true, publish_generated_columns = stored)`,
   );
 });
 

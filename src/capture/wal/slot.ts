@@ -6,7 +6,7 @@ import type { PartRow, PublicationRow } from "../../store/capture-state.ts";
 /** What capture needs in the database, by name. Named by the database's oid: a clone of a database must not read its twin's slot. */
 export interface CaptureNames {
   readonly slot: string;
-  /** Inserts, updates and deletes, of tables with a replica identity. */
+  /** Inserts, updates and deletes, of tables with a replica identity. Both publish truncations, which are warned of. */
   readonly publication: string;
   /**
    * Inserts only: for tables of which no more is read, and for those without an identity. Publishing updates or deletes of such a
@@ -68,13 +68,13 @@ export function planCapture(catalogue: Catalogue, state: CaptureState): readonly
   const tracked = [...catalogue.tables.values()];
   const all = planPublication(
     names.publication,
-    "insert, update, delete",
+    "insert, update, delete, truncate",
     tracked.filter((table) => table.readsUpdatesOrDeletes),
     state,
   );
   const inserts = planPublication(
     names.insertPublication,
-    "insert",
+    "insert, truncate",
     tracked.filter((table) => !table.readsUpdatesOrDeletes),
     state,
   );

@@ -4,6 +4,7 @@ import copyStreams from "pg-copy-streams";
 import type { Clock } from "../../clock.ts";
 import { formatLsn } from "../../lsn.ts";
 import { connectOrEnd, endClient, sessionConfig } from "../../store/database.ts";
+import { isSenderBusy } from "./busy-sender.ts";
 import { computeLiveness } from "./liveness.ts";
 
 /** What the server sends, as the source handles it. `data` is a view of the socket's chunk: decode it before returning. */
@@ -55,6 +56,8 @@ export class ReplicationStream {
   /** How far the server had read when it last said so. */
   #keepaliveLsn = 0n;
   #isPaused = false;
+  /** It is being asked whether a silent server is at work. */
+  #isAsking = false;
   /** The server streams. Until it does, a failure is thrown by `start` and is not an end. */
   #hasBegun = false;
   #hasEnded = false;
@@ -96,10 +99,12 @@ export class ReplicationStream {
       this.#client.query(copy);
       // A status that the server takes means that it streams; until then writes wait for its CopyBothResponse. It confirms what is
       // journaled: the position to start from may be that of a transaction that was only received.
-      this.#writeStatus((error) => {
-        if (error !== null && error !== undefined) return reject(error);
-        this.#hasBegun = true;
-        resolve();
+      this.#writeStatus({
+        done: (error) => {
+          if (error !== null && error !== undefined) return reject(error);
+          this.#hasBegun = true;
+          resolve();
+        },
       });
     });
     this.#timer = setInterval(() => this.#tick(), Math.min(mostTickMs, senderTimeoutMs / 10));
@@ -129,8 +134,8 @@ export class ReplicationStream {
   }
 
   /** Feedback never waits for the consumer: it also goes out while reading is paused (spiceai #11653). */
-  sendStatus(): void {
-    if (this.#hasBegun && !this.#hasEnded) this.#writeStatus();
+  sendStatus({ asks = false } = {}): void {
+    if (this.#hasBegun && !this.#hasEnded) this.#writeStatus({ asks });
   }
 
   /** Says the last confirmed position, lets the slot go and closes. Idempotent. */
@@ -164,7 +169,7 @@ export class ReplicationStream {
     await endClient(this.#client);
   }
 
-  #writeStatus(done?: (error?: Error | null) => void): void {
+  #writeStatus({ asks = false, done }: { readonly asks?: boolean; readonly done?: (error?: Error | null) => void }): void {
     const { clock } = this.#options;
     const flushedLsn = this.#handlers.confirmedLsn();
     const writtenLsn = this.#keepaliveLsn > flushedLsn ? this.#keepaliveLsn : flushedLsn;
@@ -173,7 +178,7 @@ export class ReplicationStream {
     // flushed position is given (0: nothing new) it waits for the written one, which is how far we have read.
     const isNew = flushedLsn !== this.#lastConfirmedLsn;
     this.#lastConfirmedLsn = flushedLsn;
-    this.#copy?.write(statusFrame({ writtenLsn, flushedLsn: isNew ? flushedLsn : 0n, nowMs: clock.nowMs() }), done);
+    this.#copy?.write(statusFrame({ writtenLsn, flushedLsn: isNew ? flushedLsn : 0n, nowMs: clock.nowMs(), asks }), done);
   }
 
   #receive(frame: Buffer): void {
@@ -191,15 +196,32 @@ export class ReplicationStream {
 
   #tick(): void {
     const { senderTimeoutMs, clock } = this.#options;
-    const { shouldSend, isDead } = computeLiveness({
+    const { shouldSend, shouldAsk, isDead } = computeLiveness({
       nowMs: clock.monotonicMs(),
       lastReceivedAtMs: this.#lastReceivedAtMs,
       lastSentAtMs: this.#lastSentAtMs,
       senderTimeoutMs,
       isPaused: this.#isPaused,
     });
-    if (isDead) this.#end(new Error(`the server was silent for ${(2 * senderTimeoutMs) / 1000} s`));
-    else if (shouldSend) this.sendStatus();
+    if (shouldSend) this.sendStatus({ asks: shouldAsk });
+    if (isDead && !this.#isAsking) void this.#endUnlessBusy();
+  }
+
+  /**
+   * Reading a large transaction back and forth from its disk, a server answers nothing for as long as that takes. To connect anew would
+   * make it begin again, and again.
+   */
+  async #endUnlessBusy(): Promise<void> {
+    const { connectionString, senderTimeoutMs, clock } = this.#options;
+    const silentSinceMs = this.#lastReceivedAtMs;
+    this.#isAsking = true;
+    const { processID: pid } = this.#client as unknown as { processID?: number };
+    const isBusy = pid !== undefined && (await isSenderBusy({ connectionString, pid, withinMs: senderTimeoutMs }));
+    this.#isAsking = false;
+    // It spoke meanwhile, or we have stopped listening.
+    if (this.#isPaused || this.#lastReceivedAtMs > silentSinceMs) return;
+    if (isBusy) this.#lastReceivedAtMs = clock.monotonicMs();
+    else this.#end(new Error(`the server was silent for ${(2 * senderTimeoutMs) / 1000} s`));
   }
 
   #end(error: Error): void {
@@ -213,13 +235,21 @@ export class ReplicationStream {
   }
 }
 
-/** 'r', written, flushed, applied, our clock, no answer wanted. Only what is flushed is confirmed. */
-function statusFrame(status: { readonly writtenLsn: bigint; readonly flushedLsn: bigint; readonly nowMs: number }): Buffer {
+interface Status {
+  readonly writtenLsn: bigint;
+  readonly flushedLsn: bigint;
+  readonly nowMs: number;
+  readonly asks: boolean;
+}
+
+/** 'r', written, flushed, applied, our clock, whether an answer is wanted. Only what is flushed is confirmed. */
+function statusFrame(status: Status): Buffer {
   const frame = Buffer.alloc(34);
   frame[0] = 0x72;
   frame.writeBigUInt64BE(status.writtenLsn, 1);
   frame.writeBigUInt64BE(status.flushedLsn, 9);
   frame.writeBigUInt64BE(status.flushedLsn, 17);
   frame.writeBigInt64BE(BigInt(Math.trunc(status.nowMs)) * 1000n - postgresEpochUs, 25);
+  frame[33] = status.asks ? 1 : 0;
   return frame;
 }
