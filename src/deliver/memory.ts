@@ -12,7 +12,7 @@ const smallCount = 16;
 /** Above this a lane is worth taking from. */
 const worthCount = 200;
 /** A delivery without its body, about. */
-const ownBytes = 512;
+const ownBytes = 768;
 /** A lane must be so much slower than the one that needs the room. */
 const slowerBy = 2;
 /** Looking for the slowest again so soon finds nothing new. */

@@ -41,8 +41,8 @@ export interface RefillerOptions {
 }
 
 /** A lane that is behind reads so many from the journal when fewer than so many are ready. */
-const refillCount = 1_000;
-const refillBelow = 500;
+const refillCount = 500;
+const refillBelow = 250;
 /** For the one attempt of an open breaker. */
 const probeCount = 8;
 const retryMs = 1_000;

@@ -56,7 +56,7 @@ test("beside a receiver that hangs a healthy one gets all; the other's wait in t
     expect(new Set(idsOf(requests)).size).toBe(count);
   }
   await hanging.close();
-});
+}, 180_000);
 
 test("twenty thousand rows at once overflow a receiver's lane, and arrive once each", async () => {
   system = await start();
