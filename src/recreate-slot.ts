@@ -90,8 +90,9 @@ export function formatRecreated({ slot, gap, events }: RecreatedSlot): string {
     "",
     "What is left to do:",
     "  1. Restart Ancrage: it goes on from the new slot.",
-    `  2. Backfill what was committed between ${since} and ${until}, as far as it matters:`,
-    ...events.map((event) => `       ancrage backfill ${event}`),
+    `  2. Backfill what was committed between ${since} and ${until}, as far as it matters, to each subscription that wants it`,
+    `     (ancrage subscriptions list). With a column that says when a row was written:`,
+    ...events.map((event) => `       ancrage backfill ${event} --subscription ID --where "updated_at between '${since}' and '${until}'"`),
     `     Updates and deletes of that time can no longer be told: only rows that are there now can be sent.`,
     `  3. Say that it is dealt with: ancrage gaps resolve ${gap.id}`,
   ].join("\n");

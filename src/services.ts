@@ -47,7 +47,7 @@ export interface ServiceParts {
 export function createServices(parts: ServiceParts): Services {
   const { api, catalogue, types, payload, engine, log, clock } = parts;
   const sampleReaders = createSampleReaders(api, types, clock);
-  const openGaps = createGapReader(api, clock);
+  const openGaps = createGapReader(api, clock, () => engine.failure);
   const eventOf = (name: string): NonNullable<ReturnType<Catalogue["events"]["get"]>> => {
     const event = catalogue.events.get(name);
     if (event === undefined) throw new AncrageError("ANCRAGE_TRIGGER_UNKNOWN_EVENT", `no file defines the event "${name}".`);
@@ -159,12 +159,15 @@ function readingsOf(engine: Engine, status: Status): Readings {
 }
 
 /** `/readyz` needs no token: asking it in a loop must not keep the API's sessions busy. */
-function createGapReader(db: pg.Pool, clock: Clock): () => Promise<readonly Gap[]> {
-  let read: { readonly atMs: number; readonly gaps: Promise<readonly Gap[]> } | undefined;
+function createGapReader(db: pg.Pool, clock: Clock, failure: () => unknown): () => Promise<readonly Gap[]> {
+  let read: { readonly atMs: number; readonly failure: unknown; readonly gaps: Promise<readonly Gap[]> } | undefined;
   return () => {
     const nowMs = clock.monotonicMs();
     // A database that does not answer has its own problem in the status.
-    if (read === undefined || nowMs - read.atMs > 5_000) read = { atMs: nowMs, gaps: readOpenGaps(db).catch(() => []) };
+    // What ended capture was noted as a gap just now: who looks at the one finds the other.
+    if (read === undefined || nowMs - read.atMs > 5_000 || read.failure !== failure()) {
+      read = { atMs: nowMs, failure: failure(), gaps: readOpenGaps(db).catch(() => []) };
+    }
     return read.gaps;
   };
 }

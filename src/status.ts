@@ -63,7 +63,7 @@ export async function readStatus(engine: Engine, catalogue: Catalogue, openGaps:
       hint:
         gap.toLsn === undefined
           ? "It goes on: nothing is captured. See the other problem."
-          : `Those changes made no events. Backfill what matters ("ancrage backfill EVENT"), then say so: "ancrage gaps resolve ${gap.id}".`,
+          : `Those changes made no events. Backfill what matters ("ancrage backfill EVENT --subscription ID --where SQL"), then say so: "ancrage gaps resolve ${gap.id}".`,
     });
   }
   const { state } = engine;

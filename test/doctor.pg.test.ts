@@ -85,6 +85,7 @@ test("from wal_level = replica and no rights to a system that captures, by docto
     "error role",
     "error schema",
     "error plan",
+    "warning secrets",
   ]);
   // An outbox needs nothing of the log.
   const outbox = await doctor("owner", { ANCRAGE_CAPTURE: "outbox" });

@@ -11,6 +11,8 @@ export interface OwnServer {
   url(database: string, role?: string): string;
   /** A new database, and a superuser's session on it. */
   createDatabase(name: string): Promise<TestDatabase>;
+  /** A superuser's session on a database that is there. */
+  connect(database: string): Promise<pg.Client>;
   /** Stops it and starts it on the same port. */
   restart(change?: () => Promise<void>, settings?: Readonly<Record<string, string>>): Promise<void>;
   remove(): Promise<void>;
@@ -48,6 +50,7 @@ export async function startOwnServer(given: Readonly<Record<string, string>> = {
         remove: async () => undefined,
       };
     },
+    connect: (database) => connect(url(database)),
     async restart(change, settings = given) {
       const { port } = server;
       await server.stop();

@@ -23,7 +23,7 @@ export class LossError extends AncrageError {
       reason === "capture-altered" ? "ANCRAGE_CAPTURE_ALTERED" : "ANCRAGE_SLOT_LOST",
       `${what} Changes committed after ${formatLsn(fromLsn)}${since} are not captured and make no events; what was journaled before is delivered.`,
       {
-        hint: `${wayOut(reason)} Then restart, and make up for what was missed: "ancrage backfill EVENT" for rows of that time. The gap stands in the status until "ancrage gaps resolve".`,
+        hint: `${wayOut(reason)} Then restart, and make up for what was missed: "ancrage backfill EVENT --subscription ID --where SQL" for rows of that time. The gap stands in the status until "ancrage gaps resolve".`,
       },
     );
     this.loss = loss;

@@ -44,8 +44,9 @@ export async function examine(run: DoctorRun): Promise<readonly Finding[]> {
   const { client } = connected;
   try {
     const replication = options.replicationUrl === undefined ? await readRole(client) : await readReplicationRole(options.replicationUrl);
-    if ("check" in replication) return [...poolers, replication, ...(await examineDatabase(client, run, await readRole(client)))];
-    return [...poolers, ...(await examineDatabase(client, run, replication))];
+    const found = "check" in replication ? [replication] : [];
+    const role = "check" in replication ? await readRole(client) : replication;
+    return [...poolers, ...found, ...(await examineDatabase(client, run, role)), ...judgeSecrets(options)];
   } finally {
     await client.end();
   }
@@ -61,6 +62,18 @@ function judgeUrl(connectionString: string): readonly Finding[] {
   if (pooler === undefined) return [];
   const what = `the URL names ${pooler.name}: sessions are shared there, and the log cannot be read through it.`;
   return [fault("error", "pooler", what, pooler.instead)];
+}
+
+/** What `start` takes beside the database, and nobody who comes new has yet. */
+function judgeSecrets({ token, secretKey }: CheckedOptions): readonly Finding[] {
+  const lacks = [
+    ...(token === undefined ? ["export ANCRAGE_TOKEN=$(openssl rand -hex 32)   # what calls the API"] : []),
+    ...(secretKey === undefined
+      ? ["export ANCRAGE_SECRET_KEY=$(openssl rand -base64 32)   # keep it: it opens the subscriptions' secrets"]
+      : []),
+  ];
+  if (lacks.length === 0) return [];
+  return [fault("warning", "secrets", "`ancrage start` needs a token and a key, and this shell has not both.", ...lacks)];
 }
 
 async function connect(connectionString: string): Promise<{ readonly client: pg.Client } | Finding> {

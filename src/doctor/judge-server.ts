@@ -34,6 +34,9 @@ type Setting = (name: (typeof settingNames)[number]) => string;
 const sessionsOfOurs = 20;
 const mostClockSkewS = 5;
 
+/** On a line of its own: `psql -c` refuses `alter system` beside another statement. */
+const reload = "select pg_reload_conf();";
+
 /** What the server itself must be, and have left. */
 export function judgeServer(facts: ServerFacts): readonly Finding[] {
   const { server, usage, nowS } = facts;
@@ -98,7 +101,7 @@ function judgeLog({ server, usage, hasSlot, isSlotRead }: ServerFacts, setting: 
           "wal-level",
           `wal_level is "${server.walLevel}", expected "logical": changes cannot be read from the log.`,
           "alter system set wal_level = 'logical';   -- as a superuser; managed servers have a switch of their own: docs/guides/databases.md",
-          "then restart PostgreSQL: it is read at its start only",
+          "then restart PostgreSQL (systemctl restart postgresql, docker restart, the provider's console): it is read at its start only",
         ),
     judgeRoom("slots", "max_replication_slots", Number(setting("max_replication_slots")), usage.slots, hasSlot),
     judgeRoom("senders", "max_wal_senders", Number(setting("max_wal_senders")), usage.senders, isSlotRead),
@@ -107,7 +110,8 @@ function judgeLog({ server, usage, hasSlot, isSlotRead }: ServerFacts, setting: 
           "warning",
           "slot-bound",
           "max_slot_wal_keep_size is -1: while Ancrage is stopped its slot keeps the log without a bound, until the disk is full.",
-          "alter system set max_slot_wal_keep_size = '20GB'; select pg_reload_conf();   -- what the disk can spare, and a week-end's changes need",
+          "alter system set max_slot_wal_keep_size = '20GB';   -- what the disk can spare, and a week-end's changes need",
+          reload,
         )
       : fine("slot-bound", `the log is kept up to max_slot_wal_keep_size = ${setting("max_slot_wal_keep_size")}`),
     ...judgeIdleTimeout(setting("idle_replication_slot_timeout")),
@@ -134,7 +138,8 @@ function judgeIdleTimeout(value: string): readonly Finding[] {
       "warning",
       "idle-timeout",
       `idle_replication_slot_timeout is ${value}: while Ancrage is stopped for longer its slot is given up, and changes are lost.`,
-      "alter system set idle_replication_slot_timeout = 0; select pg_reload_conf();   -- max_slot_wal_keep_size guards the disk",
+      "alter system set idle_replication_slot_timeout = 0;   -- max_slot_wal_keep_size guards the disk",
+      reload,
     ),
   ];
 }
@@ -148,7 +153,8 @@ function judgeDurability(setting: Setting, usage: UsageRow): readonly Finding[] 
           "warning",
           "durability",
           `${off.join(" and ")} off: after a crash of the machine the database, and the journal in it, may be corrupt.`,
-          ...off.map((name) => `alter system set ${name} = on; select pg_reload_conf();`),
+          ...off.map((name) => `alter system set ${name} = on;`),
+          reload,
         )
       : fine("durability", "fsync and full_page_writes are on"),
     // The journal sets its own: what the application does is its own affair, and worth knowing.
@@ -157,7 +163,8 @@ function judgeDurability(setting: Setting, usage: UsageRow): readonly Finding[] 
           "warning",
           "synchronous-commit",
           "synchronous_commit is off for the application's sessions: what they commit reaches the log, and a receiver, up to 0.6 s later, and is lost with a crash before.",
-          "alter system set synchronous_commit = on; select pg_reload_conf();   -- if that is not on purpose",
+          "alter system set synchronous_commit = on;   -- if that is not on purpose",
+          reload,
         )
       : fine("synchronous-commit", `synchronous_commit = ${setting("synchronous_commit")}`),
     standbys !== "" && usage.synchronousStandbys === 0
@@ -165,7 +172,9 @@ function judgeDurability(setting: Setting, usage: UsageRow): readonly Finding[] 
           "error",
           "standbys",
           `synchronous_standby_names is ${JSON.stringify(standbys)} and no such standby is connected: no commit ends, that of the journal neither.`,
-          "Bring the standby up, or: alter system set synchronous_standby_names = ''; select pg_reload_conf();",
+          "Bring the standby up, or, as a superuser:",
+          "alter system set synchronous_standby_names = '';",
+          reload,
         )
       : fine("standbys", standbys === "" ? "no synchronous standby" : `${usage.synchronousStandbys} synchronous standbys are connected`),
   ];

@@ -15,8 +15,38 @@ import { startSystem, type System } from "./system.ts";
 const ItemChanged = defineEvent({ table: "item", on: ["insert", "update"], payload: (item) => ({ id: item["id"] }) });
 const schema = "create table item (id integer primary key, note text)";
 
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "ancrage-test-"));
+  await mkdir(join(folder, "events"));
+  const library = new URL("../../src/index.ts", import.meta.url).href;
+  await writeFile(
+    join(folder, "events", "ItemChanged.ts"),
+    `import { defineEvent } from ${JSON.stringify(library)};
+export default defineEvent({ table: "item", on: ["insert", "update"], payload: (item) => ({ id: item.id }) });\n`,
+  );
+});
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
 let system: System;
 afterEach(() => system.close());
+
+/** The command line, in this process. */
+const cli = async (...words: readonly string[]): Promise<{ code: number; text: string }> => {
+  const text: string[] = [];
+  const code = await runProgram(words, {
+    env: {
+      DATABASE_URL: system.database.url,
+      ANCRAGE_TOKEN: String(system.options.token),
+      ANCRAGE_SECRET_KEY: String(system.options.secretKey),
+    },
+    workingFolder: folder,
+    print: (line) => text.push(line),
+    note: (line) => text.push(line),
+    stopping: AbortSignal.abort(),
+  });
+  return { code, text: text.join("\n") };
+};
 
 const start = async (more: Partial<Parameters<typeof startSystem>[0]> = {}): Promise<void> => {
   system = await startSystem({
@@ -66,6 +96,17 @@ async function deliveryGoesOn(lose: () => Promise<unknown>): Promise<Shown> {
   system.receiver.answer(200);
   await received(2);
   return status;
+}
+
+/** What was missed comes by a backfill, once. */
+async function backfill(id: number): Promise<void> {
+  const { body: subscriptions } = await system.call("GET", "/v1/subscriptions");
+  const asked = { kind: "backfill", event: "ItemChanged", subscriptionId: subscriptions.data[0].id, where: `id = ${id}` };
+  expect(await system.call("POST", "/v1/jobs", asked)).toMatchObject({ status: 201 });
+  await received(id);
+  await system.until("select state from ancrage.jobs", "done");
+  await system.until(`select count(*) from ancrage.messages where key = '${id}'`, 1);
+  expect(system.receiver.requests.filter(({ body }) => body === `{"id":${id}}`)).toHaveLength(1);
 }
 
 const gaps = (): Promise<{ reason: string; ended: boolean; well: boolean }[]> =>
@@ -174,36 +215,84 @@ test("a slot that somebody drops while it is read", async () => {
   await received(4);
 });
 
-describe("on a server of its own", () => {
-  let server: OwnServer;
-  let folder: string;
-  beforeAll(async () => {
-    server = await startOwnServer({ max_slot_wal_keep_size: "1MB", min_wal_size: "32MB", max_wal_size: "64MB" });
-    folder = await mkdtemp(join(tmpdir(), "ancrage-test-"));
-    await mkdir(join(folder, "events"));
-    const library = new URL("../../src/index.ts", import.meta.url).href;
-    await writeFile(
-      join(folder, "events", "ItemChanged.ts"),
-      `import { defineEvent } from ${JSON.stringify(library)};
-export default defineEvent({ table: "item", on: ["insert", "update"], payload: (item) => ({ id: item.id }) });\n`,
-    );
-  });
-  afterAll(async () => {
-    await rm(folder, { recursive: true, force: true });
-    await server.remove();
+describe("what happens to the slot while nothing runs", () => {
+  const slot = `(select slot_name from pg_replication_slots where database = current_database())`;
+  test.each([
+    ["somebody drops it", "slot-dropped", `select pg_drop_replication_slot(${slot})`, /replication slot "ancrage_\d+" is gone\./],
+    [
+      "somebody moves it on",
+      "slot-moved",
+      `select pg_replication_slot_advance(${slot}, pg_current_wal_lsn())`,
+      /was moved to [0-9A-F]+\/[0-9A-F]+ by somebody else; the journal ends at [0-9A-F]+\/[0-9A-F]+\./,
+    ],
+    [
+      "another one has its name",
+      "slot-foreign",
+      `select pg_drop_replication_slot(${slot});
+       select pg_create_logical_replication_slot('ancrage_' || oid, 'test_decoding') from pg_database where datname = current_database()`,
+      /is not ours: it is of the plugin "test_decoding"/,
+    ],
+  ])("%s: nothing is captured, delivery goes on, and what was missed comes by a backfill, once", async (_, reason, sql, words) => {
+    await start();
+    await subscribe();
+    await insert(1);
+    await received(1);
+    await system.ancrage().stop();
+    await insert(2);
+    await system.rows(sql);
+    await system.restart();
+    const status = await untilLost();
+    expect(status.problems[0]).toMatchObject({
+      code: "ANCRAGE_SLOT_LOST",
+      message: expect.stringMatching(
+        new RegExp(`${words.source}.*Changes committed after [0-9A-F]+/[0-9A-F]+ \\(\\d{4}-.*Z\\) are not captured`),
+      ),
+      hint: expect.stringContaining("ancrage slot recreate FOLDER"),
+    });
+    expect((await system.call("GET", "/readyz")).status).toBe(503);
+    expect(await gaps()).toEqual([{ reason, ended: false, well: true }]);
+    expect(await cli("slot", "status")).toMatchObject({ code: 3, text: expect.stringMatching(words) });
+    expect(await cli("doctor", folder)).toMatchObject({ code: 3, text: expect.stringMatching(words) });
+    expect(await cli("slot", "recreate", folder)).toMatchObject({ code: 0, text: expect.stringContaining("ancrage backfill ItemChanged") });
+    await system.restart();
+    await insert(3);
+    await received(3);
+    await backfill(2);
+    expect(await statusOf()).toMatchObject({ isReady: true, problems: [{ code: "gap" }] });
+    expect(await cli("gaps", "resolve", "--all")).toMatchObject({ code: 0 });
+    expect(await gaps()).toEqual([{ reason, ended: true, well: true }]);
   });
 
-  const cli = async (...words: readonly string[]): Promise<{ code: number; text: string }> => {
-    const text: string[] = [];
-    const code = await runProgram(words, {
-      env: { DATABASE_URL: system.database.url },
-      workingFolder: folder,
-      print: (line) => text.push(line),
-      note: (line) => text.push(line),
-      stopping: AbortSignal.abort(),
+  test("the log has gone back behind the journal: nothing is captured until it is adopted", async () => {
+    await start();
+    await subscribe();
+    await insert(1);
+    await received(1);
+    await system.ancrage().stop();
+    // As a journal that was restored apart from its server: newer than the log.
+    await system.rows("update ancrage.batches set end_lsn = end_lsn + 1000000000");
+    await system.restart();
+    expect((await untilLost()).problems[0]).toMatchObject({
+      code: "ANCRAGE_SLOT_LOST",
+      message: expect.stringMatching(/the journal ends at .*, but the server's log only at .*went back in time/),
+      hint: expect.stringContaining("ancrage adopt FOLDER"),
     });
-    return { code, text: text.join("\n") };
-  };
+    expect(await gaps()).toMatchObject([{ reason: "log-went-back", ended: false }]);
+    expect((await cli("slot", "status")).code).toBe(3);
+    await system.ancrage().stop();
+    expect(await cli("adopt", folder, "--keep-sending")).toMatchObject({ code: 0, text: expect.stringContaining("went back in time") });
+    await system.restart();
+    await insert(2);
+    await received(2);
+  });
+});
+
+describe("on a server of its own", () => {
+  let server: OwnServer;
+  beforeAll(async () => {
+    server = await startOwnServer({ max_slot_wal_keep_size: "1MB", min_wal_size: "32MB", max_wal_size: "64MB" });
+  });
+  afterAll(() => server.remove());
 
   test("a copy in another database neither captures nor sends until it is adopted, and then without the first one's subscriptions", async () => {
     await start({ database: await server.createDatabase("first") });
@@ -236,6 +325,45 @@ export default defineEvent({ table: "item", on: ["insert", "update"], payload: (
     });
     await adopted.stop();
     await copy.stop();
+  });
+
+  test.each([
+    ["pauses and cancels what the first one sends itself", false],
+    ["goes on with --keep-sending, also with what the first one had only in memory", true],
+  ])("a copy of a database whose process was in the middle of it %s", async (_, keepsSending) => {
+    const name = keepsSending ? "moved" : "staged";
+    await start({ database: await server.createDatabase(name) });
+    await subscribe();
+    system.receiver.answer(500);
+    await insert(1);
+    await system.receiver.until((all) => all.length > 0);
+    await system.ancrage().stop();
+    await system.database.client.end();
+    const admin = await server.createDatabase(`admin_of_${name}`);
+    await admin.client.query(`create database copy_of_${name} template ${name}`);
+    const session = await server.connect(`copy_of_${name}`);
+    // As it is while a delivery has neither an outcome nor been open for a second: there is no row of it.
+    await session.query(`delete from ancrage.deliveries; update ancrage.batches set settled_commit_lsn = '0/0', settled_change_lsn = '0/0',
+      settled_ordinal = 0, unsettled_from = (select min(id) from ancrage.messages);
+      insert into ancrage.jobs (id, kind, input) values ('job_left', 'cancel', '{}')`);
+    const options = { ...system.options, database: server.url(`copy_of_${name}`) };
+    const adopted = await adopt({ ...readOptions(options), database: options.database }, { keepsSending, onStep: () => undefined });
+    expect(adopted).toMatchObject(
+      keepsSending
+        ? { pausedSubscriptions: 0, canceledDeliveries: 0, canceledJobs: 0, keptDeliveries: 1 }
+        : { pausedSubscriptions: 1, canceledDeliveries: 0, canceledJobs: 1, keptDeliveries: 0 },
+    );
+    system.receiver.answer(200);
+    const before = system.receiver.requests.length;
+    const copy = createAncrage({ ...options, logLevel: "silent" });
+    await copy.start();
+    await session.query("insert into item values (2, 'of the copy')");
+    const journaled = async (): Promise<boolean> => (await session.query("select from ancrage.messages where key = '2'")).rowCount === 1;
+    while (!(await journaled())) await new Promise((done) => setTimeout(done, 20));
+    if (keepsSending) await system.receiver.until((all) => all.length === before + 2);
+    await copy.stop();
+    const sent = system.receiver.requests.slice(before).map(({ body }) => body);
+    expect(sent.toSorted()).toEqual(keepsSending ? ['{"id":1}', '{"id":2}'] : []);
   });
 
   test("another timeline with the slot in its place loses nothing: a backup restored with its slots, a failover slot", async () => {
