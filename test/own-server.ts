@@ -9,6 +9,8 @@ import type { TestDatabase } from "./database.ts";
 export interface OwnServer {
   readonly directory: string;
   url(database: string, role?: string): string;
+  /** Of the server's process. */
+  pid(): number;
   /** A new database, and a superuser's session on it. */
   createDatabase(name: string): Promise<TestDatabase>;
   /** A superuser's session on a database that is there. */
@@ -38,6 +40,10 @@ export async function startOwnServer(given: Readonly<Record<string, string>> = {
   return {
     directory,
     url,
+    pid() {
+      if (server.pid === undefined) throw new Error("the server does not run");
+      return server.pid;
+    },
     async createDatabase(name) {
       const admin = await connect(url("postgres"));
       await admin.query(`create database ${name}`);
