@@ -1,0 +1,123 @@
+import type { Socket } from "node:net";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { systemClock } from "../../src/clock.ts";
+import { defineEvent } from "../../src/event/define.ts";
+import { startRawReceiver, type RawReceiver, type Script } from "../raw-receiver.ts";
+import { startSystem, type System } from "./system.ts";
+
+const hanging = 10;
+const items = 60;
+const mebibyte = Buffer.alloc(1_048_576, "x");
+const everyByte = Buffer.from(Array.from({ length: 256 }, (_, value) => value));
+const deadlineMs = 15_000;
+
+/** A gibibyte, as fast as it is read. */
+function writeGibibyte(socket: Socket): void {
+  let left = 1_024;
+  socket.write("HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n");
+  const write = (): void => {
+    while (left > 0 && !socket.destroyed) {
+      left--;
+      if (!socket.write(mebibyte)) return void socket.once("drain", write);
+    }
+  };
+  write();
+}
+
+/** A byte a second, of headers that would take hours. */
+function drip(socket: Socket): void {
+  socket.write("HTTP/1.1 200 OK\r\nx: ");
+  const timer = setInterval(() => socket.write("x"), 1_000);
+  socket.on("close", () => clearInterval(timer));
+}
+
+function answerEveryByte(socket: Socket): void {
+  socket.write(Buffer.concat([Buffer.from(`HTTP/1.1 500 No\r\ncontent-length: ${everyByte.length}\r\n\r\n`), everyByte]));
+}
+
+const scripts: Readonly<Record<string, Script>> = {
+  drips: drip,
+  floods: writeGibibyte,
+  "every byte": answerEveryByte,
+  resets: (socket) => socket.resetAndDestroy(),
+  ...Object.fromEntries(Array.from({ length: hanging }, (_, number) => [`hangs ${number}`, () => undefined])),
+};
+
+let system: System;
+const receivers = new Map<string, RawReceiver>();
+/** How far the system's monotonic clock is ahead: what hangs meets its deadline when the test says so. */
+let aheadMs = 0;
+/** Attempts that are over, by subscription. */
+const overBy = new Map<string, number>();
+beforeAll(async () => {
+  for (const [name, script] of Object.entries(scripts)) receivers.set(name, await startRawReceiver(script));
+  system = await startSystem({
+    schema: "create table item (id integer primary key)",
+    events: { ItemCreated: defineEvent({ table: "item", on: "insert", payload: (item) => ({ id: item["id"] }) }) },
+    // One attempt: what comes of it is the delivery's end.
+    options: { retry: { schedule: [0], jitter: 0 }, delivery: { timeoutMs: deadlineMs } },
+    internals: {
+      clock: { ...systemClock, monotonicMs: () => systemClock.monotonicMs() + aheadMs },
+      signal(name, detail) {
+        if (name !== "attempted") return;
+        const { id } = (detail as { subscription: { id: string } }).subscription;
+        overBy.set(id, (overBy.get(id) ?? 0) + 1);
+      },
+    },
+  });
+});
+afterAll(async () => {
+  for (const receiver of receivers.values()) await receiver.close();
+  await system.close();
+});
+
+test("beside ten that hang, one that drips, one that floods, one that answers anything and one that resets, a healthy one gets all", async () => {
+  const subscribe = async (url: string): Promise<string> =>
+    (await system.call("POST", "/v1/subscriptions", { event: "ItemCreated", url, format: "bare" })).body.id;
+  const hostile = new Map<string, string>();
+  for (const [name, { origin }] of receivers) hostile.set(name, await subscribe(origin));
+  await subscribe(system.receiver.url);
+  const slow = [...hostile].filter(([name]) => name.startsWith("hangs") || name === "drips");
+
+  // One transaction a row, so that the healthy one's go out while the others' do.
+  for (let id = 1; id <= items; id++) await system.rows("insert into item values ($1)", [id]);
+  const received = await system.receiver.until((all) => all.length >= items);
+  expect(new Set(received.map(({ body }) => body)).size).toBe(items);
+  // It waited for none of their deadlines: none has come.
+  expect(slow.filter(([, id]) => overBy.has(id))).toEqual([]);
+  // Each of those holds what its window lets it, and no more.
+  const heldBy = slow.map(([name]) => receivers.get(name)!.requests.length);
+  expect(Math.max(...heldBy)).toBeLessThanOrEqual(4);
+
+  // What waits for them is ended, and what is in flight meets its deadline.
+  const isOver = async (): Promise<boolean> =>
+    (await system.rows("select from ancrage.deliveries where state in ('pending', 'retrying') limit 1")).length === 0;
+  for (const [, id] of slow) await system.call("DELETE", `/v1/subscriptions/${id}`);
+  aheadMs += deadlineMs;
+  while (!(await isOver()) || slow.some(([, id]) => !overBy.has(id))) await new Promise((resolve) => setTimeout(resolve, 20));
+  await system.ancrage().stop();
+
+  const reasons = await system.rows<{ sub: string; reason: string; status: number | null; responses: Buffer[] }>(
+    `select subscription_id as sub, reason, status, array_agg(distinct response) as responses from ancrage.attempts
+     group by subscription_id, reason, status`,
+  );
+  const reasonsOf = (name: string): readonly string[] =>
+    reasons.filter(({ sub }) => sub === hostile.get(name)).map(({ reason, status }) => `${reason} ${status ?? "-"}`);
+  for (const [name] of slow) expect(reasonsOf(name), name).toEqual(["timeout -"]);
+  expect(reasonsOf("every byte")).toEqual(["status 500"]);
+  expect(reasons.find(({ sub }) => sub === hostile.get("every byte"))?.responses).toEqual([everyByte]);
+  expect(reasonsOf("resets")).toEqual(["reset -"]);
+  // What floods has said 200: it has taken the message, and the rest of its answer is not read.
+  expect(reasonsOf("floods")).toEqual([]);
+  const states = await system.rows<{ sub: string; state: string; n: number }>(
+    "select subscription_id as sub, state::text as state, count(*)::integer as n from ancrage.deliveries group by 1, 2",
+  );
+  const statesOf = (name: string): readonly string[] =>
+    states.filter(({ sub }) => sub === hostile.get(name)).map(({ state, n }) => `${n} ${state}`);
+  expect(statesOf("floods")).toEqual([`${items} delivered`]);
+  expect(statesOf("every byte")).toEqual([`${items} exhausted`]);
+  expect(statesOf("resets")).toEqual([`${items} exhausted`]);
+  // What a socket's own buffers hold was written and is not read by anybody.
+  const flooded = receivers.get("floods")!.sockets.map((socket) => socket.bytesWritten - socket.writableLength);
+  expect(Math.max(...flooded)).toBeLessThan(32 * mebibyte.length);
+});

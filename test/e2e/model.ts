@@ -1,0 +1,273 @@
+import type { Entry, EventName, State, Update } from "./model-log.ts";
+
+/** What the test knows beside the log. */
+export interface Facts {
+  /** Attempts of the retry schedule. */
+  readonly attempts: number;
+  /** By message id, what its body says; what was never committed has none. */
+  readonly notes: ReadonlyMap<string, number>;
+}
+
+/** A delivery, as the model has it. */
+export interface ModelDelivery {
+  readonly note: number;
+  readonly sub: string;
+  /** Whether it must be there; where its subscription may have been deleted or disabled already, it only may be. */
+  readonly isOwed: boolean;
+  /** Where it may stand; one of them, but after a kill or while somebody ends it or begins it anew. */
+  possible: readonly State[];
+  /** Where its row may stand. */
+  saved: readonly State[];
+  /** What `saved` becomes if the batch under way is taken. */
+  saving: readonly State[] | undefined;
+  isSending: boolean;
+  /** A cancellation is under way. */
+  isCanceling: boolean;
+  /** It was ended, or begun anew, from outside: an outcome may come late. */
+  wasTouched: boolean;
+  /** Where it has ever stood. */
+  readonly passed: Set<string>;
+}
+
+interface ModelSubscription {
+  readonly event: EventName;
+  readonly order: "none" | "record" | "all";
+  /** Whether what is committed now is for it. */
+  covers: "yes" | "maybe" | "no";
+  /** Why nothing may begin. */
+  stop: "paused" | "deleted" | "gone" | undefined;
+  isDeleted: boolean;
+  /** It asked for a pause until then, of the process that runs. */
+  heldFromMs: number;
+  heldUntilMs: number;
+}
+
+export interface Judged {
+  readonly faults: readonly string[];
+  /** By subscription and note. */
+  readonly deliveries: ReadonlyMap<string, ModelDelivery>;
+}
+
+const isOver = ({ state }: State): boolean => state !== "pending" && state !== "retrying";
+const isOpen = (one: State): boolean => !isOver(one);
+const show = ({ state, round, attempts }: State): string => `${state} ${round}/${attempts}`;
+const showAll = (all: readonly State[]): string => all.map(show).join(" or ");
+const union = (...all: readonly (readonly State[])[]): readonly State[] => [...new Map(all.flat().map((one) => [show(one), one])).values()];
+const ended = (all: readonly State[]): readonly State[] => all.filter(isOpen).map((one) => ({ ...one, state: "canceled" }));
+const begun = (all: readonly State[]): readonly State[] => {
+  const round = Math.max(...all.map((one) => one.round)) + 1;
+  return [{ state: "pending", round, attempts: 0 }];
+};
+/** A request that waited for its connection when the receiver asked to be left alone may be written all the same. */
+const heldToleranceMs = 100;
+
+/**
+ * THE MODEL: what each delivery may be, from what was done, and what the system must not have done.
+ *
+ * It knows nothing of lanes, batches' contents or time: a delivery stands somewhere, one attempt at a time moves it on, what was
+ * journaled survives a kill, and what was not is as if it had not been.
+ */
+export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes }: Facts): Judged {
+  const faults: string[] = [];
+  const deliveries = new Map<string, ModelDelivery>();
+  const subscriptions = new Map<string, ModelSubscription>();
+  const bySubscription = new Map<string, ModelDelivery[]>();
+  const keys = new Map<number, string>();
+  let number = 0;
+  const fault = (words: string): void => void faults.push(`${number}: ${words}`);
+
+  const find = (sub: string, message: string): ModelDelivery | undefined => {
+    const note = notes.get(message);
+    const found = note === undefined ? undefined : deliveries.get(`${sub} ${note}`);
+    if (found === undefined) fault(`${message} (${note ?? "never committed"}) is not for ${sub}`);
+    return found;
+  };
+  const name = ({ sub, note }: ModelDelivery): string => `${note} for ${sub}`;
+
+  /** What of the possible an attempt may start from. */
+  const begin = (one: ModelDelivery, subscription: ModelSubscription, attempt: number | undefined): void => {
+    if (one.isSending) fault(`${name(one)}: two attempts at once`);
+    const from = one.possible.filter((state) => isOpen(state) && (attempt === undefined || state.attempts === attempt - 1));
+    if (from.length === 0) fault(`${name(one)}: attempt ${attempt ?? "?"} begins, but it is ${showAll(one.possible)}`);
+    else one.possible = one.isCanceling ? union(from, ended(from)) : from;
+    one.isSending = true;
+    if (subscription.order === "none") return;
+    const key = keys.get(one.note);
+    for (const earlier of bySubscription.get(one.sub) ?? []) {
+      if (earlier.note >= one.note || !earlier.isOwed) continue;
+      if (subscription.order === "record" && keys.get(earlier.note) !== key) continue;
+      // What is begun anew by hand has lost its place.
+      if (earlier.possible.every((state) => isOpen(state) && state.round === 1))
+        fault(`${name(one)} begins before ${earlier.note} is over`);
+    }
+  };
+
+  const finish = (one: ModelDelivery, entry: Entry & { readonly e: "finish" }): void => {
+    const { after, isSuccess } = entry;
+    one.isSending = false;
+    if (after === null) {
+      if (!one.wasTouched) fault(`${name(one)}: an outcome is late, but nobody touched it`);
+      return;
+    }
+    const from = one.possible.filter((state) => isOpen(state) && state.round === after.round && state.attempts === after.attempts - 1);
+    const state = isSuccess ? "delivered" : after.attempts >= mostAttempts ? "exhausted" : "retrying";
+    if (from.length === 0 || after.state !== state) fault(`${name(one)}: ${showAll(one.possible)} became ${show(after)}`);
+    one.passed.add(show(after));
+    one.possible = one.isCanceling ? union([after], ended([after]), ended(from)) : [after];
+  };
+
+  const applyUpdate = (all: readonly State[], { row, from }: Update): readonly State[] =>
+    all.map((state) => {
+      if (from === null) return row;
+      return state.round === row.round && state.state === from.state && state.attempts === from.attempts ? row : state;
+    });
+
+  const each = (sub: string, change: (one: ModelDelivery) => void): void => bySubscription.get(sub)?.forEach(change);
+  const startCanceling = (one: ModelDelivery): void => {
+    one.isCanceling = true;
+    one.wasTouched = true;
+    one.possible = union(one.possible, ended(one.possible));
+    one.saved = union(one.saved, ended(one.saved));
+    for (const state of one.possible) one.passed.add(show(state));
+  };
+
+  for (const entry of entries) {
+    number++;
+    if (entry.e === "committing") {
+      for (const { note, event, key } of entry.changes) {
+        keys.set(note, key);
+        for (const [sub, { covers, event: wanted }] of subscriptions) {
+          if (covers === "no" || event !== wanted) continue;
+          const first: State = { state: "pending", round: 1, attempts: 0 };
+          const one: ModelDelivery = {
+            note,
+            sub,
+            isOwed: covers === "yes",
+            possible: [first],
+            saved: [first],
+            saving: undefined,
+            isSending: false,
+            isCanceling: false,
+            wasTouched: false,
+            passed: new Set([show(first)]),
+          };
+          deliveries.set(`${sub} ${note}`, one);
+          bySubscription.set(sub, [...(bySubscription.get(sub) ?? []), one]);
+        }
+      }
+    } else if (entry.e === "created") {
+      subscriptions.set(entry.sub, {
+        event: entry.event,
+        order: entry.order,
+        covers: "yes",
+        stop: undefined,
+        isDeleted: false,
+        heldFromMs: Infinity,
+        heldUntilMs: 0,
+      });
+    } else if (entry.e === "journaling") {
+      const touched = new Map<ModelDelivery, readonly State[]>();
+      for (const update of entry.updates) {
+        const one = find(update.sub, update.message);
+        if (one === undefined) continue;
+        if (!one.passed.has(show(update.row)) && !(one.wasTouched && update.row.state === "canceled"))
+          fault(`${name(one)}: ${show(update.row)} is journaled, but it is ${showAll(one.possible)}`);
+        touched.set(one, applyUpdate(touched.get(one) ?? one.saved, update));
+      }
+      for (const [one, saving] of touched) one.saving = saving;
+    } else if (entry.e === "journaled") {
+      for (const update of entry.updates) {
+        const one = find(update.sub, update.message);
+        if (one === undefined) continue;
+        one.saved = one.isCanceling ? union(applyUpdate(one.saved, update), ended(one.saved)) : applyUpdate(one.saved, update);
+        one.saving = undefined;
+      }
+    } else if (entry.e === "killed" || entry.e === "ended") {
+      for (const one of deliveries.values()) {
+        if (entry.e === "ended" && !one.isSending && !one.possible.some((state) => one.saved.some((row) => show(row) === show(state))))
+          fault(`${name(one)}: it was ${showAll(one.possible)} at the end, its row says ${showAll(one.saved)}`);
+        one.saved = union(one.saved, one.saving ?? []);
+        one.saving = undefined;
+        one.possible = one.saved;
+        one.isSending = false;
+      }
+      for (const subscription of subscriptions.values()) {
+        subscription.heldFromMs = Infinity;
+        // It may not have been written down.
+        if (subscription.stop === "gone") subscription.stop = undefined;
+      }
+    } else if (entry.e === "begin" || entry.e === "finish") {
+      const subscription = subscriptions.get(entry.sub);
+      if (subscription === undefined) {
+        if (entry.e === "begin") fault(`${entry.message} is sent to ${entry.sub}, which was deleted`);
+        continue;
+      }
+      const one = find(entry.sub, entry.message);
+      if (one === undefined) continue;
+      if (entry.e === "begin") {
+        if (subscription.stop !== undefined) fault(`${name(one)} begins although it is ${subscription.stop}`);
+        const { heldFromMs, heldUntilMs } = subscription;
+        if (entry.atMs > heldFromMs + heldToleranceMs && entry.atMs < heldUntilMs - 1)
+          fault(`${name(one)} begins before Retry-After is over`);
+        begin(one, subscription, entry.number);
+      } else {
+        // Nothing was written: there was no connection to write it to.
+        if (!one.isSending && entry.after !== null) begin(one, subscription, entry.after.attempts);
+        finish(one, entry);
+        if (entry.holdMs > 0) {
+          subscription.heldFromMs = Math.min(subscription.heldFromMs, entry.atMs);
+          subscription.heldUntilMs = Math.max(subscription.heldUntilMs, entry.atMs + entry.holdMs);
+        }
+        if (entry.status === 410 && !subscription.isDeleted) {
+          subscription.stop ??= "gone";
+          subscription.covers = "maybe";
+        }
+      }
+    } else if (entry.e === "resending" || entry.e === "resent" || entry.e === "not-resent") {
+      const one = find(entry.sub, entry.message);
+      if (one === undefined) continue;
+      const anew = begun(one.possible);
+      if (entry.e === "resending") {
+        one.wasTouched = true;
+        one.possible = union(one.possible, anew);
+        one.saved = union(one.saved, anew);
+        one.passed.add(show(anew[0] as State));
+      } else {
+        const round = Math.max(...one.possible.map((state) => state.round));
+        const isMeant = (state: State): boolean => (state.round === round) === (entry.e === "resent");
+        // It may have been tried since.
+        one.possible = one.possible.filter(isMeant);
+        one.saved = one.saved.filter(isMeant);
+        if (one.saved.length === 0) one.saved = one.possible;
+      }
+    } else if (entry.e === "canceling") {
+      each(entry.sub, startCanceling);
+    } else if (entry.e === "canceled") {
+      each(entry.sub, (one) => {
+        if (!one.isCanceling) return;
+        one.isCanceling = subscriptions.get(entry.sub)?.isDeleted === true;
+        one.possible = one.possible.filter(isOver);
+        one.saved = union(one.saved.filter(isOver), one.possible);
+        one.saving = undefined;
+      });
+    } else if ("sub" in entry) {
+      const subscription = subscriptions.get(entry.sub);
+      if (subscription === undefined) continue;
+      if (entry.e === "paused") subscription.stop ??= "paused";
+      else if (entry.e === "resuming") subscription.stop = undefined;
+      else if (entry.e === "resumed") {
+        subscription.heldFromMs = Infinity;
+        subscription.heldUntilMs = 0;
+        subscription.covers = "yes";
+      } else if (entry.e === "deleting") {
+        subscription.isDeleted = true;
+        subscription.covers = "maybe";
+        each(entry.sub, startCanceling);
+      } else if (entry.e === "deleted") {
+        subscription.stop = "deleted";
+        subscription.covers = "no";
+      }
+    }
+  }
+  return { faults, deliveries };
+}
