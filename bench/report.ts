@@ -77,14 +77,18 @@ function formatLatency({ p50Ms, p99Ms, maxMs, perS, events, applicationCommitP50
   return [line, formatTable([["where it waits", "p50 (ms)", "p99 (ms)"], ...rows])].join("\n");
 }
 
-function formatIsolation({ alone, besideHanging, besideHealthy, p99Ratio, throughputRatio, deadlineMs }: Isolation): string {
-  return formatTable([
+function formatIsolation(isolation: Isolation): string {
+  const { alone, besideHanging, besideHealthy, p99Ratio, throughputRatio, deadlineMs, hostile } = isolation;
+  const table = formatTable([
     [`one healthy receiver (deadline ${deadlineMs / 1000} s)`, "p50 (ms)", "p99 (ms)", "a second"],
     ["alone", alone.p50Ms.toFixed(1), alone.p99Ms.toFixed(1), whole(alone.perS)],
     ["beside ten that hang", besideHanging.p50Ms.toFixed(1), besideHanging.p99Ms.toFixed(1), whole(besideHanging.perS)],
     ["beside ten that answer", "", "", whole(besideHealthy.perS)],
     ["beside ten that hang ÷ alone", "", p99Ratio.toFixed(2), throughputRatio.toFixed(2)],
+    ["beside fourteen that do harm", hostile.beside.p50Ms.toFixed(1), hostile.beside.p99Ms.toFixed(1), whole(hostile.beside.perS)],
+    ["beside fourteen that do harm ÷ alone", "", hostile.p99Ratio.toFixed(2), hostile.throughputRatio.toFixed(2)],
   ]);
+  return `${table}\nBeside those that do harm the process had at most ${whole(hostile.rssGrowthMiB)} MiB more memory than before.`;
 }
 
 function formatBacklog(backlog: Backlog): string {
