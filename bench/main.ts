@@ -76,7 +76,7 @@ async function measure(on: Server): Promise<Report> {
       ),
     backlog: () => measureBacklog(on, quick ? { deliveries: 50_000, drained: 5_000 } : { deliveries: 1_000_000, drained: 100_000 }, tell),
     insertCost: () => measureInsertCost(on, quick ? { rounds: 2, seconds: 1 } : { rounds: 9, seconds: 3 }, tell),
-    scale: () => measureScale(tell),
+    scale: () => measureScale(on, quick ? 10_000 : 100_000, tell),
   };
   const measured: Partial<Record<Section, unknown>> = {};
   for (const section of only) {

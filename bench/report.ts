@@ -119,8 +119,12 @@ function formatInsertCost({ walPercent, outboxPercent, bulk, writer, transaction
   ].join("\n");
 }
 
-function formatScale({ ratio, manyNsPerChange, fewNsPerChange, subscriptions, events }: Scale): string {
-  return `match and fan-out of a change: ${whole(manyNsPerChange)} ns with ${whole(subscriptions)} subscriptions and ${whole(events)} events, ${whole(fewNsPerChange)} ns with ten and one: ${ratio.toFixed(2)}`;
+function formatScale({ ratio, manyNsPerChange, fewNsPerChange, subscriptions, events, system }: Scale): string {
+  const { one, many } = system;
+  return [
+    `match and fan-out of a change: ${whole(manyNsPerChange)} ns with ${whole(subscriptions)} subscriptions and ${whole(events)} events, ${whole(fewNsPerChange)} ns with ten and one: ${ratio.toFixed(2)}`,
+    `the system over ${whole(system.subscriptions)} subscriptions: start ${whole(many.startMs)} ms, first delivery ${many.firstDeliveryMs.toFixed(1)} ms, memory ${whole(many.rssMiB)} MiB; over one: ${whole(one.startMs)} ms, ${one.firstDeliveryMs.toFixed(1)} ms, ${whole(one.rssMiB)} MiB`,
+  ].join("\n");
 }
 
 function formatSettings(settings: Settings): string {

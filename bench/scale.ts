@@ -7,6 +7,8 @@ import { matchChange } from "../src/match.ts";
 import type { Message } from "../src/message.ts";
 import type { TableInfo } from "../src/store/tables.ts";
 import { createRegistry, type Registry } from "../src/subscription/registry.ts";
+import { measureManySubscriptions, type ManySubscriptions } from "./many-subscriptions.ts";
+import type { Server } from "./server.ts";
 import { computeMedian } from "./statistics.ts";
 
 /** What matching and fan-out take for one change that goes to ten subscriptions, among few and among many others. */
@@ -17,6 +19,8 @@ export interface Scale {
   readonly fewNsPerChange: number;
   readonly subscriptions: number;
   readonly events: number;
+  /** The whole system over many. */
+  readonly system: ManySubscriptions;
 }
 
 const many = { subscriptions: 100_000, events: 1_000 };
@@ -26,7 +30,9 @@ const own = 10;
 const rounds = 15;
 const changes = 100_000;
 
-export function measureScale(tell: (words: string) => void): Scale {
+/** @param systemSubscriptions for the whole system; the rest is always measured with 100,000 */
+export async function measureScale(server: Server, systemSubscriptions: number, tell: (words: string) => void): Promise<Scale> {
+  const system = await measureManySubscriptions(server, systemSubscriptions, tell);
   const worlds = [createWorld(few), createWorld(many)] as const;
   const [fewNs, manyNs]: [number[], number[]] = [[], []];
   for (let round = 0; round < rounds; round++) {
@@ -36,7 +42,7 @@ export function measureScale(tell: (words: string) => void): Scale {
   // The first rounds meet code that is not compiled yet.
   const [fewNsPerChange, manyNsPerChange] = [fewNs, manyNs].map((all) => computeMedian(all.slice(5))) as [number, number];
   tell(`scale: ${Math.round(fewNsPerChange)} ns a change among few, ${Math.round(manyNsPerChange)} ns among many`);
-  return { ratio: manyNsPerChange / fewNsPerChange, manyNsPerChange, fewNsPerChange, ...many };
+  return { ratio: manyNsPerChange / fewNsPerChange, manyNsPerChange, fewNsPerChange, ...many, system };
 }
 
 interface World {

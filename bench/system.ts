@@ -4,6 +4,7 @@ import { createAncrage, migrate, type Ancrage } from "../src/create-ancrage.ts";
 import { defineEvent } from "../src/event/define.ts";
 import { createTrace, type Passed, type Trace } from "./trace.ts";
 import { answerParent, type Methods } from "./child.ts";
+import { secretKey } from "./secret-key.ts";
 
 /** The system under test: one process with nothing in it but Ancrage. */
 export interface SystemMethods extends Methods {
@@ -79,9 +80,6 @@ answerParent({
     ancrage = undefined;
   },
 } satisfies SystemMethods);
-
-/** The same in each process of a run: the database keeps what was sealed with the key. */
-const secretKey = Buffer.alloc(32, "bench").toString("base64");
 
 function ancrageOptions(database: string, { capture = "wal", timeoutMs, isIdle = false }: SystemOptions) {
   return {

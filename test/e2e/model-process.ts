@@ -30,7 +30,8 @@ export function createModelProcess(options: AncrageOptions, log: ModelLog): Mode
 
   const spawn = (): Child => {
     const child = fork(fileURLToPath(new URL("model-child.ts", import.meta.url)), {
-      env: { ...process.env, MODEL_OPTIONS: JSON.stringify(options), MODEL_LOG: log.path },
+      // Many of them are started: what one has compiled, the next ones need not.
+      env: { ...process.env, MODEL_OPTIONS: JSON.stringify(options), MODEL_LOG: log.path, NODE_COMPILE_CACHE: `${log.path}.compiled` },
       execArgv: ["-C", "ancrage-source"],
       stdio: ["ignore", "pipe", "pipe", "ipc"],
     });

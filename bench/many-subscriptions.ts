@@ -1,0 +1,85 @@
+import { randomBytes } from "node:crypto";
+import type pg from "pg";
+import { insertSubscription } from "../src/store/subscriptions.ts";
+import { createSecret, parseSecretKey, sealSecret } from "../src/subscription/secret.ts";
+import { nowMs } from "./clock.ts";
+import { inTime, openEnvironment, type Environment } from "./environment.ts";
+import { secretKey } from "./secret-key.ts";
+import type { Server } from "./server.ts";
+
+/** A process that starts over many subscriptions, of which one has something to do; and over that one alone. */
+export interface ManySubscriptions {
+  readonly subscriptions: number;
+  readonly many: Started;
+  readonly one: Started;
+}
+
+interface Started {
+  /** From the start of the process until capture streams. */
+  readonly startMs: number;
+  /** From the first commit after that to its arrival. */
+  readonly firstDeliveryMs: number;
+  /** The most memory that the process had, code and all. */
+  readonly rssMiB: number;
+}
+
+/** Events that the others have subscribed to. */
+const eventCount = 1_000;
+
+export async function measureManySubscriptions(server: Server, count: number, tell: (words: string) => void): Promise<ManySubscriptions> {
+  const env = await openEnvironment(server);
+  try {
+    await env.subscribe([`${env.urls.http}/hook`]);
+    const one = await measureStart(env, async () => undefined);
+    const many = await measureStart(env, () => insertSubscriptions(env.database.client, count));
+    tell(
+      `scale: start ${Math.round(one.startMs)} ms with one subscription, ${Math.round(many.startMs)} ms with ${count}; first delivery ${one.firstDeliveryMs.toFixed(1)} and ${many.firstDeliveryMs.toFixed(1)} ms; ${Math.round(one.rssMiB)} and ${Math.round(many.rssMiB)} MiB`,
+    );
+    return { subscriptions: count, many, one };
+  } finally {
+    await env.remove();
+  }
+}
+
+async function measureStart(env: Environment, before: () => Promise<void>): Promise<Started> {
+  let startedAtMs = 0;
+  await env.restart({}, async () => {
+    await before();
+    startedAtMs = nowMs();
+  });
+  const startMs = nowMs() - startedAtMs;
+  const { all } = await env.arrivals(1);
+  const { committedAtMs } = await env.writer.call("writeBulk", 1);
+  const { lastAtMs } = await inTime(all);
+  await env.settled();
+  return { startMs, firstDeliveryMs: lastAtMs - committedAtMs, rssMiB: await env.system.call("mostMemoryMiB") };
+}
+
+/** Each with a secret of its own, as the API makes them; none of them has ever had anything to send. */
+async function insertSubscriptions(client: pg.Client, count: number): Promise<void> {
+  const key = parseSecretKey(secretKey);
+  const at = new Date();
+  await client.query("begin");
+  for (let number = 0; number < count; number++) {
+    const owner = { project: "default", id: `sub_${randomBytes(13).toString("hex").toUpperCase()}` };
+    await insertSubscription(client, {
+      ...owner,
+      secrets: [sealSecret(key, owner, createSecret(), at)],
+      events: [`Event${number % eventCount}`],
+      url: `https://receiver-${number}.example.com/hook`,
+      description: "",
+      format: "standard",
+      filter: null,
+      headers: {},
+      order: "none",
+      limits: {},
+      metadata: {},
+      expiresAt: null,
+      ignoredActors: [],
+    });
+  }
+  // As if the log had come to them.
+  await client.query("update ancrage.subscriptions set start_lsn = pg_current_wal_lsn() where start_lsn is null");
+  await client.query("commit");
+  await client.query("vacuum (analyze) ancrage.subscriptions");
+}
