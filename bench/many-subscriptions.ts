@@ -1,6 +1,5 @@
 import { randomBytes } from "node:crypto";
 import type pg from "pg";
-import { insertSubscription } from "../src/store/subscriptions.ts";
 import { createSecret, parseSecretKey, sealSecret } from "../src/subscription/secret.ts";
 import { nowMs } from "./clock.ts";
 import { inTime, openEnvironment, type Environment } from "./environment.ts";
@@ -55,31 +54,26 @@ async function measureStart(env: Environment, before: () => Promise<void>): Prom
   return { startMs, firstDeliveryMs: lastAtMs - committedAtMs, rssMiB: await env.system.call("mostMemoryMiB") };
 }
 
-/** Each with a secret of its own, as the API makes them; none of them has ever had anything to send. */
+/** Copies of the one that is there, each with a secret of its own, as the API makes them; none of them has anything to send. */
 async function insertSubscriptions(client: pg.Client, count: number): Promise<void> {
   const key = parseSecretKey(secretKey);
   const at = new Date();
-  await client.query("begin");
-  for (let number = 0; number < count; number++) {
-    const owner = { project: "default", id: `sub_${randomBytes(13).toString("hex").toUpperCase()}` };
-    await insertSubscription(client, {
-      ...owner,
-      secrets: [sealSecret(key, owner, createSecret(), at)],
-      events: [`Event${number % eventCount}`],
-      url: `https://receiver-${number}.example.com/hook`,
-      description: "",
-      format: "standard",
-      filter: null,
-      headers: {},
-      order: "none",
-      limits: {},
-      metadata: {},
-      expiresAt: null,
-      ignoredActors: [],
+  for (let from = 0; from < count; from += chunkRows) {
+    const made = Array.from({ length: Math.min(chunkRows, count - from) }, () => {
+      const id = `sub_${randomBytes(13).toString("hex").toUpperCase()}`;
+      return { id, secrets: JSON.stringify([sealSecret(key, { project: "default", id }, createSecret(), at)]) };
     });
+    await client.query(
+      `insert into ancrage.subscriptions (id, project, secrets, events, url, description, format, filter, headers, delivery_order, limits,
+         metadata, expires_at, ignored_actors, start_lsn)
+       select n.id, s.project, n.secrets, array['Event' || ($3 + n.number) % $4], 'https://receiver-' || $3 + n.number || '.example.com/',
+         s.description, s.format, s.filter, s.headers, s.delivery_order, s.limits, s.metadata, s.expires_at, s.ignored_actors, s.start_lsn
+       from unnest($1::text[], $2::jsonb[]) with ordinality as n (id, secrets, number),
+         (select * from ancrage.subscriptions where 'ItemCreated' = any (events) and state = 'enabled' limit 1) as s`,
+      [made.map(({ id }) => id), made.map(({ secrets }) => secrets), from, eventCount],
+    );
   }
-  // As if the log had come to them.
-  await client.query("update ancrage.subscriptions set start_lsn = pg_current_wal_lsn() where start_lsn is null");
-  await client.query("commit");
   await client.query("vacuum (analyze) ancrage.subscriptions");
 }
+
+const chunkRows = 10_000;

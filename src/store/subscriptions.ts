@@ -263,9 +263,19 @@ export async function deleteSubscription(db: Queryable, id: string): Promise<Sub
   return onlyRow(rows);
 }
 
-/** All that are not deleted, of any project: what the registry begins with. */
-export async function readLiveSubscriptions(db: Queryable): Promise<readonly SubscriptionRow[]> {
-  const { rows } = await db.query<StoredRow>(`select ${columns} from ancrage.subscriptions where state <> 'deleted' order by revision`);
+/**
+ * Those that are not deleted, of any project, by revision, a page at a time: what the registry begins with.
+ *
+ * What is changed between two pages gets a higher revision, and comes (again) with a later one.
+ */
+export async function readLiveSubscriptions(
+  db: Queryable,
+  page: { readonly after: bigint; readonly limit: number },
+): Promise<readonly SubscriptionRow[]> {
+  const { rows } = await db.query<StoredRow>(
+    `select ${columns} from ancrage.subscriptions where state <> 'deleted' and revision > $1 order by revision limit $2`,
+    [page.after, page.limit],
+  );
   return rows.map(fromStored);
 }
 

@@ -13,6 +13,12 @@ export interface LiveSubscriptionsOptions {
   readonly log: Logger;
 }
 
+/**
+ * Opened at a time: a hundred thousand at once would be in memory twice, and stop the process for seconds, in which it could not renew
+ * its lease.
+ */
+const pageCount = 1_000;
+
 /** The subscriptions of a process that delivers: rows of the database, opened, in the registry. */
 export class LiveSubscriptions {
   readonly registry: Registry = createRegistry();
@@ -33,10 +39,14 @@ export class LiveSubscriptions {
 
   /** @throws AncrageError `ANCRAGE_SECRET_KEY_INVALID` where no subscription opens at all: then it is the key that is wrong */
   async load(): Promise<void> {
-    const rows = await readLiveSubscriptions(this.#options.db);
-    for (const row of rows) this.registry.put(this.#open(row));
+    for (let after = -1n, isEnd = false; !isEnd;) {
+      const rows = await readLiveSubscriptions(this.#options.db, { after, limit: pageCount });
+      for (const row of rows) this.registry.put(this.#open(row));
+      after = rows.at(-1)?.revision ?? after;
+      isEnd = rows.length < pageCount;
+    }
     const [failure] = this.#unopened.values();
-    if (failure !== undefined && this.#unopened.size === rows.length) throw failure;
+    if (failure !== undefined && this.#unopened.size === this.registry.size) throw failure;
   }
 
   /** Subscriptions that have a secret whose time is over, and still sign with it. */

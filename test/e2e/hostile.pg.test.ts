@@ -103,7 +103,7 @@ test("beside ten that hang, one that drips, one that floods, one that answers an
   );
   const reasonsOf = (name: string): readonly string[] =>
     reasons.filter(({ sub }) => sub === hostile.get(name)).map(({ reason, status }) => `${reason} ${status ?? "-"}`);
-  for (const [name] of slow) expect(reasonsOf(name), name).toEqual(["timeout -"]);
+  expect(slow.map(([name]) => [name, reasonsOf(name)])).toEqual(slow.map(([name]) => [name, ["timeout -"]]));
   expect(reasonsOf("every byte")).toEqual(["status 500"]);
   expect(reasons.find(({ sub }) => sub === hostile.get("every byte"))?.responses).toEqual([everyByte]);
   expect(reasonsOf("resets")).toEqual(["reset -"]);

@@ -60,7 +60,8 @@ export async function startModelReceiver(): Promise<ModelReceiver> {
         return void response.writeHead(503).end();
       case "gone":
         return void response.writeHead(410).end();
-      default:
+      case "ok":
+      case "mixed":
         return succeed();
     }
   };

@@ -16,10 +16,10 @@ import { createRandom, type Random } from "./random.ts";
  * Many by hand: `MODEL_RUNS=300 npx vitest run test/e2e/model.pg.test.ts`. A run that fails says its seed: `SEED=… MODEL_RUNS=1` makes the
  * same steps again, and `MODEL_STEPS=…` only the first ones of them.
  */
-const runs = Number(process.env["MODEL_RUNS"] ?? 4);
+const runs = Number(process.env["MODEL_RUNS"] ?? 3);
 const mostSteps = Number(process.env["MODEL_STEPS"] ?? Number.POSITIVE_INFINITY);
 const schedule = [0, 0.05, 0.05, 0.1, 0.1];
-const settleMs = 30_000;
+const settleMs = 90_000;
 
 let database: TestDatabase;
 let receiver: ModelReceiver;
@@ -76,11 +76,13 @@ interface Run {
 }
 
 let lastNote = 0;
+/** Of those that were committed. */
+let lastCommitted = 0;
 let lastPath = 0;
 
 test(
   "whatever happens in whatever order, each delivery is what the model says, and the six invariants hold",
-  { timeout: 60_000 + runs * 40_000 },
+  { timeout: 60_000 + runs * 120_000 },
   async () => {
     const first = createRandom().seed;
     let [requests, kills, deliveries] = [0, 0, 0];
@@ -90,7 +92,8 @@ test(
       requests += found.requests;
       kills += found.kills;
       deliveries += found.deliveries;
-      expect(found.faults, `SEED=${seed} MODEL_RUNS=1\n${found.done.join("\n")}`).toEqual([]);
+      if (found.faults.length > 0)
+        throw new Error(`SEED=${seed} MODEL_RUNS=1\n${found.done.join("\n")}\n\nfaults:\n${found.faults.join("\n")}`);
     }
     await system.end();
     console.log(`model: seed ${first}, ${runs} runs, ${kills} kills, ${deliveries} deliveries, ${requests} requests`);
@@ -181,7 +184,8 @@ const stepsByName = {
   cancel: async ({ random, subscribers }: Run) => {
     const one = pick(random, subscribers);
     if (one.isDeleted) return;
-    // A message's time is kept in milliseconds; those of this one are not meant.
+    // It ends what is in the journal; and a message's time is kept in milliseconds: those of this one are not meant.
+    await untilJournaled();
     await pause(3);
     log.append({ e: "canceling", sub: one.id });
     const made = await callOrKill(random, "POST", "/v1/deliveries/cancel", { subscriptionId: one.id });
@@ -239,7 +243,10 @@ async function commit(count: number, random: Random, end: "commit" | "rollback")
     key: String(random.integer(1, 4)),
     event: random.chance(0.9) ? "ItemChanged" : "ItemUnwanted",
   }));
-  if (end === "commit") log.append({ e: "committing", changes });
+  if (end === "commit") {
+    log.append({ e: "committing", changes });
+    lastCommitted = lastNote;
+  }
   await database.client.query("begin");
   for (const { note, key, event } of changes) {
     await database.client.query(
@@ -250,13 +257,25 @@ async function commit(count: number, random: Random, end: "commit" | "rollback")
   await database.client.query(end);
 }
 
+/** Waits until the last change is a message. */
+async function untilJournaled(): Promise<void> {
+  for (;;) {
+    const { rowCount } = await database.client.query(
+      `select from ancrage.messages where convert_from(body, 'utf8')::json ->> 'note' = $1::text`,
+      [String(lastCommitted)],
+    );
+    if (rowCount === 1 || lastCommitted === 0) return;
+    await pause(10);
+  }
+}
+
 async function subscribe(run: Run, event: EventName, order: "none" | "record" | "all"): Promise<void> {
   const path = `/${++lastPath}`;
   const url = event === "ItemChanged" ? receiver.url : receiver.forbiddenUrl;
   const body = { event, url: url + path, format: "bare", order, headers: { "x-password": "the-receivers-own-password" } };
   const answer = await call("POST", "/v1/subscriptions", body);
-  expect(answer?.status).toBe(201);
-  const { id, secret } = answer?.body;
+  if (answer?.status !== 201) throw new Error(`a subscription was not made: ${JSON.stringify(answer)}`);
+  const { id, secret } = answer.body;
   secrets.add(secret).add(String(secret).slice("whsec_".length));
   log.append({ e: "created", sub: id, event, order });
   run.subscribers.push({ id, path, isPaused: false, isDeleted: false });
@@ -366,9 +385,10 @@ async function settle(run: Run, firstNote: number): Promise<Settled> {
   const waiting = new Set(run.subscribers.filter(({ isPaused, isDeleted }) => isPaused || isDeleted).map(({ id }) => id));
   const untilMs = performance.now() + settleMs;
   for (;;) {
+    // In this order: of what stands in a row the log tells, and of what the log tells there is a message.
     const rows = await readDeliveries(run);
-    const messages = await readMessages(firstNote);
     entries.push(...log.take());
+    const messages = await readMessages(firstNote);
     const notes = new Map(messages.map(({ id, note }) => [id, note]));
     const judged = judge(entries, { attempts: schedule.length, notes });
     const byName = new Map(rows.map((row) => [`${row.sub} ${notes.get(row.message)}`, row]));
@@ -403,7 +423,10 @@ function faultsOfRows({ entries, messages, rows, judged }: Settled): readonly st
     const one = judged.deliveries.get(`${row.sub} ${notes.get(row.message)}`);
     if (one === undefined) faults.push(`${row.message} has a delivery for ${row.sub}, which it is not for`);
     // Of one that waits, the row may say less than what has happened.
-    else if (![one.possible, one.saved, one.saving ?? []].flat().some((state) => isSame(state, row)))
+    else if (
+      !one.possible.some((state) => isSame(state, row)) &&
+      (isOver(row) || !one.passed.has(`${row.state} ${row.round}/${row.attempts}`))
+    )
       faults.push(`${one.note} for ${row.sub}: its row is ${JSON.stringify(row)}, the model says ${JSON.stringify(one.possible)}`);
   }
   return faults;
