@@ -264,13 +264,15 @@ export async function deleteSubscription(db: Queryable, id: string): Promise<Sub
 }
 
 /**
- * Those that are not deleted, of any project, by revision, a page at a time: what the registry begins with.
+ * Those that are not deleted, of any project, by revision: what the registry begins with.
  *
  * What is changed between two pages gets a higher revision, and comes (again) with a later one.
+ *
+ * @param page default: all of them
  */
 export async function readLiveSubscriptions(
   db: Queryable,
-  page: { readonly after: bigint; readonly limit: number },
+  page: { readonly after: bigint; readonly limit: number | null } = { after: -1n, limit: null },
 ): Promise<readonly SubscriptionRow[]> {
   const { rows } = await db.query<StoredRow>(
     `select ${columns} from ancrage.subscriptions where state <> 'deleted' and revision > $1 order by revision limit $2`,

@@ -17,6 +17,8 @@ export interface ModelProcess {
   close(): Promise<void>;
 }
 
+const mostStarts = 5;
+
 interface Child {
   readonly process: ChildProcess;
   readonly told: (kind: "ready" | "started") => Promise<void>;
@@ -74,12 +76,21 @@ export function createModelProcess(options: AncrageOptions, log: ModelLog): Mode
   return {
     said: () => said,
     async start() {
-      running = next ?? spawn();
-      next = undefined;
-      await running.told("ready");
-      next = spawn();
-      ask({ kind: "start" });
-      await running.told("started");
+      for (let attempt = 1; ; attempt++) {
+        running = next ?? spawn();
+        next = undefined;
+        await running.told("ready");
+        next = spawn();
+        ask({ kind: "start" });
+        const started = await running.told("started").then(
+          () => undefined,
+          (error: unknown) => error,
+        );
+        if (started === undefined) return;
+        // What watches over a process starts it again: a machine that is very busy answers a first connection late.
+        if (running?.process.exitCode !== 1 || attempt === mostStarts) throw started;
+        log.append({ e: "killed" });
+      }
     },
     async end() {
       if (running === undefined) return;

@@ -160,7 +160,7 @@ describe("reading and deleting", () => {
     }
     expect(await api.call("GET", path)).toMatchObject({ status: 404, body: { code: "not-found" } });
     expect((await api.call("GET", "/v1/subscriptions?url=https://example.com/gone")).body).toEqual({ data: [], next: null });
-    expect((await readLiveSubscriptions(api.pool, { after: -1n, limit: 1_000 })).map((row) => row.id)).not.toContain(body.id);
+    expect((await readLiveSubscriptions(api.pool)).map((row) => row.id)).not.toContain(body.id);
   });
 
   test("DELETE takes the content type, and the body, that some clients send with it", async () => {
@@ -243,7 +243,7 @@ describe("reading and deleting", () => {
   test("start position and revision come back as bigint", async () => {
     const { body } = await api.call("POST", "/v1/subscriptions", { body: { event: "deal.won", url } });
     await database.client.query(`update ancrage.subscriptions set start_lsn = '16/B374D848' where id = $1`, [body.id]);
-    const row = (await readLiveSubscriptions(api.pool, { after: -1n, limit: 1_000 })).find((one) => one.id === body.id);
+    const row = (await readLiveSubscriptions(api.pool)).find((one) => one.id === body.id);
     expect(row).toMatchObject({ startLsn: 0x16b374d848n, revision: expect.any(BigInt) });
   });
 });
