@@ -5,7 +5,7 @@ import { statementKind, type StatementKind } from "./statement.ts";
 /** A client of `pg`, as far as it is used here. */
 interface PgClient {
   query(...args: never[]): unknown;
-  /** `I`: in no transaction. Clients before pg 8.17 do not have it. */
+  /** `I`: in no transaction. Older clients do not have it. */
   getTransactionStatus?(): string | null;
 }
 
