@@ -288,3 +288,16 @@ test("a receiver that is down stays so for as long as a machine has no descripto
   expect(world.starts.length).toBeGreaterThan(opened);
   expect(world.successes.size).toBe(20);
 });
+
+test("what may not be sent when its turn for a connection comes, the lease having run out, is no attempt, and is sent later", async () => {
+  const world = createWorld({ scheduleS: schedule });
+  world.add(4);
+  for (const one of world.sent.slice()) world.answer(world.sent.indexOf(one), { kind: "unsent", shortage: undefined });
+  expect(world.told).toEqual([]);
+  await world.run(5_000, after(1, delivered));
+  expect([...world.rows.values()].map(({ state, attempts }) => `${state} ${attempts}`)).toEqual(
+    Array.from({ length: 4 }, () => "delivered 1"),
+  );
+  expect(world.dispatcher.shortage).toBeUndefined();
+  expect(world.faults).toEqual([]);
+});
