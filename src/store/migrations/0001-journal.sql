@@ -279,7 +279,7 @@ as $$
 $$;
 
 -- Makes the partitions of one day where they are missing. Runs as the owner: the running role makes no tables itself.
--- Made apart and attached: `create table … partition of` would lock the parent against its readers, and wait for them.
+-- Made apart and attached: `create table ... partition of` would lock the parent against its readers, and wait for them.
 create function ancrage.ensure_partitions(day date) returns void
   language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -344,7 +344,7 @@ create table ancrage.outbox_a (
   -- Insert, update, delete, truncate, or a mark.
   kind    "char"      not null check (kind in ('i', 'u', 'd', 't', 'm')),
   root    regclass,
-  -- The columns as they were then: JSON, `[[name, type, generated], …]`.
+  -- The columns as they were then: JSON, `[[name, type, generated], ...]`.
   columns text,
   -- As `record_out` writes rows.
   new_row text,
