@@ -16,7 +16,7 @@ export async function readRole(db: Queryable): Promise<RoleRow> {
   const { rows } = await db.query<RoleRow>(
     `select r.rolname::text as name, r.rolsuper as "isSuperuser",
        r.rolsuper or r.rolreplication or exists (
-         select from pg_roles lent where lent.rolname in ('rds_replication', 'rds_superuser') and pg_has_role(r.oid, lent.oid, 'member')
+         select from pg_roles lent where lent.rolname in ('rds_replication', 'rds_superuser', 'neon_superuser') and pg_has_role(r.oid, lent.oid, 'member')
        ) as "mayReplicate",
        has_database_privilege(current_database(), 'create') as "mayCreate",
        pg_has_role(r.oid, d.datdba, 'usage') as "ownsDatabase",
