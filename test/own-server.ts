@@ -16,7 +16,7 @@ export interface OwnServer {
   /** A superuser's session on a database that is there. */
   connect(database: string): Promise<pg.Client>;
   /** Stops it and starts it on the same port. */
-  restart(change?: () => Promise<void>, settings?: Readonly<Record<string, string>>): Promise<void>;
+  restart(change?: () => Promise<void>, settings?: Readonly<Record<string, string>>, mode?: "fast" | "immediate"): Promise<void>;
   remove(): Promise<void>;
 }
 
@@ -57,9 +57,9 @@ export async function startOwnServer(given: Readonly<Record<string, string>> = {
       };
     },
     connect: (database) => connect(url(database)),
-    async restart(change, settings = given) {
+    async restart(change, settings = given, mode = "fast") {
       const { port } = server;
-      await server.stop();
+      await server.stop(mode);
       await change?.();
       server = new EmbeddedPostgres({ directory, isThrowaway: true, preferredPort: port, settings });
       await server.start();
