@@ -1,0 +1,43 @@
+import { randomBytes } from "node:crypto";
+import pg from "pg";
+import { pino } from "pino";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { systemClock } from "../src/clock.ts";
+import { LiveSubscriptions } from "../src/subscription/live.ts";
+import { createSecret, parseSecretKey, sealSecret } from "../src/subscription/secret.ts";
+import { cloneDatabase, type TestDatabase } from "./database.ts";
+
+const count = 2_500;
+const secretKey = parseSecretKey(randomBytes(32).toString("base64"));
+let database: TestDatabase;
+let pool: pg.Pool;
+beforeAll(async () => {
+  database = await cloneDatabase();
+  pool = new pg.Pool({ connectionString: database.url, max: 1 });
+});
+afterAll(async () => {
+  await pool.end();
+  await database.remove();
+});
+
+test("more subscriptions than are opened at a time are all opened, and the loop turns between", async () => {
+  const made = Array.from({ length: count }, (_, number) => {
+    const id = `sub_${String(number).padStart(26, "0")}`;
+    return { id, secrets: JSON.stringify([sealSecret(secretKey, { project: "default", id }, createSecret(), new Date())]) };
+  });
+  await pool.query(
+    `insert into ancrage.subscriptions (id, project, secrets, events, url, state)
+     select n.id, 'default', n.secrets, '{E}', 'https://example.com/', case when n.id like '%7' then 'deleted' else 'enabled' end
+     from unnest($1::text[], $2::jsonb[]) as n (id, secrets)`,
+    [made.map(({ id }) => id), made.map(({ secrets }) => secrets)],
+  );
+  const live = new LiveSubscriptions({ db: pool, secretKey, clock: systemClock, log: pino({ level: "silent" }) });
+  let turns = 0;
+  const counting = setInterval(() => turns++, 0);
+  await live.load();
+  clearInterval(counting);
+  expect(live.registry.size).toBe(count - count / 10);
+  expect(live.unopened.size).toBe(0);
+  expect(live.registry.of("default", "E").every(({ keys }) => keys.length === 1)).toBe(true);
+  expect(turns).toBeGreaterThan(0);
+});
