@@ -7,6 +7,7 @@ import { closeSync, openSync, readFileSync, writeSync } from "node:fs";
 export type Entry =
   /** About to be committed: each change's number, its event, and its record's key. */
   | { readonly e: "committing"; readonly changes: readonly Change[] }
+  | { readonly e: "committed" }
   | { readonly e: "created"; readonly sub: string; readonly event: EventName; readonly order: "none" | "record" | "all" }
   /** Asked for by the test; and the answer to that. What was interrupted by a kill has none. */
   | { readonly e: "pausing" | "paused" | "resuming" | "resumed" | "deleting" | "deleted"; readonly sub: string }

@@ -255,6 +255,7 @@ async function commit(count: number, random: Random, end: "commit" | "rollback")
     );
   }
   await database.client.query(end);
+  if (end === "commit") log.append({ e: "committed" });
 }
 
 /** Waits until the last change is a message. */

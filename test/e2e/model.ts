@@ -13,7 +13,7 @@ export interface ModelDelivery {
   readonly note: number;
   readonly sub: string;
   /** Whether it must be there; where its subscription may have been deleted or disabled already, it only may be. */
-  readonly isOwed: boolean;
+  isOwed: boolean;
   /** Where it may stand; one of them, but after a kill or while somebody ends it or begins it anew. */
   possible: readonly State[];
   /** Where its row may stand. */
@@ -73,6 +73,8 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
   const subscriptions = new Map<string, ModelSubscription>();
   const bySubscription = new Map<string, ModelDelivery[]>();
   const keys = new Map<number, string>();
+  /** Changes of the transaction that is being committed. */
+  let committing: ReadonlySet<number> = new Set();
   let number = 0;
   const fault = (words: string): void => void faults.push(`${number}: ${words}`);
 
@@ -133,7 +135,10 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
 
   for (const entry of entries) {
     number++;
-    if (entry.e === "committing") {
+    if (entry.e === "committed") {
+      committing = new Set();
+    } else if (entry.e === "committing") {
+      committing = new Set(entry.changes.map(({ note }) => note));
       for (const { note, event, key } of entry.changes) {
         keys.set(note, key);
         for (const [sub, { covers, event: wanted }] of subscriptions) {
@@ -222,6 +227,10 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
         if (entry.status === 410 && !subscription.isDeleted) {
           subscription.stop ??= "gone";
           subscription.covers = "maybe";
+          // What is committed just now may come after its end.
+          each(entry.sub, (other) => {
+            if (committing.has(other.note)) other.isOwed = false;
+          });
         }
       }
     } else if (entry.e === "resending" || entry.e === "resent" || entry.e === "not-resent") {
