@@ -31,6 +31,8 @@ const exitCodeOf: Partial<Record<ErrorCode, ExitCode>> = {
   ANCRAGE_SERVER_UNREACHABLE: exitCodes.unavailable,
   ANCRAGE_NOT_MIGRATED: exitCodes.unavailable,
   ANCRAGE_NOT_PERMITTED: exitCodes.unavailable,
+  ANCRAGE_DATABASE_COPIED: exitCodes.unavailable,
+  ANCRAGE_SLOT_LOST: exitCodes.unavailable,
   ANCRAGE_SLOT_BUSY: exitCodes.unavailable,
 };
 

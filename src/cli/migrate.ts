@@ -15,7 +15,7 @@ export function migrateCommand(context: CommandContext): Command {
       "after",
       "\nRun it as the owner of the tracked tables. It may be run at any time; where nothing is to do it does nothing." +
         "\n\nExamples:\n  $ DATABASE_URL=postgres://owner@db/app ancrage migrate hooks\n  $ ancrage migrate hooks --grant-to hooks_app" +
-        "\n\nExit codes: 0 done · 1 failed · 2 a definition is wrong · 3 the database is not reachable.",
+        "\n\nExit codes: 0 done · 1 failed · 2 a definition is wrong · 3 the database is not reachable, lacks what no migration makes, or is a copy.",
     );
   addOptionFlags(command, ["database", "environment"]);
   return command.action(async (argument: string, flags: { readonly json?: boolean; readonly grantTo?: string }) => {

@@ -71,4 +71,4 @@ Examples:
   $ ancrage start hooks --host 0.0.0.0 --public-url https://hooks.example.com
   $ ancrage start hooks --allow-network 10.20.0.0/16
 
-Exit codes: 0 stopped when asked · 130, 143 ended at once · 1 failed, or another process has taken over · 2 an option or a definition is wrong · 3 the database is not reachable or not migrated.`;
+Exit codes: 0 stopped when asked · 130, 143 ended at once · 1 failed, or another process has taken over · 2 an option or a definition is wrong · 3 the database is not reachable, not migrated, or a copy.`;

@@ -124,6 +124,13 @@ async function examineDatabase(client: pg.Client, run: DoctorRun, replication: R
   // What the server refuses makes the rest moot; and what the role may not read cannot be told.
   if (server.version < 150_000 || server.isReplica) return findings;
   const isReadable = denied?.length === 0;
+  const settings = isReadable ? await readSettings(client) : undefined;
+  if (settings !== undefined) {
+    const copy = judgeCopy(settings, server, run.options.environment);
+    findings.push(copy);
+    // What it lacks is for its adoption to make: a migration refuses before it.
+    if (copy.severity === "error") return findings;
+  }
   const catalogue = run.folder === undefined ? undefined : await readCatalogue(client, run);
   if (catalogue !== undefined) {
     const rights = await readTableRights(
@@ -136,7 +143,6 @@ async function examineDatabase(client: pg.Client, run: DoctorRun, replication: R
   } else if (denied === undefined) {
     findings.push({ ...fault("error", "schema", 'the schema "ancrage" is not there.', command) });
   }
-  const settings = isReadable ? await readSettings(client) : undefined;
   if (settings !== undefined) findings.push(...(await examineCapture(client, run, server, settings)));
   return findings;
 }
@@ -161,7 +167,17 @@ async function planFindings(
   }
 }
 
-/** Whether it is a copy, where capture stands, and what it has missed. */
+function judgeCopy(settings: SettingsRow, server: ServerIdentity, environment: string): Finding {
+  try {
+    refuseCopy(settings, server, environment);
+    return fine("copy", `this database is its own, of the environment "${settings.environment}"`);
+  } catch (error) {
+    if (!(error instanceof AncrageError)) throw error;
+    return fault("error", "copy", error.message, error.hint ?? "");
+  }
+}
+
+/** Where capture stands, and what it has missed. */
 async function examineCapture(
   client: pg.Client,
   { options, clock }: DoctorRun,
@@ -169,13 +185,6 @@ async function examineCapture(
   settings: SettingsRow,
 ): Promise<readonly Finding[]> {
   const findings: Finding[] = [];
-  try {
-    refuseCopy(settings, server, options.environment);
-    findings.push(fine("copy", `this database is its own, of the environment "${settings.environment}"`));
-  } catch (error) {
-    if (!(error instanceof AncrageError)) throw error;
-    return [fault("error", "copy", error.message, error.hint ?? "")];
-  }
   const { slot: slotName } = captureNames(server.databaseOid);
   const sourceId = sourceIdOf({ ...server, generation: settings.generation });
   const journal = await readJournalEnd(client, sourceId);

@@ -18,7 +18,7 @@ export function judgePlan(plan: readonly PlanStep[], pending: number, command: s
         "plan",
         `capture lacks ${needed.length === 1 ? "a statement" : `${needed.length} statements`} of what it stands on.`,
         pending > 0 ? "the same command makes them:" : `${command}   -- it runs:`,
-        ...needed.map(({ sql }) => `  ${sql};`),
+        ...needed.map(({ sql }) => `  ${firstLine(sql)};`),
       ),
       isFixable: true,
     });
@@ -26,6 +26,12 @@ export function judgePlan(plan: readonly PlanStep[], pending: number, command: s
   const extra = plan.length - needed.length;
   if (extra > 0) findings.push(fine("extra-tables", "a publication holds tables that nothing reads; ancrage migrate takes them out"));
   return findings;
+}
+
+/** The body of a function is for `migrate` to run, and for nobody to read here. */
+function firstLine(sql: string): string {
+  const [first = "", ...rest] = sql.split("\n");
+  return rest.length === 0 ? first : `${first} …`;
 }
 
 export interface TableFacts {

@@ -312,6 +312,12 @@ describe("on a server of its own", () => {
       hint: expect.stringContaining("ancrage adopt"),
     });
     await expect(migrate(options)).rejects.toMatchObject({ code: "ANCRAGE_DATABASE_COPIED" });
+    const refused = { code: 3, text: expect.stringMatching(/this database is a copy.*ancrage adopt/s) };
+    expect(await cli("start", folder, "--database", options.database)).toMatchObject(refused);
+    const looked = await cli("doctor", folder, "--database", options.database);
+    expect(looked).toMatchObject(refused);
+    // Which would refuse.
+    expect(looked.text).not.toContain("ancrage migrate");
     const checked = { ...readOptions(options), database: options.database };
     const how = { keepsSending: false, onStep: () => undefined };
     expect(await adopt(checked, how)).toMatchObject({ pausedSubscriptions: 1, canceledDeliveries: 1 });
