@@ -7,6 +7,7 @@ import { AncrageError } from "./errors.ts";
 import type { Catalogue } from "./event/catalogue.ts";
 import { fanOut } from "./fan-out.ts";
 import { leastIdOf, rejectionIdOf } from "./message-id.ts";
+import { chooseUpdates } from "./journal/choose-updates.ts";
 import type { Journal, SubscriptionStart } from "./journal/journal.ts";
 import type { Logger } from "./log.ts";
 import type { BatchInFlight, DeliveryUpdate, Message } from "./message.ts";
@@ -268,15 +269,20 @@ export class Pipeline {
   }
 
   /**
-   * Outcomes for this batch. A message must not wait for what a tick gave a row of ten slow receivers, so a small batch stays small; the
-   * rest follows at once in batches of its own. Where there is much to do, all go: large batches cost the least.
+   * What this batch carries of deliveries: all outcomes, and of the rows that a tick gave to ten slow receivers so many that a small batch
+   * stays small, since a message must not wait for them. The rest follows at once in batches of its own. Where there is much to do, all
+   * go: large batches cost the least.
    */
   #takeUpdates(ofMessages: number): DeliveryUpdate[] {
     const updates = this.#updates;
     const isPressing = this.#isStopping || this.#waitingForFlush.length > 0 || updates.length > crowdedCount || ofMessages > mostRows / 2;
-    const count = isPressing ? updates.length : Math.min(updates.length, mostRows - ofMessages);
-    this.#updates = updates.slice(count);
-    return count === updates.length ? updates : updates.slice(0, count);
+    if (isPressing || updates.length <= mostRows - ofMessages) {
+      this.#updates = [];
+      return updates;
+    }
+    const { taken, left } = chooseUpdates(updates, mostRows - ofMessages);
+    this.#updates = left;
+    return taken;
   }
 
   /** Journaled, then sent. */

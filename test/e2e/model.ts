@@ -78,6 +78,9 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
   let number = 0;
   const fault = (words: string): void => void faults.push(`${number}: ${words}`);
 
+  /** Of a subscription of an earlier run, whose last outcomes may come late. */
+  const isForeign = ({ sub }: Update): boolean => !subscriptions.has(sub);
+
   const find = (sub: string, message: string): ModelDelivery | undefined => {
     const note = notes.get(message);
     const found = note === undefined ? undefined : deliveries.get(`${sub} ${note}`);
@@ -173,6 +176,7 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
     } else if (entry.e === "journaling") {
       const touched = new Map<ModelDelivery, readonly State[]>();
       for (const update of entry.updates) {
+        if (isForeign(update)) continue;
         const one = find(update.sub, update.message);
         if (one === undefined) continue;
         // Late, it changes nothing; else it is a place where the delivery has been.
@@ -183,6 +187,7 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
       for (const [one, saving] of touched) one.saving = saving;
     } else if (entry.e === "journaled") {
       for (const update of entry.updates) {
+        if (isForeign(update)) continue;
         const one = find(update.sub, update.message);
         if (one === undefined) continue;
         one.saved = one.isCanceling ? union(applyUpdate(one.saved, update), ended(one.saved)) : applyUpdate(one.saved, update);
