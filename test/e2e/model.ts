@@ -118,7 +118,7 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
     const state = isSuccess ? "delivered" : after.attempts >= mostAttempts ? "exhausted" : "retrying";
     if (from.length === 0 || after.state !== state) fault(`${name(one)}: ${showAll(one.possible)} became ${show(after)}`);
     one.passed.add(show(after));
-    one.possible = one.isCanceling ? union([after], ended([after]), ended(from)) : [after];
+    one.possible = one.isCanceling ? union([after], ended([after]), ended(from), one.saved.filter(isOver)) : [after];
   };
 
   const applyUpdate = (all: readonly State[], { row, from }: Update): readonly State[] =>
@@ -131,7 +131,8 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
   const startCanceling = (one: ModelDelivery): void => {
     one.isCanceling = true;
     one.wasTouched = true;
-    one.possible = union(one.possible, ended(one.possible));
+    // An outcome that is not journaled yet comes too late: its row is ended as it is.
+    one.possible = union(one.possible, ended(one.possible), ended(one.saved));
     one.saved = union(one.saved, ended(one.saved));
     for (const state of one.possible) one.passed.add(show(state));
   };
