@@ -35,7 +35,7 @@ const sweepMs = 5_000;
 /** Once a minute a sweep looks for what no lane holds although it has been due for a minute: each sweep before should have woken its lane. */
 const lostEvery = 12;
 const overdueS = 60;
-/** Bodies that one refill reads, at most: 1,000 of 1 MiB would be a gibibyte for each lane. */
+/** Bodies that one refill reads, at most: hundreds of 1 MiB would be half a gibibyte for each lane. */
 const refillBytes = 4 * 1024 * 1024;
 /** Of a lane with an order, so many rows are looked at at a time. */
 const pageCount = 1_000;

@@ -102,8 +102,8 @@ test("who waits for a batch is told where its commit fails", async () => {
 
 test.each([
   [1, 1_000],
-  [500, 20],
-  [100_000, 1],
+  [200, 50],
+  [100_000, 32],
 ])(
   "where an event has %i subscriptions, a batch takes %i changes: the event loop is not held by what they become",
   async (widest, most) => {

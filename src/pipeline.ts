@@ -16,7 +16,7 @@ import { pause } from "./pause.ts";
 import { isPassingFault } from "./payload/fault.ts";
 import type { PayloadDeps } from "./payload/build.ts";
 import type { Registry, Subscription } from "./subscription/registry.ts";
-import { mostRows } from "./store/small-batch.ts";
+import { mostSmallRows } from "./store/small-batch.ts";
 import type { TestSignal } from "./test-signal.ts";
 
 export interface PipelineOptions {
@@ -59,6 +59,8 @@ const lingerCount = 500;
  * that no lane holds are written. [M: 500 rows for 2,000 subscriptions in one batch held it for 8 s and 6 s, longer than the lease.]
  */
 const mostDeliveries = 10_000;
+/** Changes that a batch may take however widely they go: most of them go nowhere, and a commit for each would be slow for all. */
+const fewest = 32;
 /** Above this they no longer go a small batch at a time. */
 const crowdedCount = 1_000;
 /** A position that carries no message is journaled at most so often (while changes come, and while the log is idle). */
@@ -275,12 +277,13 @@ export class Pipeline {
    */
   #takeUpdates(ofMessages: number): DeliveryUpdate[] {
     const updates = this.#updates;
-    const isPressing = this.#isStopping || this.#waitingForFlush.length > 0 || updates.length > crowdedCount || ofMessages > mostRows / 2;
-    if (isPressing || updates.length <= mostRows - ofMessages) {
+    const isPressing =
+      this.#isStopping || this.#waitingForFlush.length > 0 || updates.length > crowdedCount || ofMessages > mostSmallRows / 2;
+    if (isPressing || updates.length <= mostSmallRows - ofMessages) {
       this.#updates = [];
       return updates;
     }
-    const { taken, left } = chooseUpdates(updates, mostRows - ofMessages);
+    const { taken, left } = chooseUpdates(updates, mostSmallRows - ofMessages);
     this.#updates = left;
     return taken;
   }
@@ -339,7 +342,7 @@ export class Pipeline {
     if (!this.#hasWork()) return [];
     try {
       const { source, registry, maxOccurrences } = this.#options;
-      return await source.take(Math.max(1, Math.min(maxOccurrences, Math.floor(mostDeliveries / Math.max(1, registry.widest)))));
+      return await source.take(Math.min(maxOccurrences, Math.max(fewest, Math.floor(mostDeliveries / Math.max(1, registry.widest)))));
     } catch (error) {
       this.stopCapture(error);
       return [];

@@ -84,7 +84,9 @@ export function createWorld(options: WorldOptions = {}) {
   const watchStart = (subscriptionId: string, message: Message): void => {
     const subscriber = live.get(subscriptionId);
     if (subscriber?.state !== "enabled") faults.push(`${message.id} was sent to one that is not enabled`);
-    if (disabled.some(({ id }) => id === subscriptionId)) faults.push(`${message.id} was sent to one that wants nothing`);
+    // What it answered to an earlier revision says nothing of this one.
+    if (disabled.some(({ id, revision }) => id === subscriptionId && revision >= (subscriber?.revision ?? 0n)))
+      faults.push(`${message.id} was sent to one that wants nothing`);
     if ((heldUntil.get(subscriptionId) ?? 0) > nowMs) faults.push(`${message.id} was sent before Retry-After had passed`);
     if (sent.some((one) => one.id === message.id && one.subscriptionId === subscriptionId))
       faults.push(`${message.id} was sent twice at once`);

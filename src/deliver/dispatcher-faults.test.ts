@@ -301,3 +301,19 @@ test("what may not be sent when its turn for a connection comes, the lease havin
   expect(world.dispatcher.shortage).toBeUndefined();
   expect(world.faults).toEqual([]);
 });
+
+test("an order that changes while an attempt is under way holds what comes after it back all the same", async () => {
+  const world = createWorld({ subscriptions: [{ ...subscription, order: "record" }], keys: 1, scheduleS: [0, 1, 1] });
+  world.commit();
+  await world.read();
+  world.add(3);
+  await world.run(200, () => undefined);
+  expect(world.sent.length).toBe(1);
+  world.set(subscription.id, { order: "all" });
+  await world.run(200, () => undefined);
+  world.answer(0, failed);
+  await world.run(20_000, after(1, delivered));
+  expect(world.faults).toEqual([]);
+  expect(world.successes.size).toBe(3);
+  expect(world.dispatcher.heldCount).toBe(0);
+});

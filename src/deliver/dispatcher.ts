@@ -10,7 +10,7 @@ import { DueTimer } from "./due-timer.ts";
 import { Grants, type Grant } from "./grants.ts";
 import { readyCount, takeReady, type Lane } from "./lane.ts";
 import { heldMs, Lanes } from "./lanes.ts";
-import { createOrder, markSending, release } from "./order.ts";
+import { createOrder, enter, isFirst, markSending, release, type Order } from "./order.ts";
 import type { Outcome, Unsent } from "./outcome.ts";
 import { forgive, isFull, isStopped, noteAttempt, noteOutcome, rankOf, untilOpenMs, untilStartMs, type Receiver } from "./receiver.ts";
 import type { RetryPolicy } from "./retry.ts";
@@ -208,7 +208,7 @@ export class Dispatcher {
     for (const lane of receiver.lanes.values()) {
       const order = subscription.order ?? "none";
       if (isStopped(receiver, subscription) || order !== (lane.order?.kind ?? "none")) this.#lanes.release(lane);
-      if (order !== (lane.order?.kind ?? "none")) lane.order = order === "none" ? undefined : createOrder(order);
+      if (order !== (lane.order?.kind ?? "none")) lane.order = order === "none" ? undefined : orderOf(lane, order);
       if (lane.id.jobId !== undefined) this.wake(subscriptionId, lane.id.jobId);
     }
     this.wake(subscriptionId);
@@ -315,7 +315,7 @@ export class Dispatcher {
     const { receiver } = lane;
     receiver.inFlight--;
     const held = lane.held.get(message.id);
-    if (shortage === undefined || held?.round !== round) {
+    if (shortage === undefined || held?.round !== round || (lane.order !== undefined && !isFirst(lane.order, message))) {
       this.#lanes.giveBack(lane, lane.order === undefined ? [message] : release(lane.order, message));
       return;
     }
@@ -392,4 +392,16 @@ export class Dispatcher {
   #record(step: Step): void {
     this.#options.record(step.update);
   }
+}
+
+/** What is in flight comes first in it, whatever the order was when it began. */
+function orderOf(lane: Lane, kind: Order["kind"]): Order {
+  const order = createOrder(kind);
+  for (const id of lane.sending) {
+    const message = lane.held.get(id)?.message;
+    if (message === undefined) continue;
+    enter(order, message);
+    markSending(order, message, true);
+  }
+  return order;
 }

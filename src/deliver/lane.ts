@@ -33,7 +33,8 @@ export interface Lane extends Applicant {
   /** Raised by each overflow: a refill that ends with the number it began with has seen them all. */
   overflows: number;
   /**
-   * How far it has read the journal, as `placeOfMessage` has it. Another object each time it begins anew. Without it each refill would
+   * How far it has read the journal, as `placeOfMessage` has it. Moved on by `Refiller`; another object each time it begins
+   * anew, which whoever gives something back sees to. Without it each refill would
    * come again past all that was sent, and that an old transaction keeps from being vacuumed.
    */
   reading: { after: string };

@@ -7,7 +7,7 @@ import { cancel, suspend, type Delivery } from "./delivery.ts";
 import type { DueTimer } from "./due-timer.ts";
 import { createLane, isIdle, keyOf, type Lane } from "./lane.ts";
 import { Memory } from "./memory.ts";
-import { enter, leave, release, releaseAll } from "./order.ts";
+import { enter, isFirst, leave, release, releaseAll } from "./order.ts";
 import { createReceiver, isForgettable, isStopped, untilOpenMs, type Receiver } from "./receiver.ts";
 import type { RetryPolicy } from "./retry.ts";
 
@@ -177,7 +177,7 @@ export class Lanes {
     this.#letGo(lane, before);
     const { message, nextAttemptAtMs } = delivery;
     if (delivery.state !== "retrying" || nextAttemptAtMs === undefined) this.#nextInOrder(lane, message);
-    else if (nextAttemptAtMs - this.#options.clock.nowMs() <= heldMs) {
+    else if (nextAttemptAtMs - this.#options.clock.nowMs() <= heldMs && (lane.order === undefined || isFirst(lane.order, message))) {
       // In an order it keeps its place.
       lane.held.set(message.id, delivery);
       this.memory.add(lane, delivery);

@@ -44,6 +44,10 @@ export function isTurn(order: Order, message: Message): boolean {
   return queue !== undefined && !queue.isSending && queue.messages[0]?.id === message.id;
 }
 
+/** Whether it stands first of its key: what is in flight does, unless the order has changed since, or what it held back was let go. */
+export const isFirst = (order: Order, message: Message): boolean =>
+  order.queues.get(orderKeyOf(order.kind, message.key))?.messages[0]?.id === message.id;
+
 export function markSending(order: Order, message: Message, isSending: boolean): void {
   const queue = order.queues.get(orderKeyOf(order.kind, message.key));
   if (queue?.messages[0]?.id === message.id) queue.isSending = isSending;

@@ -62,7 +62,7 @@ export function createReceiver(
 /** How much a receiver took at a time says something of it for so long: one that answers slowly would need many seconds to show it again. */
 const windowKeptMs = 10 * 60_000;
 
-/** Nothing is known of it that a new one would not begin with. */
+/** Nothing is known of it that matters: a new one would begin like it. */
 export const isForgettable = (receiver: Receiver, monotonicMs: number): boolean =>
   receiver.lanes.size + receiver.inFlight + receiver.health.failures === 0 &&
   (receiver.window === firstWindow || monotonicMs - receiver.progressAtMs > windowKeptMs) &&

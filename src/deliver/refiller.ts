@@ -21,7 +21,7 @@ export interface RefillRequest {
 
 export interface Refill {
   readonly deliveries: readonly Delivery[];
-  /** Without an order: how far it has read; none of those before is missing. */
+  /** Without an order: how far it has read; of those before none that was due is missing. */
   readonly readTo?: string;
   /** Whether the journal has no more of them: none that is due, and none that waits for an earlier one. */
   readonly isAll: boolean;
@@ -46,17 +46,24 @@ const refillBelow = 250;
 /** For the one attempt of an open breaker. */
 const probeCount = 8;
 const retryMs = 1_000;
-/** Lanes that read at a time: a thousand of them must not have a thousand pages in memory, nor all sessions. */
+/** Lanes of each kind that read at a time: a thousand of them must not have a thousand pages in memory, nor all sessions. */
 const mostReading = 4;
+
+/** Lanes that read, and those that wait until one of them has, first come first. */
+interface Turns {
+  count: number;
+  readonly waiting: Set<Lane>;
+}
+
+const createTurns = (): Turns => ({ count: 0, waiting: new Set() });
 
 /** Takes from the journal what lanes that are behind have room for. */
 export class Refiller {
   readonly #options: RefillerOptions;
   /** Lanes that could read on if the memory were not full. */
   readonly #waitingForRoom = new Set<Lane>();
-  /** Lanes that wait until another one has read, first come first. */
-  readonly #waitingForTurn = new Set<Lane>();
-  #readingCount = 0;
+  /** An order is looked for from the first that is unfinished on, which may take long: that must not hold up the others. */
+  readonly #turns = { free: createTurns(), ordered: createTurns() };
 
   constructor(options: RefillerOptions) {
     this.#options = options;
@@ -77,17 +84,20 @@ export class Refiller {
     const openInMs = untilOpenMs(lane.receiver, nowMs);
     if (openInMs > 0) return wakeIn(lane.receiver, openInMs);
     if (nowMs < lane.refillAtMs) return;
-    if (this.#readingCount >= mostReading) this.#waitingForTurn.add(lane);
-    else if (lanes.takesMore(lane, subscription)) void this.#refill(lane, subscription).finally(() => this.#nextTurn());
-    else this.#waitingForRoom.add(lane);
+    const turns = this.#turns[lane.order === undefined ? "free" : "ordered"];
+    if (turns.count >= mostReading) turns.waiting.add(lane);
+    else if (lanes.takesMore(lane, subscription)) {
+      turns.count++;
+      void this.#refill(lane, subscription).finally(() => this.#nextTurn(turns));
+    } else this.#waitingForRoom.add(lane);
   }
 
   /** Some of those that wait may want nothing any more. */
-  #nextTurn(): void {
-    this.#readingCount--;
-    for (const lane of this.#waitingForTurn) {
-      if (this.#readingCount >= mostReading) return;
-      this.#waitingForTurn.delete(lane);
+  #nextTurn(turns: Turns): void {
+    turns.count--;
+    for (const lane of turns.waiting) {
+      if (turns.count >= mostReading) return;
+      turns.waiting.delete(lane);
       this.#options.pump(lane);
     }
   }
@@ -95,7 +105,6 @@ export class Refiller {
   async #refill(lane: Lane, subscription: Subscription): Promise<void> {
     const { lanes, clock, log, refill, pump } = this.#options;
     lane.isRefilling = true;
-    this.#readingCount++;
     const { overflows, order, reading } = lane;
     order?.released.clear();
     try {

@@ -48,14 +48,20 @@ export const requireJson: MiddlewareHandler<ApiEnv> = async (c, next) => {
 
 /** @returns undefined where there is more */
 async function readUpTo(reader: ReadableStreamDefaultReader<Uint8Array>, most: number): Promise<Uint8Array<ArrayBuffer> | undefined> {
-  const chunks: Uint8Array[] = [];
+  // Not a list of chunks: a million of one byte each would take a hundred times their size.
+  let bytes = new Uint8Array(16 * 1024);
   let size = 0;
   for (;;) {
     const { done, value } = await reader.read();
-    if (done) return new Uint8Array(Buffer.concat(chunks, size));
+    if (done) return bytes.subarray(0, size);
+    if (size + value.length > most) return undefined;
+    if (size + value.length > bytes.length) {
+      const larger = new Uint8Array(Math.min(most, Math.max(2 * bytes.length, size + value.length)));
+      larger.set(bytes);
+      bytes = larger;
+    }
+    bytes.set(value, size);
     size += value.length;
-    if (size > most) return undefined;
-    chunks.push(value);
   }
 }
 

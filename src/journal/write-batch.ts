@@ -9,7 +9,7 @@ import {
   type OutcomeAttempt,
   type WrittenAttempt,
 } from "../store/journal-rows.ts";
-import { isSmall, mostRows, writeSmallBatch, type SmallBatch } from "../store/small-batch.ts";
+import { isSmall, mostSmallRows, writeSmallBatch, type SmallBatch } from "../store/small-batch.ts";
 import { placeFormerStart, placeSubscription } from "../store/subscription-starts.ts";
 import { coalesceUpdates, type Chain } from "./coalesce.ts";
 import { dayOfMessage, formatDay } from "../message-id.ts";
@@ -52,7 +52,7 @@ function smallBatchOf({ messages, rejections, starts }: Batch, waves: readonly (
   // A second wave must find the rows of the first.
   if (rejections.length + starts.length > 0 || waves.length > 1) return undefined;
   const chains = waves[0] ?? [];
-  if (messages.length + chains.length > mostRows) return undefined;
+  if (messages.length + chains.length > mostSmallRows) return undefined;
   const small = {
     messages,
     deliveries: chains.filter(({ from }) => from === undefined).map(({ row }) => row),

@@ -7,6 +7,7 @@ interface PgClient {
   query(...args: never[]): unknown;
   /** `I`: in no transaction. Older clients do not have it. */
   getTransactionStatus?(): string | null;
+  end?(): unknown;
 }
 
 /** A pool of `pg`, as far as it is used here. */
@@ -64,7 +65,7 @@ export function markClient<Client extends PgClient>(client: Client): Client {
     const { submittable, text } = readQuery(args[0]);
     const kind = statementKind(text);
     if (submittable !== undefined && isFree && (marks === undefined || !state.isOpen)) return send(...args);
-    const callback = takeCallback(args);
+    const callback = submittable === undefined ? takeCallback(args) : undefined;
     const run = submittable === undefined ? () => exchange(kind, marks, args) : () => submit(submittable, marks, args);
     const answer = last === undefined ? run() : last.then(run, run);
     const mine = answer.then(
@@ -106,15 +107,16 @@ export function markClient<Client extends PgClient>(client: Client): Client {
   }
 
   async function inOwnTransaction(marks: MarksSql, args: readonly unknown[]): Promise<unknown> {
-    await send("begin");
     try {
+      await send("begin");
       await send(marks.text, marks.values);
       const answer = await send(...args);
       await send("commit");
       return answer;
     } catch (error) {
-      // A connection that is gone refuses this too; what was wrong first is what the caller is told.
-      await send("rollback").catch(() => undefined);
+      // What was wrong first is what the caller is told. A connection that refuses this too (it is gone, or a timeout of the client's
+      // took the rollback out of its queue) may be in the transaction still: nobody else may be given it.
+      await send("rollback").catch(() => client.end?.());
       throw error;
     }
   }
@@ -150,6 +152,10 @@ function follow(state: Session, kind: StatementKind): void {
     case "back":
       state.marked = undefined;
       return;
+    case "setting-read-only":
+    case "setting-read-write":
+      state.isReadOnly = kind === "setting-read-only";
+      return;
     case "setting":
     case "write":
     case "other":
@@ -170,5 +176,9 @@ function readQuery(first: unknown): { readonly text: string; readonly submittabl
 function takeCallback(args: unknown[]): Callback | undefined {
   const at = args.findIndex((argument) => typeof argument === "function");
   if (at > 0) return args.splice(at)[0] as Callback;
-  return undefined;
+  const [first] = args;
+  if (typeof first !== "object" || first === null || !("callback" in first) || typeof first.callback !== "function") return undefined;
+  const { callback, ...config } = first;
+  args[0] = config;
+  return callback as Callback;
 }

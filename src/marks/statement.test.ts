@@ -22,7 +22,16 @@ const kinds: Readonly<Record<StatementKind, readonly string[]>> = {
     "begin; insert into a values (1); commit;",
   ],
   back: ["rollback to s", "ROLLBACK TO SAVEPOINT s", "rollback work to s"],
-  setting: ["set local x = 1", "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "savepoint s", "release s", "prepare p as select 1"],
+  setting: [
+    "set local x = 1",
+    "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+    "savepoint s",
+    "release s",
+    "prepare p as select 1",
+    "lock table a",
+  ],
+  "setting-read-only": ["set transaction isolation level repeatable read, read only"],
+  "setting-read-write": ["SET TRANSACTION READ WRITE"],
   write: [
     "insert into a values (1)",
     "\n  UPDATE a set x = 1",

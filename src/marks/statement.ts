@@ -4,11 +4,21 @@
  * - `begin`: one begins; `begin-read-only`: one that changes nothing
  * - `end`: it is over, or the text has it whole
  * - `back`: to a savepoint, which takes marks back that were made after it
- * - `setting`: must come before anything else (`set transaction`), and changes no rows
+ * - `setting`: must come before anything else (`set transaction`, `lock table`), and changes no rows; `setting-read-only` and
+ *   `setting-read-write`: what the transaction is from then on
  * - `write`: certainly changes rows; outside a transaction it is one by itself
  * - `other`: may change rows (a function that is selected)
  */
-export type StatementKind = "begin" | "begin-read-only" | "end" | "back" | "setting" | "write" | "other";
+export type StatementKind =
+  | "begin"
+  | "begin-read-only"
+  | "end"
+  | "back"
+  | "setting"
+  | "setting-read-only"
+  | "setting-read-write"
+  | "write"
+  | "other";
 
 /** Only how a text begins and ends is read: what is quoted inside can say anything. */
 export function statementKind(text: string): StatementKind {
@@ -29,7 +39,11 @@ export function statementKind(text: string): StatementKind {
       return endOf(sql);
     case "prepare":
       return /^prepare\s+transaction\b/i.test(sql) ? "end" : "setting";
-    case "set":
+    case "set": {
+      const mode = /^set\s+transaction\b[^;]*\bread\s+(only|write)\b/i.exec(sql)?.[1]?.toLowerCase();
+      return mode === undefined ? "setting" : mode === "only" ? "setting-read-only" : "setting-read-write";
+    }
+    case "lock":
     case "show":
     case "savepoint":
     case "release":

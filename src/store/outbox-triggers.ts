@@ -19,7 +19,7 @@ export interface OutboxTriggerRow {
 export interface OutboxFunctionRow {
   readonly name: string;
   readonly source: string;
-  /** Another one after each change of it. */
+  /** Another one for another function, or one that does something else; a grant on it, or a new owner, changes nothing. */
   readonly version: string;
 }
 
@@ -47,7 +47,7 @@ export async function readOutboxTriggers(db: Queryable): Promise<readonly Outbox
 
 export async function readOutboxFunctions(db: Queryable): Promise<readonly OutboxFunctionRow[]> {
   const { rows } = await db.query<OutboxFunctionRow>(`
-    select proname as name, prosrc as source, xmin::text as version from pg_proc
+    select proname as name, prosrc as source, oid || ' ' || md5(concat_ws(' ', prosrc, prosecdef, proconfig)) as version from pg_proc
     where pronamespace = 'ancrage'::regnamespace and proname ~ '^capture_[0-9]+$' order by proname`);
   return rows;
 }

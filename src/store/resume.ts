@@ -147,7 +147,9 @@ export async function readDueDeliveries(
   lane: LaneId,
   page: { readonly after: string; readonly limit: number; readonly maxBytes: number },
 ): Promise<{ readonly due: readonly DueDelivery[]; readonly isCut: boolean }> {
-  const { rows } = await db.query<MessageRow & { state: DeliveryState; round: number; attempts: number; is_within: boolean }>({
+  const { rows } = await db.query<
+    MessageRow & { state: DeliveryState; round: number; attempts: number; is_within: boolean; page_count: number }
+  >({
     name: "ancrage due",
     text:
       // First the page, then its messages: joined in one, the planner may join the whole backlog and sort that. The length of a body is
@@ -157,7 +159,8 @@ export async function readDueDeliveries(
        where d.subscription_id = $1 and ${jobOf} = $2 and ${isUnfinished} and ${isDue} and ${placeOf} > $3
        order by ${placeOf} limit $4
      )
-     select ${messageColumns.replace("m.body", "case when m.is_within then m.body end as body")}, m.state, m.round, m.attempts, m.is_within
+     select ${messageColumns.replace("m.body", "case when m.is_within then m.body end as body")}, m.state, m.round, m.attempts, m.is_within,
+       (select count(*) from d)::integer as page_count
      from (
        select m.*, d.state, d.round, d.attempts, d.place,
          sum(length(m.body)) over (order by d.place) <= $5 or row_number() over (order by d.place) = 1 as is_within
@@ -168,7 +171,8 @@ export async function readDueDeliveries(
   });
   const within = rows.filter((row) => row.is_within);
   const due = within.map((row) => ({ message: toMessage(row), state: row.state, round: row.round, attempts: row.attempts }));
-  return { due, isCut: within.length < rows.length || rows.length === page.limit };
+  // Counted before the join: one whose message has been dropped is not the end.
+  return { due, isCut: within.length < rows.length || rows[0]?.page_count === page.limit };
 }
 
 /** An unfinished delivery of a lane with an order, due or not. */

@@ -22,7 +22,8 @@ export interface SmallBatch {
   readonly attempts: readonly OutcomeAttempt[];
 }
 
-export const mostRows = 32;
+/** A batch with more goes by COPY. */
+export const mostSmallRows = 32;
 const mostBytes = 32 * 1024;
 
 /**
@@ -30,7 +31,7 @@ const mostBytes = 32 * 1024;
  * those are most of what a batch costs, in time and in CPU [M: docs/decisions/0004].
  */
 export function isSmall({ messages, deliveries, updates, attempts }: SmallBatch): boolean {
-  if (messages.length + deliveries.length + updates.length > mostRows) return false;
+  if (messages.length + deliveries.length + updates.length > mostSmallRows) return false;
   const ofMessages = messages.reduce((sum, { body }) => sum + body.length, 0);
   const bytes = attempts.reduce((sum, { response }) => sum + (response?.length ?? 0), ofMessages);
   // A statement's text ends at its first NUL; COPY is refused for one, as it should be.

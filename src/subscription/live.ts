@@ -14,8 +14,7 @@ export interface LiveSubscriptionsOptions {
 }
 
 /**
- * Opened at a time: a hundred thousand at once would be in memory twice, and stop the process for seconds, in which it could not renew
- * its lease.
+ * Opened at a time: a hundred thousand at once would be in memory twice, and hold the event loop meanwhile.
  */
 const pageCount = 1_000;
 

@@ -22,7 +22,7 @@ export function openHeaders(key: SecretKey, row: Pick<SubscriptionRow, "id" | "p
       name,
       unseal(key, boundTo(row, name), value, {
         what: `the header ${name} of subscription ${row.id}`,
-        cure: `set it anew ("ancrage subscriptions update ${row.id} --header …")`,
+        cure: `start with the key that sealed it, or delete the subscription and create it anew`,
       }).toString("latin1"),
     ]),
   );

@@ -103,9 +103,10 @@ test("taken away and put back between two runs is a gap, also where migrate put 
   await resolve();
 });
 
-test("what migrate changes for the next release is no alteration for the process that runs", async () => {
+test("what migrate changes for the next release, or grants, is no alteration for the process that runs", async () => {
   const PartGone = defineEvent({ table: "part", on: "delete", payload: (part) => ({ id: part["id"] }), example: { id: 1 } });
   await migrate({ ...system.options, events: { ItemChanged, PartCreated, PartGone } });
+  await system.rows("grant execute on all functions in schema ancrage to pg_monitor");
   await system.rows("insert into part values ($1)", [++id]);
   await received(id);
   for (let look = 0; look < 3; look++) await once(looks, "watched");
