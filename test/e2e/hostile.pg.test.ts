@@ -1,47 +1,13 @@
-import type { Socket } from "node:net";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { systemClock } from "../../src/clock.ts";
 import { defineEvent } from "../../src/event/define.ts";
-import { startRawReceiver, type RawReceiver, type Script } from "../raw-receiver.ts";
+import { everyByte, hostileScripts } from "../hostile-scripts.ts";
+import { startRawReceiver, type RawReceiver } from "../raw-receiver.ts";
 import { startSystem, type System } from "./system.ts";
 
-const hanging = 10;
 const items = 60;
-const mebibyte = Buffer.alloc(1_048_576, "x");
-const everyByte = Buffer.from(Array.from({ length: 256 }, (_, value) => value));
+const mebibyte = 1_048_576;
 const deadlineMs = 15_000;
-
-/** A gibibyte, as fast as it is read. */
-function writeGibibyte(socket: Socket): void {
-  let left = 1_024;
-  socket.write("HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n");
-  const write = (): void => {
-    while (left > 0 && !socket.destroyed) {
-      left--;
-      if (!socket.write(mebibyte)) return void socket.once("drain", write);
-    }
-  };
-  write();
-}
-
-/** A byte a second, of headers that would take hours. */
-function drip(socket: Socket): void {
-  socket.write("HTTP/1.1 200 OK\r\nx: ");
-  const timer = setInterval(() => socket.write("x"), 1_000);
-  socket.on("close", () => clearInterval(timer));
-}
-
-function answerEveryByte(socket: Socket): void {
-  socket.write(Buffer.concat([Buffer.from(`HTTP/1.1 500 No\r\ncontent-length: ${everyByte.length}\r\n\r\n`), everyByte]));
-}
-
-const scripts: Readonly<Record<string, Script>> = {
-  drips: drip,
-  floods: writeGibibyte,
-  "every byte": answerEveryByte,
-  resets: (socket) => socket.resetAndDestroy(),
-  ...Object.fromEntries(Array.from({ length: hanging }, (_, number) => [`hangs ${number}`, () => undefined])),
-};
 
 let system: System;
 const receivers = new Map<string, RawReceiver>();
@@ -50,7 +16,7 @@ let aheadMs = 0;
 /** Attempts that are over, by subscription. */
 const overBy = new Map<string, number>();
 beforeAll(async () => {
-  for (const [name, script] of Object.entries(scripts)) receivers.set(name, await startRawReceiver(script));
+  for (const [name, script] of Object.entries(hostileScripts)) receivers.set(name, await startRawReceiver(script));
   system = await startSystem({
     schema: "create table item (id integer primary key)",
     events: { ItemCreated: defineEvent({ table: "item", on: "insert", payload: (item) => ({ id: item["id"] }) }) },
@@ -124,5 +90,5 @@ test("beside ten that hang, one that drips, one that floods, one that answers an
   expect(statesOf("resets")).toEqual([`${items} exhausted`]);
   // What a socket's own buffers hold was written and is not read by anybody.
   const flooded = receivers.get("floods")!.sockets.map((socket) => socket.bytesWritten - socket.writableLength);
-  expect(Math.max(...flooded)).toBeLessThan(32 * mebibyte.length);
+  expect(Math.max(...flooded)).toBeLessThan(32 * mebibyte);
 });
