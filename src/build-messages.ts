@@ -1,4 +1,5 @@
-import { createReadableBuilder, type ReadableBuilder, type ReadableBuilderOptions } from "./build-readable.ts";
+import { createReadableBuilder, type LackingOfEvents, type ReadableBuilder, type ReadableBuilderOptions } from "./build-readable.ts";
+import { askedOf } from "./capture/lacking.ts";
 import { comparePositions, type Captured, type Change, type Position, type SubscriptionMark, type TriggerMark } from "./capture/change.ts";
 import type { Catalogue } from "./event/catalogue.ts";
 import { computeMessageId, rejectionIdOf } from "./message-id.ts";
@@ -106,6 +107,34 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
     }
   };
 
+  const match = (change: Change): Matched => matchChange(change, catalogue, (name) => isParked(counts, name));
+
+  /**
+   * What rules and handlers say of the changes. Those that read a column which the log did not carry are asked again once it was read.
+   *
+   * @returns undefined where it was to stop while the database could not be read
+   */
+  const matchChanges = async (captured: readonly Captured[]): Promise<ReadonlyMap<Change, Matched> | undefined> => {
+    const matched = new Map<Change, Matched>();
+    for (const item of captured) if (item.kind === "change") matched.set(item, match(item));
+    for (;;) {
+      const asking = [...matched.keys()].filter(({ after }) => askedOf(after).length > 0);
+      if (asking.length === 0) return matched;
+      const isRead = await readable.read(asking.flatMap(lackingOf), deps);
+      if (isRead === undefined) return undefined;
+      for (const change of asking) matched.set(change, match(change));
+      // What could not be read in time is rejected.
+      if (!isRead) return matched;
+    }
+  };
+
+  const lackingOf = ({ table: name, key, after: row }: Change): readonly LackingOfEvents[] => {
+    const tracked = catalogue.tables.get(name);
+    if (tracked === undefined || row === undefined) return [];
+    const events = [...tracked.events.map((event) => event.name), ...tracked.handlers.map(({ file }) => file)];
+    return [{ table: tracked.table, key, row, events }];
+  };
+
   const logRejection = ({ event, key, reason, error }: Rejection): void => log.warn({ event, key, reason, error }, "rejected");
 
   return {
@@ -137,11 +166,13 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
         }
         for (const file of matched.handledBy) handled.push([file, "success"]);
       };
+      const changes = await matchChanges(captured);
+      if (changes === undefined) return undefined;
       for (const item of captured) {
         switch (item.kind) {
           case "change":
             passed = item.position;
-            take(matchChange(item satisfies Change, catalogue, (name) => isParked(counts, name)));
+            take(changes.get(item) ?? match(item));
             break;
           case "trigger": {
             passed = item.position;

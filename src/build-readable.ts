@@ -6,6 +6,7 @@ import { pause } from "./pause.ts";
 import { buildApart } from "./payload/build-apart.ts";
 import { buildPayloads, type Payload, type PayloadDeps } from "./payload/build.ts";
 import { BatchFault } from "./payload/fault.ts";
+import { readLacking, type Lacking } from "./payload/read-lacking.ts";
 import type { TestSignal } from "./test-signal.ts";
 
 /** A batch that is built again and again, and all that was committed after it with it. */
@@ -22,10 +23,22 @@ export interface Held {
 export interface ReadableBuilder {
   /** @returns undefined where it was to stop while the database could not be read */
   build(occurrences: readonly Occurrence[], deps: PayloadDeps): Promise<readonly Payload[] | undefined>;
+  /**
+   * Reads what rules and handlers asked of these records in vain (`payload/read-lacking.ts`), again and again as `build` does. What runs
+   * out of time for so long stays unread.
+   *
+   * @returns whether anything was read; undefined where it was to stop
+   */
+  read(records: readonly LackingOfEvents[], deps: PayloadDeps): Promise<boolean | undefined>;
   /** Undefined while batches are built. */
   held(): Held | undefined;
   /** Events whose reads have run out of time for so long that each is rejected at once; since when. One that succeeds ends it. */
   slow(): ReadonlyMap<string, Date>;
+}
+
+/** With the events and files whose code asks. */
+export interface LackingOfEvents extends Lacking {
+  readonly events: readonly string[];
 }
 
 export interface ReadableBuilderOptions {
@@ -87,32 +100,60 @@ export function createReadableBuilder(options: ReadableBuilderOptions): Readable
     return payloads;
   };
 
+  /** @param onPatienceOver what runs out of time is not waited for any longer */
+  const insist = async <Result>(
+    work: () => Promise<Result>,
+    onPatienceOver: (events: readonly string[]) => void,
+  ): Promise<Result | undefined> => {
+    const since = new Date(clock.nowMs());
+    const sinceMs = clock.monotonicMs();
+    for (let attempt = 0; ; attempt++) {
+      try {
+        const result = await work();
+        held = undefined;
+        return result;
+      } catch (error) {
+        if (!(error instanceof BatchFault)) throw error;
+        if (stopping.aborted) return undefined;
+        const { events, words: because } = error;
+        const until = isTellable(error) ? new Date(since.getTime() + patienceMs) : undefined;
+        if (attempt >= shownFromAttempt) held = { since, events, because, until };
+        log.warn({ err: error.cause, events }, "a batch is built again: the database could not be read");
+        await signal?.("rebuilding", error);
+        if (until !== undefined && clock.monotonicMs() - sinceMs >= patienceMs) {
+          log.error({ events }, "reads of these events run out of time; what does is rejected from now on, so that the rest goes on");
+          onPatienceOver(events);
+        } else await pause(delayOf(faultDelaysMs, attempt), stopping);
+      }
+    }
+  };
+
   return {
     held: () => held,
     slow: () => slow,
-    async build(occurrences, deps) {
+    build(occurrences, deps) {
       const wereSlow: ReadonlySet<string> = new Set(slow.keys());
-      const since = new Date(clock.nowMs());
-      const sinceMs = clock.monotonicMs();
-      for (let attempt = 0; ; attempt++) {
+      return insist(
+        () => buildOnce(occurrences, deps, wereSlow),
+        (events) => {
+          for (const event of events) slow.set(event, new Date(clock.nowMs()));
+        },
+      );
+    },
+    read(records, { readers }) {
+      let isGivenUp = false;
+      const work = async (): Promise<boolean> => {
+        if (isGivenUp) return false;
         try {
-          const payloads = await buildOnce(occurrences, deps, wereSlow);
-          held = undefined;
-          return payloads;
+          return await readLacking(records, readers);
         } catch (error) {
-          if (!(error instanceof BatchFault)) throw error;
-          if (stopping.aborted) return undefined;
-          const { events, words: because } = error;
-          const until = isTellable(error) ? new Date(since.getTime() + patienceMs) : undefined;
-          if (attempt >= shownFromAttempt) held = { since, events, because, until };
-          log.warn({ err: error.cause, events }, "a batch is built again: the database could not be read");
-          await signal?.("rebuilding", error);
-          if (until !== undefined && clock.monotonicMs() - sinceMs >= patienceMs) {
-            for (const event of events) slow.set(event, new Date(clock.nowMs()));
-            log.error({ events }, "reads of these events run out of time; what does is rejected from now on, so that the rest goes on");
-          } else await pause(delayOf(faultDelaysMs, attempt), stopping);
+          if (error instanceof BatchFault) error.events = [...new Set(records.flatMap(({ events }) => events))];
+          throw error;
         }
-      }
+      };
+      return insist(work, () => {
+        isGivenUp = true;
+      });
     },
   };
 }

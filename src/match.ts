@@ -1,7 +1,9 @@
 import { isDeepStrictEqual } from "node:util";
 import type { Cause } from "./cause.ts";
 import type { Action, Change, Position, Row, Transaction, TriggerMark } from "./capture/change.ts";
-import type { Catalogue, CatalogueEvent, CompiledRule } from "./event/catalogue.ts";
+import { defineUnlogged } from "./capture/lacking.ts";
+import { AncrageError } from "./errors.ts";
+import type { Catalogue, CatalogueEvent, CompiledRule, TrackedTable } from "./event/catalogue.ts";
 import { refuseThenable } from "./thenable.ts";
 
 /** An event that happened, before its payload is built. */
@@ -51,9 +53,10 @@ const nothing: Matched = { occurrences: none, unmatched: none, handledBy: none }
  * A parked handler is not run. A parked event's `where` is: its payload may be what is at fault, and then each occurrence is to be
  * kept as a rejection. What can no longer be told, `event-parked`, is for the caller to sum up.
  */
-export function matchChange(change: Change, catalogue: Catalogue, isParked: (eventOrFile: string) => boolean = () => false): Matched {
-  const tracked = catalogue.tables.get(change.table);
-  if (tracked === undefined || change.origin?.isMuted === true) return nothing;
+export function matchChange(given: Change, catalogue: Catalogue, isParked: (eventOrFile: string) => boolean = () => false): Matched {
+  const tracked = catalogue.tables.get(given.table);
+  if (tracked === undefined || given.origin?.isMuted === true) return nothing;
+  const change = lacksOldRow(given, tracked) ? { ...given, before: unloggedRow(tracked) } : given;
   const occurrences: Occurrence[] = [];
   const unmatched: Unmatched[] = [];
   const seen = new Set<string>();
@@ -67,7 +70,8 @@ export function matchChange(change: Change, catalogue: Catalogue, isParked: (eve
     try {
       if (event.rules.some((rule) => holds(rule, event, change))) add(ofChange(event, change));
     } catch (error) {
-      unmatched.push({ ...ofChange(event, change), cause: isParked(event.name) ? "event-parked" : "where-threw", error });
+      const isSummedUp = isParked(event.name) && !isOfColumns(error);
+      unmatched.push({ ...ofChange(event, change), cause: isSummedUp ? "event-parked" : "where-threw", error });
     }
   }
   const handledBy: string[] = [];
@@ -94,6 +98,19 @@ export function matchChange(change: Change, catalogue: Catalogue, isParked: (eve
   }
   // A rule of it threw, and a handler made it happen all the same: it is one occurrence, with one id.
   return { occurrences, unmatched: unmatched.filter(({ event, key }) => !seen.has(`${event.name}\0${key}`)), handledBy };
+}
+
+/** It came out of a partition that was attached since, or of a table whose identity somebody changed. */
+function lacksOldRow({ action, before }: Change, { needsOldValues }: TrackedTable): boolean {
+  return action === "update" && before === undefined && needsOldValues;
+}
+
+/** Throws when it is read: taken for no row at all, each update would be another value of each column, and each record would enter. */
+function unloggedRow({ table }: TrackedTable): Row {
+  const row: Record<string, unknown> = {};
+  const hint = `Run "ancrage migrate", which sets "replica identity full" on ${table.name} and all of its partitions.`;
+  for (const { name } of table.columns) defineUnlogged(row, table.name, name, hint);
+  return Object.freeze(row);
 }
 
 /**
@@ -150,6 +167,9 @@ function holds(rule: CompiledRule, event: CatalogueEvent, change: Change): boole
       return rule satisfies never;
   }
 }
+
+/** The table is not any more as the event reads it: each change is kept, so that all of them can be sent once that is mended. */
+const isOfColumns = (error: unknown): boolean => error instanceof AncrageError && error.code === "ANCRAGE_COLUMN_NOT_LOGGED";
 
 const isOther = (before: unknown, after: unknown): boolean => before !== after && !isDeepStrictEqual(before, after);
 

@@ -1,9 +1,11 @@
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import type pg from "pg";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
 import type { Row } from "../src/capture/change.ts";
+import { unchanged, type Tuple } from "../src/capture/wal/pgoutput.ts";
+import { compileRelation } from "../src/capture/wal/relation.ts";
 import { systemClock } from "../src/clock.ts";
 import type { CatalogueEvent } from "../src/event/catalogue.ts";
 import type { EventDefinition, PayloadContext } from "../src/event/define.ts";
@@ -34,6 +36,8 @@ beforeAll(async () => {
     create table owner (id bigint primary key, email text not null, team text);
     create table deal (id integer primary key, customer_id integer, owner_id bigint, label text, company text, created_at timestamptz);
     create table empty (id integer primary key, label text);
+    create table doc (id integer primary key, state text, body text, note text);
+    insert into doc select i, 'new', repeat(md5(i::text), 100), 'n' from generate_series(1, 1000) i;
     insert into customer select i, 'customer ' || i, i, '2026-01-31 12:00:00+00' from generate_series(1, 500) i;
     insert into owner select i, 'o' || i || '@example.com', 'team ' || i % 5 from generate_series(1, 100) i;
     insert into deal select i, i % 500 + 1, i % 100 + 1, 'deal ' || i, case i % 2 when 0 then 'even' else 'odd' end, now() - i * interval '1 hour' from generate_series(1, 10000) i;
@@ -48,6 +52,8 @@ beforeAll(async () => {
     grant select on all tables in schema public to ${reader};
     grant usage on sequence statements to ${reader};
     alter table customer enable row level security;
+    alter table doc enable row level security;
+    create policy counted on doc to ${reader} using ((select nextval('statements')) is not null);
     alter table owner enable row level security;
     create policy counted on customer to ${reader} using ((select nextval('statements')) is not null);
     create policy counted on owner to ${reader} using ((select nextval('statements')) is not null);
@@ -87,6 +93,94 @@ test("10,000 rows in batches of 1,000 whose payloads load from two tables need a
   expect(results).toHaveLength(10_000);
   expect(jsonOf(results[0])).toEqual({ label: "deal 1", customer: "customer 2", owner: "o2@example.com" });
   expect(jsonOf(results[9_999])).toEqual({ label: "deal 10000", customer: "customer 1", owner: "o1@example.com" });
+});
+
+describe("a column that the log did not carry", () => {
+  const count = async (): Promise<number> =>
+    Number((await database.client.query<{ count: string }>("select last_value as count from statements")).rows[0]!.count);
+  const relation = (names: readonly string[]) =>
+    compileRelation(
+      {
+        kind: "relation",
+        oid: 1,
+        schema: "public",
+        table: "doc",
+        replicaIdentity: "d",
+        columns: names.map((name) => ({ name, typeOid: name === "id" ? 23 : 25, typeModifier: -1, isKey: name === "id" })),
+      },
+      tables.get("doc"),
+      types,
+    );
+  /** As updates that touched neither large column are in the log. */
+  const updated = (keys: readonly number[], event: CatalogueEvent): readonly PayloadInput[] =>
+    keys.map((id) => {
+      const tuple: Tuple = [String(id), "sent", unchanged, unchanged];
+      const record = relation(["id", "state", "body", "note"]).toRow(tuple, undefined);
+      return { ...inputOf(event, record), key: String(id), action: "update" };
+    });
+  const numbers = Array.from({ length: 1_000 }, (_, index) => index + 1);
+
+  test("is read anew for 1,000 records in one statement, however the function came to it", async () => {
+    const counted = poolOf({ role: reader });
+    const before = await count();
+    const body = { table: "doc", payload: (doc: Row) => ({ id: doc["id"], body: doc["body"] }) };
+    const late = { table: "doc", payload: async (doc: Row) => Promise.resolve().then(() => ({ state: doc["state"], body: doc["body"] })) };
+    const results = await buildPayloads(
+      [
+        ...updated(numbers, eventOf(body)),
+        ...updated([7, 8], eventOf(late)),
+        ...updated([9], eventOf({ ...late, payload: (doc: Row) => doc })),
+      ],
+      depsOf(counted),
+    );
+    expect((await count()) - before).toBe(2);
+    await counted.end();
+    const { rows } = await database.client.query<{ id: number; body: string }>("select id, body from doc order by id");
+    expect(results.slice(0, 1_000).map(jsonOf)).toEqual(rows);
+    expect(results.slice(1_000).map(jsonOf)).toEqual([
+      { state: "sent", body: rows[6]!.body },
+      { state: "sent", body: rows[7]!.body },
+      { id: 9, state: "sent", body: rows[8]!.body, note: "n" },
+    ]);
+  });
+
+  test("of a row that is gone is a rejection that says so; a function that copes is not asked twice", async () => {
+    const event = eventOf({ table: "doc", payload: (doc: Row) => doc["body"] });
+    const coping = eventOf({
+      table: "doc",
+      payload(doc: Row) {
+        try {
+          return doc["body"];
+        } catch {
+          return "no body";
+        }
+      },
+    });
+    const [gone, there, coped] = await buildPayloads([...updated([2_000, 1], event), ...updated([2_000], coping)], deps);
+    expect(gone).toMatchObject({
+      reason: "record-missing",
+      error: expect.stringMatching(/column "body" of "doc".* the row 2000.* is gone/),
+    });
+    expect(there).toMatchObject({ kind: "built" });
+    expect(jsonOf(coped)).toBe("no body");
+  });
+
+  test("that the table has no more is named; a database that does not answer is waited for", async () => {
+    const event = eventOf({ table: "doc", payload: (doc: Row) => [doc["state"], doc["label"]] });
+    const table = tables.get("doc")!;
+    const label = { ...table.columns[1]!, name: "label" };
+    const known = { ...event, table: { ...table, columns: [...table.columns, label] } };
+    const record = compileRelation(
+      { kind: "relation", oid: 1, schema: "public", table: "doc", replicaIdentity: "d", columns: [] },
+      known.table,
+      types,
+    ).toRow([], undefined);
+    const [result] = await buildPayloads([{ ...inputOf(known, {}), key: "1", record }], deps);
+    expect(result).toMatchObject({ reason: "payload-threw", error: expect.stringContaining('"doc" had no column "label" when') });
+    const faulty = { ...deps, readers: { ...deps.readers, byKeys: async () => Promise.reject(new Error("ECONNRESET")) } };
+    const body = eventOf({ table: "doc", payload: (doc: Row) => doc["body"] });
+    await expect(buildPayloads(updated([1], body), faulty)).rejects.toBeInstanceOf(BatchFault);
+  });
 });
 
 test("load reads now, and its values are those of the log", async () => {

@@ -9,7 +9,10 @@ import type { Cause } from "../cause.ts";
 /** A value of a record, as `store/types.ts` fixes it for the log, `load`, `sql` and samples alike. */
 export type Value = unknown;
 
-/** A row as user functions see it: column name to value. A column that was not logged throws when it is read. */
+/**
+ * A row as user functions see it: column name to value. A column that was not logged throws when it is read; one of a new row is then read
+ * of the row as it is now, and whoever asked is run again (`lacking.ts`).
+ */
 export type Row = Readonly<Record<string, Value>>;
 
 /**

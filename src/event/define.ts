@@ -101,7 +101,12 @@ export interface EventOptions<Table, Schema, Data, OldValues> {
   readonly echo?: boolean;
   /** The record's project (tenant). Once the config or any event names it, none may be without. */
   readonly project?: (record: SubjectOf<Table, Data>) => string;
-  /** Builds what is sent. Returning `undefined` means that nothing happened. */
+  /**
+   * Builds what is sent, of the record as committed. Returning `undefined` means that nothing happened.
+   *
+   * A column that the log did not carry (a large value that the update did not touch, with `oldValues: false`; a generated one) is as it is
+   * when the payload is built: the function is then run a second time.
+   */
   readonly payload: (
     record: SubjectOf<Table, Data>,
     context: ContextOf<Table, Data, OldValues>,

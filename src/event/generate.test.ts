@@ -87,7 +87,7 @@ test("a type cannot end the comment that names it", () => {
 test("says where the log does not carry a column", () => {
   const text = generateTypes({ tables: [table("a", [{ ...column("id", "integer"), isGenerated: true }])], events: [], tsTypeOf });
 
-  expect(text).toContain("/** integer, generated: the log does not carry it, `load` does. */");
+  expect(text).toContain("/** integer, generated: the log does not carry it, it is read as it is now. */");
 });
 
 test("is written only when it changed", async () => {

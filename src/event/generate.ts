@@ -74,7 +74,7 @@ function formatRecord(name: string, table: TableInfo, tsTypeOf: (column: ColumnI
 /** A type name may be anything in quotes, the end of a comment included. */
 function describeColumn(column: ColumnInfo): string {
   const type = column.typeName.replaceAll("*/", "*\\/").replaceAll(/\s+/g, " ");
-  return column.isGenerated ? `${type}, generated: the log does not carry it, \`load\` does.` : type;
+  return column.isGenerated ? `${type}, generated: the log does not carry it, it is read as it is now.` : type;
 }
 
 function formatMember(name: string, lines: readonly string[]): string {

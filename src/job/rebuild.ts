@@ -2,11 +2,12 @@ import type { Change } from "../capture/change.ts";
 import { originOf } from "../build-messages.ts";
 import { AncrageError } from "../errors.ts";
 import type { Catalogue, CatalogueEvent, TrackedTable } from "../event/catalogue.ts";
-import { matchChange, type Occurrence } from "../match.ts";
+import { matchChange, type Matched, type Occurrence } from "../match.ts";
 import type { Message } from "../message.ts";
 import { computeMessageId } from "../message-id.ts";
 import { buildPayloads, type PayloadDeps, type PayloadInput } from "../payload/build.ts";
 import { describeThrown } from "../payload/describe.ts";
+import { readLacking } from "../payload/read-lacking.ts";
 import { parseOccurrence } from "../payload/occurrence-bytes.ts";
 import type { WholeRejection } from "../store/rejections.ts";
 import { parseBackfilled } from "./backfilled.ts";
@@ -93,7 +94,11 @@ async function rematch(
   const { transaction, position, key, action = "insert", before, record } = occurrence;
   const after = action === "delete" ? undefined : record;
   const change: Change = { kind: "change", transaction, position, table: tracked.table.name, action, key, before, after };
-  const { occurrences, unmatched } = matchChange(change, { ...deps.catalogue, tables: new Map([[tracked.table.name, tracked]]) });
+  const match = (): Matched => matchChange(change, { ...deps.catalogue, tables: new Map([[tracked.table.name, tracked]]) });
+  const asking = after === undefined ? [] : [{ table: tracked.table, key, row: after }];
+  let matched = match();
+  while (await readLacking(asking, deps.payload.readers)) matched = match();
+  const { occurrences, unmatched } = matched;
   const [fault] = unmatched;
   if (fault !== undefined) return { kind: "rejected", reason: fault.cause, error: describeThrown(fault.error, fault.event.name) };
   const idOf = (one: Occurrence): string =>

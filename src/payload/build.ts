@@ -1,13 +1,15 @@
 import type { StandardSchemaV1 } from "@standard-schema/spec";
 import type { Row } from "../capture/change.ts";
+import { askedOf, goneOf } from "../capture/lacking.ts";
 import type { Catalogue, CatalogueEvent } from "../event/catalogue.ts";
 import type { PayloadContext, Reason } from "../event/define.ts";
 import type { Occurrence } from "../match.ts";
 import { createContext, type Reads } from "./context.ts";
 import { describeIssues, describeThrown } from "./describe.ts";
 import { describeBigInt, stringifyPayload } from "./json.ts";
-import type { BatchFault } from "./fault.ts";
+import { BatchFault } from "./fault.ts";
 import { createLoads, readRecords, type RecordReaders } from "./load.ts";
+import { readLacking } from "./read-lacking.ts";
 import type { RejectionReason } from "./reject.ts";
 import { runAll, type Run, type Schedule } from "./schedule.ts";
 import type { SqlReader } from "./sql.ts";
@@ -57,7 +59,8 @@ export const payloadLimits: PayloadLimits = { concurrency: 64, timeoutMs: 10_000
 const nothing: Payload = { kind: "nothing" };
 
 /**
- * Builds what is sent for each occurrence, in the given order.
+ * Builds what is sent for each occurrence, in the given order. What read a column that the log did not carry is built again, once that
+ * column was read for all of them.
  *
  * A function that loops without ever returning to the event loop cannot be stopped: the deadline ends what waits. (`cli/loop-watch.ts`
  * says in the log where it is.)
@@ -66,6 +69,43 @@ const nothing: Payload = { kind: "nothing" };
  */
 export async function buildPayloads(inputs: readonly PayloadInput[], deps: PayloadDeps): Promise<readonly Payload[]> {
   if (inputs.length === 0) return [];
+  const built = await buildAll(inputs, deps);
+  if (!inputs.some(hasAskedInVain)) return built;
+  const payloads = [...built];
+  for (let asking = indicesOf(inputs, hasAskedInVain); asking.length > 0; asking = indicesOf(inputs, hasAskedInVain)) {
+    const again = asking.flatMap((index) => inputs[index] ?? []);
+    await readLackingOf(again, deps);
+    const rebuilt = await buildAll(again, deps);
+    for (const [at, index] of asking.entries()) payloads[index] = rebuilt[at] ?? nothing;
+  }
+  return payloads.map((payload, index) => ofGone(payload, inputs[index]));
+}
+
+const hasAskedInVain = ({ event, record }: PayloadInput): boolean => event.table !== undefined && askedOf(record).length > 0;
+
+const indicesOf = (inputs: readonly PayloadInput[], isMeant: (input: PayloadInput) => boolean): readonly number[] =>
+  inputs.flatMap((input, index) => (isMeant(input) ? [index] : []));
+
+async function readLackingOf(inputs: readonly PayloadInput[], { readers }: PayloadDeps): Promise<void> {
+  const records = inputs.flatMap(({ event: { table }, key, record: row }) =>
+    table === undefined || row === undefined ? [] : [{ table, key, row }],
+  );
+  try {
+    await readLacking(records, readers);
+  } catch (error) {
+    if (error instanceof BatchFault) error.events = [...new Set(inputs.map(({ event }) => event.name))];
+    throw error;
+  }
+}
+
+/** It is not the definition's fault that a row was deleted before a column of it could be read. */
+function ofGone(payload: Payload, input: PayloadInput | undefined): Payload {
+  if (payload.kind !== "rejected" || input?.event.table === undefined) return payload;
+  const gone = goneOf(input.record, input.event.table.name);
+  return gone === undefined ? payload : rejected("record-missing", gone.message, payload.project);
+}
+
+async function buildAll(inputs: readonly PayloadInput[], deps: PayloadDeps): Promise<readonly Payload[]> {
   const limits = { ...payloadLimits, ...deps.limits };
   const records = inputs.some(lacksRecord) ? await readMissingRecords(inputs, deps) : undefined;
   let reads: Reads | undefined;

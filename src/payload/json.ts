@@ -18,7 +18,13 @@ function bytesAsBase64(this: unknown, name: string, value: unknown): unknown {
 
 /** Which field of a payload is a bigint, and what to write; undefined where none is. V8 names neither. */
 export function describeBigInt(output: unknown): string | undefined {
-  const path = pathOfBigInt(output, "", new Set());
+  let path: string | undefined;
+  try {
+    path = pathOfBigInt(output, "", new Set());
+  } catch {
+    // What is not JSON for a column that throws when it is read: the record itself was returned.
+    return undefined;
+  }
   if (path === undefined) return undefined;
   return `${path === "" ? "it" : path} is a bigint, which JSON does not have; write String(…), or Number(…) below 2 ** 53`;
 }

@@ -1,15 +1,20 @@
 import DataLoader from "dataloader";
 import type { Row } from "../capture/change.ts";
 import { freezeRow } from "../capture/freeze.ts";
-import { AncrageError } from "../errors.ts";
+import { AncrageError, sqlStateOf } from "../errors.ts";
 import { suggestName } from "../nearest-name.ts";
 import type { TableInfo } from "../store/tables.ts";
 import { BatchFault, isPassingFault } from "./fault.ts";
 
 /** Reads of records, one query a call. `record-readers.ts` binds them to a pool. */
 export interface RecordReaders {
-  /** By the key as it was asked for; what does not exist is not in the map. */
-  byKeys(table: TableInfo, keys: readonly string[]): Promise<ReadonlyMap<string, Row>>;
+  /**
+   * By the key as it was asked for; what does not exist is not in the map.
+   *
+   * @param columns only these, and of them only those that the table has now. Default: all, of which one that the table has no more throws
+   *   when it is read
+   */
+  byKeys(table: TableInfo, keys: readonly string[], columns?: readonly string[]): Promise<ReadonlyMap<string, Row>>;
   /** For each condition the records that meet it, in the order of their key. All of the conditions name the same columns. */
   where(table: TableInfo, conditions: readonly Condition[]): Promise<readonly (readonly Row[])[]>;
 }
@@ -137,12 +142,15 @@ async function answerEach<A, V>(
       onFault(fault);
       throw fault;
     }
-    if (asked.length === 1) return [error instanceof Error ? error : new Error(String(error))];
+    if (asked.length === 1 || isOfStatement(error)) return asked.map(() => (error instanceof Error ? error : new Error(String(error))));
     const middle = asked.length >> 1;
     const left = await answerEach(asked.slice(0, middle), read, onFault);
     return [...left, ...(await answerEach(asked.slice(middle), read, onFault))];
   }
 }
+
+/** A table or column that is not there, a right that lacks: whatever is asked for, the answer is the same. Ours are of the same kind. */
+const isOfStatement = (error: unknown): boolean => error instanceof AncrageError || sqlStateOf(error)?.startsWith("42") === true;
 
 /**
  * Records by key, outside of any payload function: for explicit triggers and `explain`. A key that cannot be one (`abc` for a
@@ -154,10 +162,11 @@ export async function readRecords(
   readers: RecordReaders,
   table: TableInfo,
   keys: readonly string[],
+  columns?: readonly string[],
 ): Promise<ReadonlyMap<string, Row | Error | undefined>> {
   const asked = [...new Set(keys)];
   const read = async (some: readonly string[]): Promise<(Row | undefined)[]> => {
-    const rows = await readers.byKeys(table, some);
+    const rows = await readers.byKeys(table, some, columns);
     return some.map((key) => frozenAt(rows, key));
   };
   const answers = await answerEach(asked, read, () => undefined);

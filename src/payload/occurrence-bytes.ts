@@ -1,6 +1,7 @@
 import type { Action, Row, Value } from "../capture/change.ts";
+import { defineLacking, defineUnlogged } from "../capture/lacking.ts";
 import type { Cause } from "../cause.ts";
-import { AncrageError, type ErrorCode } from "../errors.ts";
+import { AncrageError } from "../errors.ts";
 import type { CatalogueEvent } from "../event/catalogue.ts";
 import type { Occurrence } from "../match.ts";
 
@@ -26,7 +27,7 @@ interface StoredRow {
   readonly values: Readonly<Record<string, unknown>>;
   /** `bytea` in base 64, arrays of it nested. */
   readonly bytes?: Readonly<Record<string, unknown>>;
-  /** Columns that the log did not carry: reading them throws after a retry as it did before. */
+  /** Columns that the log did not carry, and that were not read anew either: a retry reads them of the row as it is by then. */
   readonly unlogged?: readonly string[];
   /** Columns whose text in the log could not be read, each with why: the rejection that says so must not fail on them itself. */
   readonly unreadable?: Readonly<Record<string, string>>;
@@ -98,8 +99,8 @@ export function parseOccurrence(bytes: Buffer, events: ReadonlyMap<string, Catal
       committedAtUs: BigInt(transaction.committedAtUs),
     },
     position: { commitLsn: BigInt(position.commitLsn), changeLsn: BigInt(position.changeLsn), ordinal: position.ordinal },
-    before: stored.before === undefined ? undefined : restoreRow(stored.before, event),
-    record: stored.record === undefined ? undefined : restoreRow(stored.record, event),
+    before: stored.before === undefined ? undefined : restoreRow(stored.before, event, "old"),
+    record: stored.record === undefined ? undefined : restoreRow(stored.record, event, stored.action === "delete" ? "old" : "new"),
     data: stored.data,
   };
 }
@@ -140,7 +141,7 @@ function storeRow(row: Row): StoredRow {
   };
 }
 
-function restoreRow({ values, bytes = {}, unlogged = [], unreadable = {} }: StoredRow, event: CatalogueEvent): Row {
+function restoreRow({ values, bytes = {}, unlogged = [], unreadable = {} }: StoredRow, event: CatalogueEvent, age: "old" | "new"): Row {
   const decoded = Object.entries(bytes).map(([column, value]) => [
     column,
     mapNested(value, (item) => (typeof item === "string" ? Buffer.from(item, "base64") : item)),
@@ -148,20 +149,21 @@ function restoreRow({ values, bytes = {}, unlogged = [], unreadable = {} }: Stor
   const row: Row = { ...values, ...Object.fromEntries(decoded) };
   const table = event.table?.name ?? event.name;
   const hint = "Read the column with load(table, key): it is then as it is now.";
-  const defineThrowing = (column: string, code: ErrorCode, message: string): void => {
+  // What the table has now and had not then is lacking as well, and never absent without a word.
+  const had = new Set([...Object.keys(row), ...unlogged, ...Object.keys(unreadable)]);
+  const added = (event.table?.columns ?? []).map(({ name }) => name).filter((name) => !had.has(name));
+  for (const column of [...unlogged, ...added]) {
+    if (age === "old") defineUnlogged(row, table, column, "Read what the row was before from the columns that it had.");
+    else defineLacking(row, table, column, added.includes(column) ? "unknown" : "unchanged");
+  }
+  for (const [column, why] of Object.entries(unreadable)) {
     Object.defineProperty(row, column, {
       enumerable: true,
       get() {
-        throw new AncrageError(code, message, { hint });
+        const message = `column "${column}" of "${table}" could not be read from the write-ahead log: ${why}`;
+        throw new AncrageError("ANCRAGE_VALUE_INVALID", message, { hint });
       },
     });
-  };
-  for (const column of unlogged) {
-    const message = `the write-ahead log did not carry column "${column}" of "${table}" for this change.`;
-    defineThrowing(column, "ANCRAGE_COLUMN_NOT_LOGGED", message);
-  }
-  for (const [column, why] of Object.entries(unreadable)) {
-    defineThrowing(column, "ANCRAGE_VALUE_INVALID", `column "${column}" of "${table}" could not be read from the write-ahead log: ${why}`);
   }
   return row;
 }

@@ -9,8 +9,8 @@ import type { SampleDeps } from "./sample.ts";
 /** What `load` reads with: the statements of `store/read.ts` over one pool. */
 export function createRecordReaders(db: Reader, types: ValueTypes): RecordReaders {
   return {
-    async byKeys(table, keys) {
-      const found = await readByKeys(db, table, keys, { types });
+    async byKeys(table, keys, columns) {
+      const found = await readByKeys(db, table, keys, { types, columns });
       return new Map([...found].map(([key, { row }]) => [key, row]));
     },
     async where(table, conditions) {

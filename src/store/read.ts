@@ -1,6 +1,7 @@
 import { inspect } from "node:util";
 import pg from "pg";
 import type { Row } from "../capture/change.ts";
+import { freezeValue } from "../capture/freeze.ts";
 import { AncrageError, sqlStateOf } from "../errors.ts";
 import { type ColumnInfo, keyOf, parseKey, quoteTable, type TableInfo } from "./tables.ts";
 import { formatJson, formatValue, type ValueTypes } from "./types.ts";
@@ -19,6 +20,8 @@ export interface Reader {
 
 export interface ReadOptions {
   readonly types: ValueTypes;
+  /** Only these, and of them only those that the table has now. Default: all; see `withColumns`. */
+  readonly columns?: readonly string[] | undefined;
 }
 
 export interface KeyedRow {
@@ -188,9 +191,11 @@ async function readMatching(
   async function readPlaces(places: readonly number[]): Promise<void> {
     if (places.length === 0) return;
     try {
-      const { rows, fields } = await db.query(matchQuery(table, lookups, places));
-      const toRecord = recordReader(table, fields.slice(1), options.types);
-      for (const [place, ...texts] of rows) found[Number(place)]?.push(toRecord(texts));
+      await withColumns(db, table, options.columns, async (columns, dropped) => {
+        const { rows, fields } = await db.query(matchQuery(table, { ...lookups, places }, columns));
+        const toRecord = recordReader(table, { fields: fields.slice(1), dropped, types: options.types });
+        for (const [place, ...texts] of rows) found[Number(place)]?.push(toRecord(texts));
+      });
     } catch (error) {
       if (!isDataError(error)) throw error;
       // One of the texts is none of its type, and PostgreSQL does not say which: halve until it stands alone.
@@ -222,8 +227,8 @@ function isDataError(error: unknown): boolean {
 
 function matchQuery(
   table: TableInfo,
-  { columns, tuples, nullColumns }: Lookups,
-  places: readonly number[],
+  { columns, tuples, nullColumns, places }: Lookups & { readonly places: readonly number[] },
+  selected: readonly string[],
 ): pg.QueryArrayConfig<unknown[]> {
   // Arrays of text first, cast one by one: an array of the column's type would need a literal that no client knows how to write.
   const parameters = ["$1::int4[]", ...columns.map((_, index) => `$${index + 2}::text[]`)];
@@ -235,7 +240,7 @@ function matchQuery(
   const order = ["asked.place", ...table.keyColumns.map((name) => `t.${pg.escapeIdentifier(name)}`)];
   return {
     text: `
-      select asked.place, ${selectList(table)}
+      select ${["asked.place", ...selected.map(quoteColumn)].join(", ")}
       from unnest(${parameters.join(", ")}) as asked (${names.join(", ")})
       join ${quoteTable(table)} t on ${matches.join(" and ")}
       order by ${order.join(", ")}`,
@@ -303,20 +308,69 @@ async function readNewestBy(
   const order = [...(column === undefined ? [] : [column.name]), ...table.keyColumns].map((name) => `t.${pg.escapeIdentifier(name)} desc`);
   // `nulls last` would not match the order of an index made without it; to leave them out does.
   const where = column?.isNullable === true ? `where t.${pg.escapeIdentifier(column.name)} is not null` : "";
-  // Statements in one message are one transaction, so that the settings end with them, on a pooled session too. Such a message takes
-  // no parameters; these are integers. (Sessions of the API read no table in its own order, which is the best way for one without an index.)
-  const answer: unknown = await db.query({
-    text: `
-      set local statement_timeout = ${newestTimeoutMs};
-      set local enable_seqscan = on;
-      set local enable_bitmapscan = on;
-      select ${selectList(table)} from ${quoteTable(table)} t ${where}
-      ${order.length === 0 ? "" : `order by ${order.join(", ")}`} limit ${asCount(limit)} offset ${asCount(offset)}`,
-    rowMode: "array",
-    types: rawTexts,
+  return await withColumns(db, table, undefined, async (columns, dropped) => {
+    // Statements in one message are one transaction, so that the settings end with them, on a pooled session too. Such a message takes
+    // no parameters; these are integers. (Sessions of the API read no table in its own order, which is the best way for one without an index.)
+    const answer: unknown = await db.query({
+      text: `
+        set local statement_timeout = ${newestTimeoutMs};
+        set local enable_seqscan = on;
+        set local enable_bitmapscan = on;
+        select ${columns.map(quoteColumn).join(", ")} from ${quoteTable(table)} t ${where}
+        ${order.length === 0 ? "" : `order by ${order.join(", ")}`} limit ${asCount(limit)} offset ${asCount(offset)}`,
+      rowMode: "array",
+      types: rawTexts,
+    });
+    const { rows, fields } = (answer as readonly unknown[]).at(-1) as pg.QueryArrayResult<(string | null)[]>;
+    return rows.map(recordReader(table, { fields, dropped, types }));
   });
-  const result = (answer as readonly unknown[]).at(-1) as pg.QueryArrayResult<(string | null)[]>;
-  return result.rows.map(recordReader(table, result.fields, types));
+}
+
+/**
+ * Reads with the columns that the table was seen to have; where PostgreSQL says that one of them is not there, with those that are.
+ *
+ * A migration of the application may drop or rename a column at any time: only what reads that column is to fail by it.
+ *
+ * @param wanted default: all, and the key's in any case
+ * @param read told also which of the wanted ones are gone; it may be called twice
+ * @throws AncrageError `ANCRAGE_DEFINITION_INVALID` where a column of the key is gone
+ */
+async function withColumns<Result>(
+  db: Reader,
+  table: TableInfo,
+  wanted: readonly string[] | undefined,
+  read: (columns: readonly string[], dropped: readonly string[]) => Promise<Result>,
+): Promise<Result> {
+  const all = wanted === undefined ? table.columns.map(({ name }) => name) : [...new Set([...table.keyColumns, ...wanted])];
+  try {
+    return await read(all, []);
+  } catch (error) {
+    if (sqlStateOf(error) !== undefinedColumn) throw error;
+    const now = new Set(await readColumnNames(db, table.oid));
+    const key = table.keyColumns.find((name) => !now.has(name));
+    if (key !== undefined) throw droppedColumn(table, key);
+    const dropped = all.filter((name) => !now.has(name));
+    // It was another one: of the condition, or of the order.
+    if (dropped.length === 0) throw error;
+    return await read(
+      all.filter((name) => now.has(name)),
+      wanted === undefined ? dropped : [],
+    );
+  }
+}
+
+const undefinedColumn = "42703";
+
+async function readColumnNames(db: Reader, oid: number): Promise<readonly string[]> {
+  const text = "select attname::text from pg_attribute where attrelid = $1 and attnum > 0 and not attisdropped";
+  const { rows } = await db.query({ text, values: [oid], rowMode: "array", types: rawTexts });
+  return rows.flatMap(([name]) => name ?? []);
+}
+
+function droppedColumn({ name }: TableInfo, column: string): AncrageError {
+  return new AncrageError("ANCRAGE_DEFINITION_INVALID", `"${name}" has no column "${column}" any more: it was dropped or renamed.`, {
+    hint: 'Let the events read what the table has now, restart, then run "ancrage rejections retry".',
+  });
 }
 
 function asCount(value: number): string {
@@ -324,16 +378,19 @@ function asCount(value: number): string {
   throw new AncrageError("ANCRAGE_VALUE_INVALID", `expected a whole number of records from 0 on, got ${value}.`);
 }
 
-const selectList = (table: TableInfo): string => table.columns.map(({ name }) => `t.${pg.escapeIdentifier(name)}`).join(", ");
+const quoteColumn = (name: string): string => `t.${pg.escapeIdentifier(name)}`;
 
 /** Leaves each value as PostgreSQL's text: a key is made of texts, and the parsers are looked up once a query. */
 const rawTexts = { getTypeParser: () => (text: string) => text } as unknown as pg.CustomTypesConfig;
 
-function recordReader(
-  table: TableInfo,
-  fields: readonly pg.FieldDef[],
-  types: ValueTypes,
-): (texts: readonly (string | null)[]) => KeyedRow {
+interface Answered {
+  readonly fields: readonly pg.FieldDef[];
+  /** Columns that the table has no more: they throw when they are read, and are never absent without a word. */
+  readonly dropped: readonly string[];
+  readonly types: ValueTypes;
+}
+
+function recordReader(table: TableInfo, { fields, dropped, types }: Answered): (texts: readonly (string | null)[]) => KeyedRow {
   const names = fields.map((field) => field.name);
   const parsers = fields.map((field) => types.parser(field.dataTypeID));
   const places = new Map(names.map((name, index) => [name, index]));
@@ -345,6 +402,21 @@ function recordReader(
       const parse = parsers[index];
       row[names[index] ?? ""] = text === null || parse === undefined ? text : parse(text);
     }
-    return { key: makeKey((column) => texts[places.get(column) ?? -1] ?? null), row };
+    const key = makeKey((column) => texts[places.get(column) ?? -1] ?? null);
+    return { key, row: dropped.length === 0 ? row : withDropped(row, table, dropped) };
   };
+}
+
+/** Frozen here: whoever did it later would read what throws. */
+function withDropped(row: Record<string, unknown>, table: TableInfo, dropped: readonly string[]): Row {
+  for (const value of Object.values(row)) freezeValue(value);
+  for (const column of dropped) {
+    Object.defineProperty(row, column, {
+      enumerable: true,
+      get() {
+        throw droppedColumn(table, column);
+      },
+    });
+  }
+  return Object.freeze(row);
 }

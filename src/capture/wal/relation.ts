@@ -1,16 +1,18 @@
-import { AncrageError } from "../../errors.ts";
-import type { ColumnInfo, TableInfo } from "../../store/tables.ts";
+import type { TableInfo } from "../../store/tables.ts";
 import type { ValueTypes } from "../../store/types.ts";
 import type { Row, Value } from "../change.ts";
 import { freezeValue } from "../freeze.ts";
+import { defineLacking, defineUnlogged } from "../lacking.ts";
 import { unchanged, type RelationMessage, type Tuple } from "./pgoutput.ts";
 
 /** A relation of the log, compiled once: from tuples to the rows and keys that later steps see. Rows are frozen (`freeze.ts`). */
 export interface Relation {
   /** As users name the table. */
   readonly table: string;
-  /** The row; what an update left unchanged is taken from `old`. What neither has, or what cannot be read, throws when it is read. */
+  /** The new row; what an update left unchanged is taken from `old`. What neither has is lacking (`lacking.ts`). */
   toRow(tuple: Tuple, old: Tuple | undefined): Row;
+  /** The old row, under `replica identity full`. */
+  toOldRow(tuple: Tuple): Row;
   /** The columns that a delete carries without `replica identity full`: those of the identity. All others throw when they are read. */
   toKeyRow(tuple: Tuple): Row;
   /** @param old where to look for a key column so large that the update did not carry it again */
@@ -19,7 +21,11 @@ export interface Relation {
 
 type Parse = ((text: string) => Value) | undefined;
 
-export function compileRelation(message: RelationMessage, table: TableInfo | undefined, types: ValueTypes): Relation {
+/**
+ * @param isOldPartial old rows may be those of a partition without `replica identity full` under a root that has it. PostgreSQL then
+ *   says that they are whole, and has null for all that they have not.
+ */
+export function compileRelation(message: RelationMessage, table: TableInfo | undefined, types: ValueTypes, isOldPartial = false): Relation {
   const name = message.schema === "public" ? message.table : `${message.schema}.${message.table}`;
   const names = message.columns.map((column) => column.name);
   const parsers: readonly Parse[] = message.columns.map((column) => types.parser(column.typeOid));
@@ -28,12 +34,12 @@ export function compileRelation(message: RelationMessage, table: TableInfo | und
   const [firstKey = -1] = keys;
   const missing = (table?.columns ?? []).filter((column) => !names.includes(column.name));
 
-  const set = (row: Record<string, Value>, index: number, text: Tuple[number] | undefined): void => {
+  /** @returns whether the tuple has a value of it */
+  const set = (row: Record<string, Value>, index: number, text: Tuple[number] | undefined): boolean => {
+    if (text === unchanged || text === undefined) return false;
     const column = names[index] as string;
     const parser = parsers[index];
-    if (text === null) row[column] = null;
-    else if (text === unchanged || text === undefined) defineUnlogged(row, name, column);
-    else if (parser === undefined) row[column] = text;
+    if (text === null || parser === undefined) row[column] = text;
     else {
       try {
         row[column] = freezeValue(parser(text));
@@ -42,6 +48,16 @@ export function compileRelation(message: RelationMessage, table: TableInfo | und
         defineThrowing(row, column, error);
       }
     }
+    return true;
+  };
+  /** What can never be had of an old row throws when it is read. */
+  const setOld = (tuple: Tuple, isCarried: (index: number) => boolean): Row => {
+    const row: Record<string, Value> = {};
+    for (let i = 0; i < names.length; i++) {
+      if (!set(row, i, isCarried(i) ? tuple[i] : unchanged)) defineUnlogged(row, name, names[i] as string, identityHint);
+    }
+    for (const column of missing) defineUnlogged(row, name, column.name, column.isGenerated ? generatedHint : unknownHint);
+    return Object.freeze(row);
   };
   const textAt = (index: number, tuple: Tuple, old: Tuple | undefined): string => {
     const text = tuple[index] === unchanged ? old?.[index] : tuple[index];
@@ -54,16 +70,16 @@ export function compileRelation(message: RelationMessage, table: TableInfo | und
     table: name,
     toRow(tuple, old) {
       const row: Record<string, Value> = {};
-      for (let i = 0; i < names.length; i++) set(row, i, tuple[i] === unchanged ? old?.[i] : tuple[i]);
-      for (const column of missing) defineMissing(row, name, column);
+      for (let i = 0; i < names.length; i++) {
+        // What was left unchanged for its size was not null: an old row that says so is not whole.
+        if (!set(row, i, tuple[i] === unchanged ? (old?.[i] ?? unchanged) : tuple[i]))
+          defineLacking(row, name, names[i] as string, "unchanged");
+      }
+      for (const column of missing) defineLacking(row, name, column.name, column.isGenerated ? "generated" : "unknown");
       return Object.freeze(row);
     },
-    toKeyRow(tuple) {
-      const row: Record<string, Value> = {};
-      for (let i = 0; i < names.length; i++) set(row, i, isIdentity[i] === true ? tuple[i] : unchanged);
-      for (const column of missing) defineMissing(row, name, column);
-      return Object.freeze(row);
-    },
+    toOldRow: (tuple) => setOld(tuple, (index) => !isOldPartial || tuple[index] !== null),
+    toKeyRow: (tuple) => setOld(tuple, (index) => isIdentity[index] === true),
     toKey(tuple, old) {
       if (keys.length === 1) return textAt(firstKey, tuple, old);
       return keys.length === 0 ? "" : JSON.stringify(keys.map((index) => textAt(index, tuple, old)));
@@ -84,37 +100,10 @@ function keyIndexes(message: RelationMessage, table: TableInfo | undefined): rea
   return message.replicaIdentity === "f" ? [] : message.columns.flatMap((column, index) => (column.isKey ? [index] : []));
 }
 
-/** Never `null` and never absent: a payload that reads it must not send a hole as if it were the value. */
-function defineUnlogged(row: Record<string, Value>, table: string, column: string): void {
-  Object.defineProperty(row, column, {
-    enumerable: true,
-    get() {
-      throw new AncrageError(
-        "ANCRAGE_COLUMN_NOT_LOGGED",
-        `the write-ahead log did not carry column "${column}" of "${table}" for this change.`,
-        {
-          hint: `Read the column with load("${table}", key), or run "ancrage migrate", which sets "replica identity full" where old values are read.`,
-        },
-      );
-    },
-  });
-}
-
-/** Generated columns before PostgreSQL 18, virtual ones ever; and what was dropped or renamed since the tables were read. */
-function defineMissing(row: Record<string, Value>, table: string, { name, isGenerated }: ColumnInfo): void {
-  if (isGenerated) return defineUnlogged(row, table, name);
-  defineThrowing(
-    row,
-    name,
-    new AncrageError(
-      "ANCRAGE_COLUMN_NOT_LOGGED",
-      `"${table}" had no column "${name}" when this change was made: it was dropped or renamed.`,
-      {
-        hint: 'Let the events read what the table has now, restart, then run "ancrage rejections retry".',
-      },
-    ),
-  );
-}
+const identityHint =
+  'Old values take "replica identity full" on the table and on each of its partitions: "ancrage migrate" sets it where they are read.';
+const generatedHint = "Read the columns that it is computed from.";
+const unknownHint = 'Let the events read what the table has now, restart, then run "ancrage rejections retry".';
 
 function defineThrowing(row: Record<string, Value>, column: string, error: unknown): void {
   Object.defineProperty(row, column, {

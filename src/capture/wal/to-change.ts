@@ -28,7 +28,7 @@ export function toChange(
         table,
         action: "update",
         key: relation.toKey(newTuple, oldTuple ?? oldKey),
-        before: oldTuple === undefined ? undefined : relation.toRow(oldTuple, undefined),
+        before: oldTuple === undefined ? undefined : relation.toOldRow(oldTuple),
         after: relation.toRow(newTuple, oldTuple),
       };
     }
@@ -39,7 +39,7 @@ export function toChange(
         table,
         action: "delete",
         key: relation.toKey(old, undefined),
-        before: oldTuple === undefined ? relation.toKeyRow(old) : relation.toRow(old, undefined),
+        before: oldTuple === undefined ? relation.toKeyRow(old) : relation.toOldRow(old),
         after: undefined,
       };
     }
