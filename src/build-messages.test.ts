@@ -1,12 +1,13 @@
 import { pino } from "pino";
 import { expect, test } from "vitest";
-import { createMessageBuilder, type MessageBuilder } from "./build-messages.ts";
+import { createMessageBuilder, type MessageBuilder, type MessageBuilderOptions } from "./build-messages.ts";
 import { systemClock } from "./clock.ts";
 import type { Change } from "./capture/change.ts";
 import { buildCatalogue } from "./event/catalogue.ts";
-import type { EventDefinition } from "./event/define.ts";
+import { defineEvent, type EventDefinition } from "./event/define.ts";
 import type { TrackingHandler } from "./event/track.ts";
 import type { PayloadDeps } from "./payload/build.ts";
+import type { BatchFault } from "./payload/fault.ts";
 import { parkedAfterRejections } from "./payload/reject.ts";
 import type { TableInfo } from "./store/tables.ts";
 
@@ -21,7 +22,11 @@ const deal: TableInfo = {
   isPartitioned: false,
 };
 
-function builderOf(definitions: Readonly<Record<string, Partial<EventDefinition>>>, handle?: (key: string) => void): MessageBuilder {
+function builderOf(
+  definitions: Readonly<Record<string, Partial<EventDefinition>>>,
+  handle?: (key: string) => void,
+  more: Partial<MessageBuilderOptions> & Pick<Partial<PayloadDeps>, "sql"> = {},
+): MessageBuilder {
   const handler = { kind: "tracking", table: "deal", handle: ({ key }: Change) => handle?.(key) } as unknown as TrackingHandler;
   const catalogue = buildCatalogue({
     events: Object.entries(definitions).map(([name, over]) => ({
@@ -33,7 +38,7 @@ function builderOf(definitions: Readonly<Record<string, Partial<EventDefinition>
     tables: [deal],
   });
   const unread = (): Promise<never> => Promise.reject(new Error("nothing is read here"));
-  const payload: PayloadDeps = { catalogue, readers: { byKeys: unread, where: unread }, sql: unread };
+  const payload: PayloadDeps = { catalogue, readers: { byKeys: unread, where: unread }, sql: more.sql ?? unread };
   return createMessageBuilder({
     sourceId: "test",
     catalogue,
@@ -41,6 +46,7 @@ function builderOf(definitions: Readonly<Record<string, Partial<EventDefinition>
     clock: systemClock,
     log: pino({ enabled: false }),
     stopping: new AbortController().signal,
+    ...more,
   });
 }
 
@@ -93,4 +99,32 @@ test("a where that always throws is parked; one that works goes on telling which
     ["Payload", "1000", "event-parked"],
     ["Payload", "1002", "event-parked"],
   ]);
+});
+
+test("an event whose reads begin to run out of time when another's patience is over has its own", async () => {
+  const readPatienceMs = 1_000;
+  let nowMs = 0;
+  const stopping = new AbortController();
+  const timeout = Object.assign(new Error("canceling statement due to statement timeout"), { code: "57014" });
+  const builder = builderOf(
+    {
+      First: defineEvent({ table: "deal", on: "insert", payload: async (_, { sql }) => ({ rows: await sql`select 'first'` }) }),
+      Second: defineEvent({ table: "deal", on: "insert", payload: async (_, { sql }) => ({ rows: await sql`select 'second'` }) }),
+    },
+    undefined,
+    {
+      readPatienceMs,
+      clock: { nowMs: () => nowMs, monotonicMs: () => nowMs },
+      stopping: stopping.signal,
+      // The second answers until the first was told apart.
+      sql: (text) => (text.includes("first") || builder.readable.slow().has("First") ? Promise.reject(timeout) : Promise.resolve([])),
+      signal: (name, detail) => {
+        if (name !== "rebuilding") return;
+        nowMs += readPatienceMs / 2;
+        if ((detail as BatchFault).events.includes("Second")) setImmediate(() => stopping.abort());
+      },
+    },
+  );
+  expect(await builder.build(inserts(0, 1))).toBeUndefined();
+  expect([...builder.readable.slow().keys()]).toEqual(["First"]);
 });

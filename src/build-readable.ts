@@ -106,7 +106,8 @@ export function createReadableBuilder(options: ReadableBuilderOptions): Readable
     onPatienceOver: (events: readonly string[]) => void,
   ): Promise<Result | undefined> => {
     const since = new Date(clock.nowMs());
-    const sinceMs = clock.monotonicMs();
+    /** When the reads of an event first ran out of time: else the second one would get what the first has left of its patience. */
+    const firstMs = new Map<string, number>();
     for (let attempt = 0; ; attempt++) {
       try {
         const result = await work();
@@ -116,13 +117,17 @@ export function createReadableBuilder(options: ReadableBuilderOptions): Readable
         if (!(error instanceof BatchFault)) throw error;
         if (stopping.aborted) return undefined;
         const { events, words: because } = error;
-        const until = isTellable(error) ? new Date(since.getTime() + patienceMs) : undefined;
+        const told = isTellable(error) ? events : [];
+        for (const event of told) firstMs.set(event, firstMs.get(event) ?? clock.monotonicMs());
+        const leftMs = (event: string): number => (firstMs.get(event) ?? 0) + patienceMs - clock.monotonicMs();
+        const until = told.length === 0 ? undefined : new Date(clock.nowMs() + Math.min(...told.map(leftMs)));
         if (attempt >= shownFromAttempt) held = { since, events, because, until };
         log.warn({ err: error.cause, events }, "a batch is built again: the database could not be read");
         await signal?.("rebuilding", error);
-        if (until !== undefined && clock.monotonicMs() - sinceMs >= patienceMs) {
-          log.error({ events }, "reads of these events run out of time; what does is rejected from now on, so that the rest goes on");
-          onPatienceOver(events);
+        const over = told.filter((event) => leftMs(event) <= 0);
+        if (over.length > 0) {
+          log.error({ events: over }, "reads of these events run out of time; what does is rejected from now on, so that the rest goes on");
+          onPatienceOver(over);
         } else await pause(delayOf(faultDelaysMs, attempt), stopping);
       }
     }

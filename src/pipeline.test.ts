@@ -100,6 +100,18 @@ test("who waits for a batch is told where its commit fails", async () => {
   expect(stopped).toEqual(["source", "journal"]);
 });
 
+test("and where what comes after the commit fails", async () => {
+  const journal = { journaled: startOfLog, endLsn: 0n, commit: () => Promise.resolve([]), stop: () => Promise.resolve() };
+  const confirm = (): never => {
+    throw new Error("a bug");
+  };
+  const pipeline = pipelineOf(journal, { confirm });
+  pipeline.start(0n);
+  pipeline.record(update);
+  await expect(pipeline.flushed()).rejects.toThrow("the pipeline has ended");
+  await pipeline.stop();
+});
+
 test.each([
   [1, 1_000],
   [200, 50],

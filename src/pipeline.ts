@@ -241,9 +241,8 @@ export class Pipeline {
     const before = journal.journaled;
     // A keepalive may move `#passed` on during the commit: only what this batch says may be confirmed.
     const { position, endLsn, cursor } = this.#passed;
-    let taken: readonly Message[];
     try {
-      taken = await journal.commit({
+      const taken = await journal.commit({
         messages: built.messages,
         rejections: built.rejections,
         updates,
@@ -252,22 +251,22 @@ export class Pipeline {
         endLsn,
         cursor,
       });
+      this.#isCommitting = false;
+      this.#committedAtMs = this.#options.clock.monotonicMs();
+      this.#counts.messages += taken.length;
+      this.#counts.rejections += built.rejections.length;
+      await this.#deliver(taken, before);
+      source.confirm(endLsn);
+      for (const { resolve } of waiting) resolve();
+      dispatcher.journaled(updates);
+      this.#answerTriggers(built, taken);
+      await signal?.("journaled", { messages: taken, updates });
+      if (taken.length > 0) await dispatcher.room();
     } catch (error) {
-      // They are in no list any more: nobody else would tell them.
+      // They are in no list any more: nobody else would tell them. To those that were told already it says nothing.
       for (const { reject } of waiting) reject(ended());
       throw error;
     }
-    this.#isCommitting = false;
-    this.#committedAtMs = this.#options.clock.monotonicMs();
-    this.#counts.messages += taken.length;
-    this.#counts.rejections += built.rejections.length;
-    await this.#deliver(taken, before);
-    source.confirm(endLsn);
-    for (const { resolve } of waiting) resolve();
-    dispatcher.journaled(updates);
-    this.#answerTriggers(built, taken);
-    await signal?.("journaled", { messages: taken, updates });
-    if (taken.length > 0) await dispatcher.room();
   }
 
   /**

@@ -17,16 +17,21 @@ export interface TokenInput {
 
 /** The bearer tokens of the API beside the operator's. */
 export interface TokenService {
-  /** @returns the row, and the token, which is shown this once; undefined where the key was sent with another request */
-  create(
-    input: TokenInput,
-    options: { readonly idempotencyKey: string | undefined },
-  ): Promise<{ readonly row: TokenRow; readonly token: string } | undefined>;
+  create(input: TokenInput, options: { readonly idempotencyKey: string | undefined }): Promise<TokenMade>;
   list(filter: TokenFilter): Promise<readonly TokenRow[]>;
   get(id: string): Promise<TokenRow | undefined>;
   /** From the next request on it is refused. */
   revoke(id: string): Promise<TokenRow | undefined>;
 }
+
+/** What came of a request for a token. */
+export type TokenMade =
+  /** The token is shown this once. */
+  | { readonly kind: "made"; readonly row: TokenRow; readonly token: string }
+  /** The key was sent with another request. */
+  | { readonly kind: "other-request" }
+  /** What the first request with the key made was revoked since, and opens nothing any more. */
+  | { readonly kind: "revoked"; readonly row: TokenRow };
 
 export interface TokenServiceOptions {
   readonly db: pg.Pool;
@@ -61,11 +66,14 @@ export function createTokenService({ db, secretKey, nowMs = Date.now }: TokenSer
         if (key !== undefined && !(await takeIdempotencyKey(client, asked))) return undefined;
         return await insertToken(client, { ...input, id, hash: hashToken(token) });
       });
-      if (row !== undefined) return { row, token };
+      if (row !== undefined) return { kind: "made", row, token };
       const before = await readIdempotencyKey(db, noProject, key ?? "");
-      if (before?.requestHash.equals(requestHash) !== true) return undefined;
+      if (before?.requestHash.equals(requestHash) !== true) return { kind: "other-request" };
       const made = await readToken(db, before.madeId);
-      return made === undefined ? undefined : { row: made, token: formatToken(bytesOf(made.id, key)) };
+      if (made === undefined) throw new Error(`expected what the idempotency key ${key} made, got nothing`);
+      return made.revokedAt === null
+        ? { kind: "made", row: made, token: formatToken(bytesOf(made.id, key)) }
+        : { kind: "revoked", row: made };
     },
     list: (filter) => listTokens(db, filter),
     get: (id) => readToken(db, id),

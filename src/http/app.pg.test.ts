@@ -129,6 +129,25 @@ describe("problems", () => {
     expect(answer.status).toBe(413);
   });
 
+  test("a body that never comes to its end", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    try {
+      const asked = Promise.withResolvers<void>();
+      const drip = new ReadableStream({
+        start: (controller) => controller.enqueue(new TextEncoder().encode("{")),
+        pull: () => asked.resolve(),
+      });
+      const { fetch } = createApp(api.services);
+      const init = { method: "POST", body: drip, duplex: "half", headers: { authorization: `Bearer ${operatorToken}` } };
+      const answer = fetch(new Request("http://ancrage.test/v1/subscriptions", init as RequestInit));
+      await asked.promise;
+      await vi.advanceTimersByTimeAsync(30_000);
+      expect(await (await answer).json()).toMatchObject({ status: 408, code: "body-too-slow" });
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
   test("on a kept connection, whoever sends too large a body reads the answer, and then an end and no reset", async () => {
     const { fetch } = createApp(api.services);
     const server = createAdaptorServer({ fetch }).listen(0, "127.0.0.1");

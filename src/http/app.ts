@@ -90,6 +90,11 @@ function answerError(error: Error, c: Context<ApiEnv>, services: Services): Resp
       headers: { "retry-after": "5" },
     });
   }
+  if (error instanceof AncrageError && error.code === "ANCRAGE_SECRET_KEY_INVALID") {
+    // It names keys by their fingerprints and a subscription of the caller's own, and says how it is mended.
+    const { message: detail, hint } = error;
+    return answerProblem({ code: "secret-key-invalid", detail, ...(hint === undefined ? {} : { hint }) });
+  }
   return answerProblem({ code: "internal", detail: `something failed that should not (${id}).`, hint: `The log says more under ${id}.` });
 }
 

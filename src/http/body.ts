@@ -5,12 +5,15 @@ import { refusal, unsupportedMediaType } from "./problem.ts";
 /** The most that a request's body may hold. Kept no further: parsing a body costs several times its size. */
 export const mostBodyBytes = 1024 * 1024;
 
+/** For all of it: whoever sends a byte a minute would hold a connection, and what is read of it, for as long as it likes. */
+const mostReadingMs = 30_000;
+
 /** What of a larger body is read and dropped, and for how long, before the answer. */
 const mostDroppedBytes = 32 * 1024 * 1024;
 const mostDroppingMs = 5_000;
 
 /**
- * Reads the body, and refuses one that is too large.
+ * Reads the body, and refuses one that is too large, or does not come to its end in time.
  *
  * The rest of that one is read first: a server that closes a connection with bytes unread resets it, and the client, still sending, sees
  * the reset and not the answer. The connection is closed all the same, as the rest may have no end.
@@ -19,7 +22,14 @@ export const readBody: MiddlewareHandler<ApiEnv> = async (c, next) => {
   const { body } = c.req.raw;
   if (body === null) return next();
   const reader = body.getReader();
-  const bytes = await readUpTo(reader, mostBodyBytes);
+  const bytes = await readInTime(reader);
+  if (bytes === "late") {
+    throw refusal({
+      code: "body-too-slow",
+      detail: `expected the body within ${mostReadingMs / 1_000} s, it has not come to its end.`,
+      headers: { connection: "close" },
+    });
+  }
   if (bytes === undefined) {
     await drop(reader);
     throw refusal({
@@ -33,7 +43,7 @@ export const readBody: MiddlewareHandler<ApiEnv> = async (c, next) => {
 };
 
 /** How deep arrays and objects may stand in one another: what walks a value, PostgreSQL too, does so on a stack. */
-export const mostDepth = 100;
+const mostNesting = 100;
 
 /** Refuses a body that is not JSON, before any handler reads it. */
 export const requireJson: MiddlewareHandler<ApiEnv> = async (c, next) => {
@@ -45,6 +55,19 @@ export const requireJson: MiddlewareHandler<ApiEnv> = async (c, next) => {
   }
   return next();
 };
+
+async function readInTime(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<Uint8Array<ArrayBuffer> | undefined | "late"> {
+  const { promise: late, resolve } = Promise.withResolvers<"late">();
+  const timer = setTimeout(() => resolve("late"), mostReadingMs);
+  const bytes = readUpTo(reader, mostBodyBytes);
+  // Not canceled when it is late: that would close the connection before the answer is out. It ends with the connection.
+  bytes.catch(() => undefined);
+  try {
+    return await Promise.race([bytes, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
 
 /** @returns undefined where there is more */
 async function readUpTo(reader: ReadableStreamDefaultReader<Uint8Array>, most: number): Promise<Uint8Array<ArrayBuffer> | undefined> {
@@ -81,10 +104,10 @@ async function drop(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<vo
 }
 
 function checkJson(body: string): void {
-  if (isDeeperThan(body, mostDepth)) {
+  if (isDeeperThan(body, mostNesting)) {
     throw refusal({
       code: "invalid-request",
-      detail: `expected JSON whose arrays and objects stand at most ${mostDepth} deep in one another, got more.`,
+      detail: `expected JSON whose arrays and objects stand at most ${mostNesting} deep in one another, got more.`,
     });
   }
   try {

@@ -4,6 +4,7 @@ import type { Clock } from "../clock.ts";
 import { BatchFault, isPassingFault } from "../payload/fault.ts";
 import { pause } from "../pause.ts";
 import { inPoolTransaction } from "../store/database.ts";
+import { deleteLeftRecords } from "../store/backfill.ts";
 import { countUnfinished, readLeftLanes } from "../store/job-lane.ts";
 import { advanceJob, beginJob, endJob, lockJob, readJob, readOpenJobs, type JobRow } from "../store/jobs.ts";
 import { readSubscription } from "../store/subscriptions.ts";
@@ -67,7 +68,8 @@ export class JobRunner {
   }
 
   async #run(): Promise<void> {
-    await this.#cancelLeft();
+    // Not waited for: a receiver that has much of what is left would keep all other jobs waiting.
+    const left = this.#clearLeft();
     while (!this.#isStopping) {
       try {
         this.#take(await readOpenJobs(this.#options.db));
@@ -76,19 +78,21 @@ export class JobRunner {
       }
       await this.#pause(pollMs);
     }
+    await left;
   }
 
-  /** Of jobs that ended otherwise than done, when the process that was about to end their deliveries ended itself. */
-  async #cancelLeft(): Promise<void> {
+  /** Of jobs that have ended, when the process that was about to clear up after them ended itself. */
+  async #clearLeft(): Promise<void> {
     const { db, log } = this.#options;
     try {
+      await this.#patiently(() => deleteLeftRecords(db));
       for (const lane of await readLeftLanes(db)) {
         await this.#patiently(() => cancelJobDeliveries(db, lane, this.#stopping.signal));
         this.#options.dropLane(lane.jobId);
         log.info({ job: lane.jobId }, "what a job left unfinished was canceled");
       }
     } catch (error) {
-      if (!this.#isStopping) log.warn({ err: error }, "could not cancel what jobs have left unfinished; the next start tries again");
+      if (!this.#isStopping) log.warn({ err: error }, "could not clear up what jobs have left; the next start tries again");
     }
   }
 
@@ -130,21 +134,33 @@ export class JobRunner {
   }
 
   async #end(job: JobRow, work: Work, end: { readonly state: "done" | "failed"; readonly error: string | null }): Promise<void> {
-    await this.#patiently(() => endJob(this.#options.db, job.id, end));
+    const isEnded = (await this.#patiently(() => endJob(this.#options.db, job.id, end))) !== undefined;
+    // It was canceled in this moment; or it has ended, and only the answer was lost.
+    if (!isEnded && (await this.#isCanceled(job))) return await this.#dropped(job, work);
     // Half of what was asked for is not what was asked for: as with a canceled one, whoever wants the rest makes another job.
-    if (end.state === "failed") await this.#cancelLane(job);
-    await this.#patiently(async () => work.end?.(job));
+    if (end.state === "failed") await this.#clear(job, work);
+    else await this.#patiently(async () => work.end?.(job));
     this.#options.log.info({ job: job.id, kind: job.kind, state: end.state }, "a job has ended");
   }
 
   /** It was canceled meanwhile, or another process has gone on with it. */
   async #dropped(job: JobRow, work: Work): Promise<void> {
-    const { db } = this.#options;
-    const row = await this.#patiently(() => readJob(db, job.id, undefined));
-    if (row?.state !== "canceled") return;
-    await this.#cancelLane(job);
-    await this.#patiently(async () => work.end?.(job));
+    if (!(await this.#isCanceled(job))) return;
+    await this.#clear(job, work);
     this.#options.log.info({ job: job.id, kind: job.kind }, "a job was canceled");
+  }
+
+  async #clear(job: JobRow, work: Work): Promise<void> {
+    try {
+      await this.#cancelLane(job);
+    } finally {
+      await this.#patiently(async () => work.end?.(job));
+    }
+  }
+
+  async #isCanceled(job: JobRow): Promise<boolean> {
+    const row = await this.#patiently(() => readJob(this.#options.db, job.id, undefined));
+    return row?.state === "canceled";
   }
 
   /** Ends what a job has made and is not over, in memory and in the journal. */

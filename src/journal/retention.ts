@@ -2,6 +2,7 @@ import type pg from "pg";
 import { sqlStateOf } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { pause, repeat } from "../pause.ts";
+import { deleteLeftRecords } from "../store/backfill.ts";
 import { ensurePartitions } from "../store/batches.ts";
 import { connectClient, inPoolTransaction } from "../store/database.ts";
 import type { DeliveryKey } from "../store/deliveries.ts";
@@ -107,6 +108,8 @@ export class Retention {
         (isDropped ? dropped : left).push(name);
       }
     }
+    // Of jobs that were canceled in the moment in which the lead changed.
+    await deleteLeftRecords(db);
     await dropEndedJobs(db, Math.max(this.#options.messagesDays, this.#options.deliveriesDays));
     // Days are whole: a rejection may be a day older than they say.
     await dropPassedStarts(db, this.#options.messagesDays + 1);

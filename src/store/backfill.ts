@@ -101,3 +101,11 @@ export async function readRecords(
 export async function deleteRecords(db: Queryable, jobId: string): Promise<void> {
   await db.query(`delete from ancrage.job_records where job_id = $1`, [jobId]);
 }
+
+/** Forgets the records of jobs that have ended. */
+export async function deleteLeftRecords(db: Queryable): Promise<void> {
+  await db.query(
+    `delete from ancrage.job_records r where not exists (
+       select from ancrage.jobs j where j.id = r.job_id and j.state in ('waiting', 'running'))`,
+  );
+}

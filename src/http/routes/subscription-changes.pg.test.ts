@@ -277,6 +277,23 @@ describe("pausing, resuming, enabling", () => {
   });
 });
 
+test("what another key sealed is not changed in the dark: the answer says which key is wanted", async () => {
+  const { path } = await make({ headers: { "x-tenant": "42" } });
+  const other = createTestApi(database, {}, { secretKey: parseSecretKey(randomBytes(32).toString("base64")) });
+  const problem = {
+    status: 409,
+    body: {
+      code: "secret-key-invalid",
+      detail: expect.stringContaining(`was sealed with key ${secretKey.id}`),
+      hint: expect.stringContaining("Start with the key that sealed it"),
+    },
+  };
+  expect(await other.call("PATCH", path, { body: { description: "new" } })).toMatchObject(problem);
+  expect(await other.call("GET", `${path}/secret`)).toMatchObject(problem);
+  expect(other.logged).toHaveLength(2);
+  await other.pool.end();
+});
+
 describe("a new secret", () => {
   test("signs with the one before, which ends after its hours", async () => {
     const { path, id, secret } = await make();

@@ -81,8 +81,19 @@ test("who repeats a request with its key gets the same token; the key with anoth
   expect(second.body).toEqual(first.body);
   expect(await me(first.body.token)).toMatchObject({ status: 200 });
   expect(await make({ name: "another" }, key)).toMatchObject({ status: 422, body: { errors: [{ pointer: "idempotency-key" }] } });
+  const dated = { expiresAt: "2099-01-01T00:00:00Z" };
+  expect(await make(dated, key)).toMatchObject({ status: 422, body: { errors: [{ pointer: "idempotency-key" }] } });
+  expect(await make({ project: null }, key)).toMatchObject({ status: 422, body: { errors: [{ pointer: "idempotency-key" }] } });
   const other = await make({}, { "idempotency-key": "twice" });
   expect(other.body.token).not.toBe(first.body.token);
+
+  expect((await api.call("DELETE", `/v1/tokens/${first.body.id}`)).status).toBe(200);
+  const revoked = await make({}, key);
+  expect(revoked).toMatchObject({
+    status: 409,
+    body: { code: "wrong-state", detail: expect.stringContaining("was revoked at"), hint: expect.any(String) },
+  });
+  expect(JSON.stringify(revoked.body)).not.toContain("anc_");
 });
 
 test.each([

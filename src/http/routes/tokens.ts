@@ -90,7 +90,12 @@ export function addTokenRoutes(api: Api, services: Services): void {
     const idempotencyKey = parseIdempotencyKey(c.req.header("idempotency-key"));
     const { name, project, expiresAt = null } = c.req.valid("json");
     const made = await tokens.create({ name, project, expiresAt: expiryOf(expiresAt) }, { idempotencyKey });
-    if (made === undefined) {
+    if (made.kind === "revoked") {
+      const { id, revokedAt } = made.row;
+      const detail = `the token ${id}, which this idempotency key made, was revoked at ${revokedAt?.toISOString()}.`;
+      throw refusal({ code: "wrong-state", detail, hint: "Send the request with another key to make another token." });
+    }
+    if (made.kind === "other-request") {
       const detail = `the idempotency key ${JSON.stringify(idempotencyKey)} was sent with another request; expected the same one, or another key`;
       throw invalid([{ pointer: "idempotency-key", detail }]);
     }
