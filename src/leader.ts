@@ -145,6 +145,7 @@ export class Leader {
       sourceId: source.sourceId,
       catalogue: options.catalogue,
       payload: options.payload,
+      passedLsn: () => this.pipeline.passedLsn,
       unpark: (name) => this.pipeline.unpark(name),
       onCanceled,
       wake: (subscriptionId, jobId) => this.dispatcher.wake(subscriptionId, jobId),

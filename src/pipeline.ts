@@ -140,6 +140,15 @@ export class Pipeline {
     this.#builder.unpark(name);
   }
 
+  /** All that was committed before this place of the log is in the journal. */
+  get passedLsn(): bigint {
+    const { source, journal } = this.#options;
+    const passed = this.#isCommitting ? journal.endLsn : this.#passed.endLsn;
+    // What capture lost is behind nobody.
+    if (this.#captureFailure !== undefined) return passed;
+    return [source.idleLsn(), source.emptyLsn?.()].reduce<bigint>((most, lsn = 0n) => (lsn > most ? lsn : most), passed);
+  }
+
   /** Since the start, for the metrics. */
   get counts(): Counts {
     return this.#counts;

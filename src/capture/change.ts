@@ -116,6 +116,11 @@ export interface ChangeSource {
   confirm(lsn: bigint): void;
   /** The last end of a transaction, or keepalive, with nothing outstanding before it; for idle positions. */
   idleLsn(): bigint | undefined;
+  /**
+   * All that was committed before this place of the log is in the journal, although nothing came that says so. Unlike `idleLsn` it is not
+   * journaled.
+   */
+  emptyLsn?(): bigint | undefined;
   /** What `start` needs beside a position that was taken: journaled with it. A source that has none needs nothing more. */
   cursor?(): string | undefined;
   /** Where it reads now, where it may change. */

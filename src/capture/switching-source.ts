@@ -93,6 +93,10 @@ export class SwitchingSource implements ChangeSource {
     return this.#wal?.isBeforeSwitch === true ? undefined : this.#source.idleLsn();
   }
 
+  emptyLsn(): bigint | undefined {
+    return this.#outbox?.emptyLsn();
+  }
+
   cursor(): string | undefined {
     return this.#cursor;
   }

@@ -23,35 +23,47 @@ import type { Page, Work, WorkDeps } from "./work.ts";
 const pageCount = 1_000;
 const firstPlace: UnfinishedPlace = { subscriptionId: "", jobId: "", place: "" };
 
-/** Where a page ended, and how many the pass has found by then. */
+/** Where a page ended, and what the pass has found by then. */
 interface Place {
   readonly after: UnfinishedPlace;
   readonly found: number;
+  /** All that is meant was in the journal, with its rows, when the pass began: what it does not find is not there. */
+  readonly isWhole: boolean;
 }
 
 /**
  * Ends deliveries that are not over, in the order of their lanes.
  *
- * Those that the journal has in its hands are passed over, so it looks again until a pass finds none.
+ * Those that the journal has in its hands are passed over, and what was committed before may not have come to it yet: so it looks again
+ * until a pass that began with all of it finds none.
  */
-export function createCancel({ db, sourceId, onCanceled }: WorkDeps): Work {
+export function createCancel({ db, sourceId, passedLsn, onCanceled }: WorkDeps): Work {
+  const isWholeNow = async (job: JobRow, range: CancelRange): Promise<boolean> => {
+    // At the place itself something may have been written that nobody could see then.
+    if (passedLsn() <= job.lsn) return false;
+    const last = await readLastBatch(db, sourceId);
+    return last === undefined || !(await isUnsettled(db, last, range.toId));
+  };
+
   return {
     begin: async (job) => await countCanceled(db, await readCancelRange(db, job)),
 
     async read(job): Promise<Page> {
       const range = await readCancelRange(db, job);
-      const { after, found } = (job.place as Place | null) ?? { after: firstPlace, found: 0 };
-      const last = await readLastBatch(db, sourceId);
-      if (last !== undefined && (await isUnsettled(db, last, range.toId))) {
-        return { place: null, isLast: false, isIdle: true, count: 0, write: async () => ({ done: 0, failed: 0 }) };
-      }
+      const { after, found, isWhole } = (job.place as Place | null) ?? {
+        after: firstPlace,
+        found: 0,
+        isWhole: await isWholeNow(job, range),
+      };
       const page = await scanUnfinished(db, range, { after, limit: pageCount });
       const canceled: DeliveryKey[] = [];
-      const place: Place =
-        page.last === undefined ? { after: firstPlace, found: 0 } : { after: page.last, found: found + page.found.length };
+      const isEnd = page.last === undefined;
+      const place: Place | null = isEnd ? null : { after: page.last, found: found + page.found.length, isWhole };
       return {
         place,
-        isLast: page.last === undefined && found === 0,
+        isLast: isEnd && found === 0 && isWhole,
+        // Nothing is there yet that it could end.
+        isIdle: isEnd && found === 0 && !isWhole,
         count: page.found.length,
         async write(client) {
           for (const [subscriptionId, keys] of Map.groupBy(page.found, (key) => key.subscriptionId)) {

@@ -42,6 +42,8 @@ export class JobRunner {
   readonly #stopping = new AbortController();
   /** By what must not run twice at once: a subscription, or the job. */
   readonly #running = new Map<string, Promise<void>>();
+  /** Those of them that wait for something else, perhaps for as long as capture stands still: they take nobody's turn. */
+  readonly #idle = new Set<string>();
   #loop: Promise<void> | undefined;
   /** Whoever pauses. Each leaves when its time is over. */
   readonly #pausing = new Set<() => void>();
@@ -98,8 +100,8 @@ export class JobRunner {
 
   #take(jobs: readonly JobRow[]): void {
     for (const job of jobs) {
-      const place = job.subscriptionId ?? job.id;
-      if (this.#running.size >= mostAtOnce || this.#running.has(place)) continue;
+      const place = placeOf(job);
+      if (this.#running.size - this.#idle.size >= mostAtOnce || this.#running.has(place)) continue;
       const ended = this.#runJob(job).finally(() => {
         this.#running.delete(place);
         this.wake();
@@ -193,7 +195,9 @@ export class JobRunner {
       if (page.isIdle === true) {
         pace = giveBack(pace, room.count);
         if (await this.#isGone(current)) return "dropped";
+        this.#idle.add(placeOf(job));
         await this.#pause(roomMs);
+        this.#idle.delete(placeOf(job));
         continue;
       }
       const written = await this.#write(current, page, asked);
@@ -326,5 +330,8 @@ export class JobRunner {
 
 /** Whether it makes deliveries of one subscription, and so at the rate that its receiver takes them. */
 const isShaped = ({ kind }: JobRow): boolean => kind === "recover" || kind === "replay" || kind === "backfill";
+
+/** What must not run twice at once. */
+const placeOf = ({ subscriptionId, id }: JobRow): string => subscriptionId ?? id;
 
 const laneOf = (job: JobRow) => ({ subscriptionId: job.subscriptionId ?? "", jobId: job.id });

@@ -14,6 +14,8 @@ export interface WorkDeps {
   readonly sourceId: string;
   readonly catalogue: Catalogue;
   readonly payload: PayloadDeps;
+  /** All that was committed before this place of the log is in the journal. */
+  readonly passedLsn: () => bigint;
   /** The code of an event, or of a tracking file, works again. */
   readonly unpark: (name: string) => void;
   /** Their rows were ended: what is in memory of them is not sent any more. */

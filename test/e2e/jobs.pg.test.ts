@@ -13,8 +13,11 @@ const ItemAdded = defineEvent({
 });
 
 let system: System;
+/** What capture waits for before it goes on with what it has read; undefined while it goes on. */
+let captureHold: Promise<void> | undefined;
 beforeAll(async () => {
   system = await startSystem({
+    internals: { signal: (name) => (name === "captured" ? captureHold : undefined) },
     schema: `create table item (id integer generated always as identity primary key, label text not null, company text not null default 'acme',
       is_hidden boolean not null default false)`,
     events: { ItemAdded },
@@ -179,6 +182,25 @@ test("an outcome of the round before comes too late: what was begun by hand stan
     { state: "pending", round: 2, attempts: 0 },
   ]);
   for (const release of held) release();
+  await system.call("DELETE", `/v1/subscriptions/${id}`);
+});
+
+test("a cancellation ends what was committed before it, also where capture has not come to it yet", async () => {
+  const id = await subscribe("/behind");
+  await system.call("POST", `/v1/subscriptions/${id}/pause`);
+  const { promise, resolve: release } = Promise.withResolvers<void>();
+  captureHold = promise;
+  await system.rows("insert into item (label) values ('behind')");
+  const { body: cancel } = await system.call("POST", "/v1/deliveries/cancel", { subscriptionId: id });
+  await system.until(`select state <> 'waiting' from ancrage.jobs where id = '${cancel.id}'`, true);
+  // Another one is made and done meanwhile: it has had its turn to end.
+  const { body: other } = await system.call("POST", "/v1/jobs", { kind: "retry", event: "ItemAdded", from: past() });
+  await ended(other.id);
+  expect((await system.call("GET", `/v1/jobs/${cancel.id}`)).body.state).toBe("running");
+  captureHold = undefined;
+  release();
+  await ended(cancel.id);
+  expect(await system.rows("select state from ancrage.deliveries where subscription_id = $1", [id])).toEqual([{ state: "canceled" }]);
   await system.call("DELETE", `/v1/subscriptions/${id}`);
 });
 

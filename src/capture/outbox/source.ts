@@ -165,6 +165,10 @@ export class OutboxSource implements ChangeSource {
     return undefined;
   }
 
+  emptyLsn(): bigint | undefined {
+    return this.#stretch === undefined && this.#unconfirmed.length === 0 ? this.#from.endLsn : undefined;
+  }
+
   cursor(): string {
     return formatCursor(this.#cursor);
   }

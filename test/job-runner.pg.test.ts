@@ -1,0 +1,105 @@
+import pg from "pg";
+import { pino } from "pino";
+import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { systemClock } from "../src/clock.ts";
+import type { Catalogue } from "../src/event/catalogue.ts";
+import { JobRunner } from "../src/job/runner.ts";
+import type { PayloadDeps } from "../src/payload/build.ts";
+import { insertJob, readJob } from "../src/store/jobs.ts";
+import { cloneDatabase, type TestDatabase } from "./database.ts";
+
+/** What goes wrong around the end of a job, each in the moment that a test picks. */
+
+let database: TestDatabase;
+let pool: pg.Pool;
+let runner: JobRunner | undefined;
+const dropped: string[] = [];
+beforeAll(async () => {
+  database = await cloneDatabase();
+  pool = new pg.Pool({ connectionString: database.url, application_name: "test" });
+  await pool.query(
+    `insert into ancrage.subscriptions (id, project, events, url, secrets) select id, 'default', '{E}', 'http://localhost', '[]'
+     from unnest(array['sub_A', 'sub_B']) id`,
+  );
+  await pool.query("select ancrage.ensure_partitions(current_date)");
+});
+afterEach(async () => {
+  await runner?.stop();
+  dropped.length = 0;
+});
+afterAll(async () => {
+  await pool.end();
+  await database.remove();
+});
+
+function start(db = pool): void {
+  const nothing = (): void => undefined;
+  runner = new JobRunner({
+    db,
+    reads: db,
+    sourceId: "test",
+    catalogue: {} as Catalogue,
+    payload: {} as PayloadDeps,
+    unpark: nothing,
+    onCanceled: nothing,
+    wake: nothing,
+    dropLane: (jobId) => dropped.push(jobId),
+    passedLsn: () => 0n,
+    clock: systemClock,
+    log: pino({ level: "silent" }),
+  });
+  runner.start();
+}
+
+const replayOf = (subscriptionId: string) => {
+  const input = { kind: "replay", events: ["E"], from: new Date(0).toISOString(), to: new Date().toISOString(), again: false };
+  return insertJob(pool, { project: "default", kind: "replay", subscriptionId, input });
+};
+const leave = (subscriptionId: string, jobId: string) =>
+  pool.query(
+    `insert into ancrage.deliveries (message_id, subscription_id, project, state, round, attempts, next_attempt_at, updated_at, job_id)
+     values ('msg_' || ancrage.base32((extract(epoch from now()) * 1000)::bigint, 10) || repeat('0', 46), $1, 'default', 'retrying', 1, 1,
+       now() + interval '1 h', now(), $2)`,
+    [subscriptionId, jobId],
+  );
+const stateOf = async (jobId: string): Promise<unknown> =>
+  (await pool.query<{ state: string }>("select state from ancrage.deliveries where job_id = $1", [jobId])).rows[0]?.state;
+const until = async (isSo: () => Promise<boolean>): Promise<void> => {
+  while (!(await isSo())) await new Promise((resolve) => setTimeout(resolve, 10));
+};
+
+test("a job that is canceled in the moment in which it ends is canceled: what it made ends with it", async () => {
+  const { id } = await replayOf("sub_A");
+  await leave("sub_A", id);
+  const query = pool.query.bind(pool) as (...args: unknown[]) => Promise<unknown>;
+  const between = Object.assign(Object.create(pool) as pg.Pool, {
+    async query(text: string, values: readonly unknown[]) {
+      if (text.includes("set state = $2") && values[1] === "done")
+        await pool.query("update ancrage.jobs set state = 'canceled', ended_at = now() where id = $1", [id]);
+      return query(text, values);
+    },
+  });
+  start(between);
+  await until(async () => (await stateOf(id)) === "canceled");
+  expect(dropped).toContain(id);
+  expect(await readJob(pool, id, undefined)).toMatchObject({ state: "canceled" });
+});
+
+test("what a job of before left is cleared up while the next ones run", async () => {
+  const left = await replayOf("sub_B");
+  await pool.query("update ancrage.jobs set state = 'canceled' where id = $1", [left.id]);
+  await leave("sub_B", left.id);
+  await pool.query("insert into ancrage.job_records (job_id, number, key) values ($1, 1, '1')", [left.id]);
+  const next = await replayOf("sub_A");
+  // As the journal may have it in its hands: it is passed over until that has let it go.
+  const holder = await pool.connect();
+  await holder.query("begin");
+  await holder.query("select from ancrage.deliveries where job_id = $1 for update", [left.id]);
+  start();
+  await until(async () => (await readJob(pool, next.id, undefined))?.state === "done");
+  expect(await stateOf(left.id)).toBe("retrying");
+  await holder.query("rollback");
+  holder.release();
+  await until(async () => (await stateOf(left.id)) === "canceled");
+  await until(async () => (await pool.query("select from ancrage.job_records")).rowCount === 0);
+});
