@@ -5,7 +5,6 @@ import type { Refill, RefillRequest } from "./deliver/refiller.ts";
 import { createPicking, pickInOrder } from "./deliver/order.ts";
 import type { Logger } from "./log.ts";
 import type { LaneId } from "./message.ts";
-import { placeOfMessage } from "./message-id.ts";
 import { pause, repeat } from "./pause.ts";
 import {
   cancelDeliveries,
@@ -18,6 +17,8 @@ import {
   type LanePlace,
   type WaitingDelivery,
 } from "./store/resume.ts";
+import { inPoolTransaction } from "./store/database.ts";
+import { cancelLocked, lockUnfinished } from "./store/job-lane.ts";
 import { readSubscription } from "./store/subscriptions.ts";
 import type { Registry } from "./subscription/registry.ts";
 
@@ -81,12 +82,12 @@ export class Backlog {
     await flushed();
     const { lane, order, after, limit, whereIs } = request;
     if (order !== "none") return this.#refillInOrder({ ...request, order });
-    const { due, isCut } = await readDueDeliveries(db, lane, { after, limit, maxBytes: refillBytes });
-    const last = due.at(-1);
+    const { due, bodiless, lastPlace, isCut } = await readDueDeliveries(db, lane, { after, limit, maxBytes: refillBytes });
+    await this.#expire(lane, bodiless);
     const deliveries = due
       .filter(({ message }) => whereIs(message.id) === undefined)
       .map((one): Delivery => ({ ...one, ...lane, hasRow: true, nextAttemptAtMs: undefined, batch: undefined }));
-    return { deliveries, isAll: !isCut, readTo: last === undefined ? after : placeOfMessage(last.message.id) };
+    return { deliveries, isAll: !isCut, readTo: lastPlace ?? after };
   }
 
   /** Pages of all that is unfinished, by position, until enough may be sent: what waits for its next attempt holds others back. */
@@ -96,13 +97,29 @@ export class Backlog {
     let isEnd = false;
     for (let after = ""; !isEnd && picked.length < limit && !this.#isStopping;) {
       const page = await readWaitingDeliveries(this.#options.db, lane, { after, limit: pageCount });
-      picked.push(...pickInOrder(order, page, picking, whereIs));
+      const kept = page.flatMap(({ key, ...row }) => (key === null ? [] : [{ ...row, key }]));
+      const bodiless = page.filter(({ key }) => key === null).map(({ messageId }) => messageId);
+      await this.#expire(lane, bodiless);
+      picked.push(...pickInOrder(order, kept, picking, whereIs));
       isEnd = page.length < pageCount || (order === "all" && picking.blocked.size > 0);
       after = page.at(-1)?.place ?? after;
     }
     const taken = takeWithin(picked.slice(0, limit), refillBytes);
     const isAll = isEnd && picking.blocked.size === 0 && taken.length === picked.length;
     return { deliveries: await this.#open(lane, taken), isAll, dueInMs: isAll ? undefined : picking.dueInMs };
+  }
+
+  /** Ends what nothing can be sent of any more: its lane would come to it again for ever. */
+  async #expire({ subscriptionId }: LaneId, messageIds: readonly string[]): Promise<void> {
+    if (messageIds.length === 0) return;
+    await inPoolTransaction(this.#options.db, async (client) => {
+      const locked = await lockUnfinished(client, subscriptionId, messageIds);
+      if (locked.length > 0) await cancelLocked(client, subscriptionId, locked, "expired");
+    });
+    this.#options.log.warn(
+      { subscription: subscriptionId, count: messageIds.length, message: messageIds[0] },
+      "deliveries whose messages are no longer kept were canceled as expired",
+    );
   }
 
   async #open(lane: LaneId, taken: readonly WaitingDelivery[]): Promise<readonly Delivery[]> {

@@ -153,3 +153,37 @@ test("what is due and that no lane holds is said, and taken up again", async () 
   expect(lines).toEqual([]);
   await backlog.stop();
 });
+
+test.each(["none", "record", "all"] as const)("what has no message any more does not stand before what has (order %s)", async (order) => {
+  const lane = { subscriptionId: `sub_BODILESS${order.toUpperCase()}` };
+  await leave(lane.subscriptionId, 12);
+  // More than a page of them, at the head of the lane.
+  await pool.query(
+    `delete from ancrage.messages where ordinal <= 10 and id in (select message_id from ancrage.deliveries where subscription_id = $1)`,
+    [lane.subscriptionId],
+  );
+  const backlog = new Backlog({
+    db: pool,
+    registry: createRegistry(),
+    dispatcher: { heldBy: () => 0, wake: () => undefined, isHeld: () => false, isBehind: () => true },
+    flushed: () => Promise.resolve(),
+    log: pino({ level: "silent" }),
+  });
+  const found: string[] = [];
+  let after = "";
+  for (let isAll = false; !isAll && found.length < 2;) {
+    const refill = await backlog.refill({ lane, order, after, limit: 5, whereIs: () => undefined });
+    found.push(...refill.deliveries.map(({ message }) => message.key));
+    ({ isAll } = refill);
+    after = refill.readTo ?? after;
+  }
+  expect(found).toEqual(["11", "12"]);
+  const { rows } = await pool.query(
+    "select state, last_reason, count(*)::integer as count from ancrage.deliveries where subscription_id = $1 group by 1, 2 order by 1",
+    [lane.subscriptionId],
+  );
+  expect(rows).toEqual([
+    { state: "pending", last_reason: null, count: 2 },
+    { state: "canceled", last_reason: "expired", count: 10 },
+  ]);
+});

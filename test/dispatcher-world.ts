@@ -196,11 +196,14 @@ export function createWorld(options: WorldOptions = {}) {
     told,
     nowMs: () => nowMs,
     /** Messages for all of them, or for one. */
-    add(count: number, to: { readonly subscriptionId?: string; readonly jobId?: string; readonly bytes?: number } = {}) {
-      const { subscriptionId, jobId, bytes } = to;
+    add(
+      count: number,
+      to: { readonly subscriptionId?: string; readonly jobId?: string; readonly bytes?: number; readonly from?: number } = {},
+    ) {
+      const { subscriptionId, jobId, bytes, from = messages.size } = to;
       const batch = { before: { commitLsn: 0n, changeLsn: 0n, ordinal: 0 }, leastId: "", open: count };
       for (let i = 0; i < count; i++) {
-        const plain = messageOf(messages.size, keys);
+        const plain = messageOf(from + i, keys);
         const message = bytes === undefined ? plain : { ...plain, body: Buffer.allocUnsafe(bytes) };
         messages.set(message.id, message);
         for (const subscriber of live.values()) {

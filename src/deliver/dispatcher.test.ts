@@ -93,3 +93,23 @@ test("after a deletion no request starts, and what was in memory is canceled", a
     { numRuns: 40 },
   );
 });
+
+test("what overflows while a page is read, and stands before the page's end, is read as well", async () => {
+  const world = createWorld();
+  world.add(1_200, { from: 100 });
+  world.commit();
+  const answerAll = (): void => {
+    while (world.sent.length > 0) world.answer(0, delivered);
+    world.commit();
+  };
+  // A page is being read by now; what it says was read before this one came.
+  answerAll();
+  world.add(1, { from: 1 });
+  for (let i = 0; i < 5; i++) {
+    await world.read();
+    answerAll();
+  }
+  expect(world.unfinished()).toBe(0);
+  expect(world.successes.size).toBe(1_201);
+  await world.dispatcher.stop(0);
+});

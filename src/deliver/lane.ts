@@ -37,7 +37,11 @@ export interface Lane extends Applicant {
    * anew, which whoever gives something back sees to. Without it each refill would
    * come again past all that was sent, and that an old transaction keeps from being vacuumed.
    */
-  reading: { after: string };
+  reading: {
+    after: string;
+    /** The first place of what overflowed while a page is being read; undefined where none did. Written by `Lanes`, taken by `Refiller`. */
+    least?: string | undefined;
+  };
   /** A refill that found nothing to take: the next one begins no earlier, by the monotonic clock. */
   refillAtMs: number;
   /** Which of them wait for an earlier one; undefined where none does. */

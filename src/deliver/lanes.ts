@@ -113,7 +113,10 @@ export class Lanes {
   /** From here on all goes to the journal only, until a refill has seen all of it. @param message where it may be read; none: anywhere */
   overflow(lane: Lane, message?: Message): void {
     lane.isBehind = true;
-    if (message === undefined || placeOfMessage(message.id) <= lane.reading.after) lane.reading = { after: "" };
+    const place = message === undefined ? "" : placeOfMessage(message.id);
+    const { reading } = lane;
+    if (place <= reading.after) lane.reading = { after: "" };
+    else if (lane.isRefilling && (reading.least === undefined || place < reading.least)) reading.least = place;
     lane.overflows++;
     const againAtMs = this.#options.clock.monotonicMs() + refillAgainMs;
     if (lane.refillAtMs > againAtMs) this.refillAt(lane, againAtMs);

@@ -123,6 +123,7 @@ export class Refiller {
       const last = found.deliveries[taken - 1];
       if (isTaken) reading.after = found.readTo ?? reading.after;
       else if (last !== undefined) reading.after = placeOfMessage(last.message.id);
+      goBackToLeast(reading);
       const hasMore = lane.overflows !== overflows || lane.reading !== reading;
       if (found.isAll && isTaken && !hasMore) lane.isBehind = false;
       else if (taken === 0 && found.dueInMs !== undefined) {
@@ -156,6 +157,14 @@ export class Refiller {
 export function whereIs(lane: Lane, messageId: string): "held" | "stale" | undefined {
   if (lane.held.has(messageId)) return "held";
   return lane.stale.has(messageId) ? "stale" : undefined;
+}
+
+/** What overflowed while a page was read may stand before the page's end, and was not in the journal yet. */
+function goBackToLeast(reading: Lane["reading"]): void {
+  const { least } = reading;
+  reading.least = undefined;
+  // All places are of one length: this is before it, and behind all that is before it by more than its last digit.
+  if (least !== undefined && least <= reading.after) reading.after = least.slice(0, -1);
 }
 
 function endRefill(lane: Lane): void {

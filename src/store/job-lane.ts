@@ -79,11 +79,17 @@ export async function lockUnfinished(
 }
 
 /** Ends deliveries that are locked. By the ids themselves: joined to what locked them, it would look through every partition. */
-export async function cancelLocked(client: pg.ClientBase, subscriptionId: string, messageIds: readonly string[]): Promise<void> {
+export async function cancelLocked(
+  client: pg.ClientBase,
+  subscriptionId: string,
+  messageIds: readonly string[],
+  reason?: "expired",
+): Promise<void> {
   await client.query(
-    `update ancrage.deliveries set state = 'canceled', next_attempt_at = null, updated_at = now()
+    `update ancrage.deliveries
+     set state = 'canceled', next_attempt_at = null, last_reason = coalesce($3, last_reason), updated_at = now()
      where subscription_id = $1 and message_id = any ($2::text[])`,
-    [subscriptionId, messageIds],
+    [subscriptionId, messageIds, reason],
   );
 }
 

@@ -137,18 +137,36 @@ export interface DueDelivery {
   readonly attempts: number;
 }
 
+export interface DuePage {
+  readonly due: readonly DueDelivery[];
+  /** Messages that are no longer kept: nothing can be sent of them. */
+  readonly bodiless: readonly string[];
+  /** Undefined where there was none. */
+  readonly lastPlace: string | undefined;
+  readonly isCut: boolean;
+}
+
 /**
  * Deliveries of a lane that are due, by position.
  *
- * @returns as many as are within `maxBytes` of bodies (the first one whatever it has), and whether the page had more
+ * @returns as many as are within `maxBytes` of bodies (the first one whatever it has), where the last of them stands, and whether the
+ * page had more; those whose message is gone apart
  */
 export async function readDueDeliveries(
   db: Queryable,
   lane: LaneId,
   page: { readonly after: string; readonly limit: number; readonly maxBytes: number },
-): Promise<{ readonly due: readonly DueDelivery[]; readonly isCut: boolean }> {
+): Promise<DuePage> {
   const { rows } = await db.query<
-    MessageRow & { state: DeliveryState; round: number; attempts: number; is_within: boolean; page_count: number }
+    Omit<MessageRow, "id"> & {
+      id: string | null;
+      message_id: string;
+      place: string;
+      state: DeliveryState;
+      round: number;
+      attempts: number;
+      is_within: boolean;
+    }
   >({
     name: "ancrage due",
     text:
@@ -159,20 +177,24 @@ export async function readDueDeliveries(
        where d.subscription_id = $1 and ${jobOf} = $2 and ${isUnfinished} and ${isDue} and ${placeOf} > $3
        order by ${placeOf} limit $4
      )
-     select ${messageColumns.replace("m.body", "case when m.is_within then m.body end as body")}, m.state, m.round, m.attempts, m.is_within,
-       (select count(*) from d)::integer as page_count
+     select ${messageColumns.replace("m.body", "case when m.is_within then m.body end as body")}, m.message_id, m.place, m.state, m.round, m.attempts, m.is_within
      from (
-       select m.*, d.state, d.round, d.attempts, d.place,
-         sum(length(m.body)) over (order by d.place) <= $5 or row_number() over (order by d.place) = 1 as is_within
-       from d join ancrage.messages m on m.id = d.message_id
+       select m.*, d.message_id, d.state, d.round, d.attempts, d.place,
+         coalesce(sum(length(m.body)) over (order by d.place), 0) <= $5 or row_number() over (order by d.place) = 1 as is_within
+       from d left join ancrage.messages m on m.id = d.message_id
      ) as m
      order by m.place`,
     values: [lane.subscriptionId, lane.jobId ?? "", page.after, page.limit, page.maxBytes],
   });
   const within = rows.filter((row) => row.is_within);
-  const due = within.map((row) => ({ message: toMessage(row), state: row.state, round: row.round, attempts: row.attempts }));
-  // Counted before the join: one whose message has been dropped is not the end.
-  return { due, isCut: within.length < rows.length || rows[0]?.page_count === page.limit };
+  return {
+    due: within.flatMap(({ id, state, round, attempts, ...row }) =>
+      id === null ? [] : [{ message: toMessage({ ...row, id }), state, round, attempts }],
+    ),
+    bodiless: within.flatMap((row) => (row.id === null ? [row.message_id] : [])),
+    lastPlace: within.at(-1)?.place,
+    isCut: within.length < rows.length || rows.length === page.limit,
+  };
 }
 
 /** An unfinished delivery of a lane with an order, due or not. */
@@ -183,7 +205,8 @@ export interface WaitingDelivery {
   readonly attempts: number;
   /** Of its message's body. */
   readonly bytes: number;
-  readonly key: string;
+  /** Null where the message is no longer kept: nothing can be sent of it. */
+  readonly key: string | null;
   /** Where it stands in its lane. */
   readonly place: string;
   /** Milliseconds until its next attempt; 0 or less: it is due. */
@@ -217,11 +240,10 @@ export async function readWaitingDeliveries(
      select d.*, m.key, length(m.body) as bytes from d left join ancrage.messages m on m.id = d.message_id order by d.place`,
     values: [lane.subscriptionId, lane.jobId ?? "", page.after, page.limit],
   });
-  return rows.map(({ message_id: messageId, due_in_ms: dueInMs, key, bytes, ...row }) => ({
+  return rows.map(({ message_id: messageId, due_in_ms: dueInMs, bytes, ...row }) => ({
     ...row,
     messageId,
     dueInMs,
-    key: key ?? "",
     bytes: bytes ?? 0,
   }));
 }
