@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { cloneDatabase, type TestDatabase } from "../../test/database.ts";
+import { serverVersion } from "../../test/server-version.ts";
 import { readTables } from "../store/tables.ts";
 import { readTypes } from "../store/types.ts";
 import { generateTypes } from "./generate.ts";
@@ -28,9 +29,7 @@ test("the types of a database are those of its values", async () => {
     create schema sales;
     create table sales.deal (id int primary key);`);
   const types = await readTypes(database.client);
-  const { rows } = await database.client.query<{ isOld: boolean }>(
-    `select current_setting('server_version_num')::integer < 180000 as "isOld"`,
-  );
+  const isOld = (await serverVersion(database.client)) < 180_000;
 
   const text = generateTypes({
     tables: await readTables(database.client),
@@ -49,7 +48,7 @@ test("the types of a database are those of its values", async () => {
   readonly tags: string[];
   /** boolean */
   readonly "Odd name": boolean | null;
-  /** numeric${rows[0]?.isOld === true ? ", generated: the log does not carry it, `load` does." : ""} */
+  /** numeric${isOld ? ", generated: the log does not carry it, `load` does." : ""} */
   readonly total: string | null;
 }
 `);

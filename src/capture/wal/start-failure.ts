@@ -23,7 +23,7 @@ export function explainStartFailure(error: unknown, slot: string): unknown {
 /** The log cannot be decoded where a publication did not exist: not now, and not after any number of reconnections. */
 export function publicationMissing(error: Error): AncrageError {
   return new AncrageError("ANCRAGE_CAPTURE_ALTERED", `PostgreSQL cannot decode its log here: ${error.message}.`, {
-    hint: "A publication was dropped while its changes were still to be read.",
+    hint: 'A publication was dropped while its changes were still to be read. Run "ancrage slot recreate FOLDER", which makes the slot anew and notes the gap, and restart.',
     cause: error,
   });
 }
