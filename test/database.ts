@@ -44,12 +44,7 @@ export async function cloneDatabase(): Promise<TestDatabase> {
     async remove() {
       await Promise.all(sessions.map((session) => session.end().catch(() => undefined)));
       await asAdmin(serverUrl, async (admin) => {
-        const { rows: left } = await admin.query<{ application_name: string; query: string }>(
-          // The server's own workers (autovacuum) are nobody's to close.
-          `select application_name, query from pg_stat_activity
-           where datname = $1 and application_name <> 'test' and backend_type in ('client backend', 'walsender')`,
-          [name],
-        );
+        const left = await readLeftOpen(admin, name);
         await admin.query(
           `select pg_terminate_backend(active_pid) from pg_replication_slots where database = $1 and active_pid is not null`,
           [name],
@@ -62,6 +57,26 @@ export async function cloneDatabase(): Promise<TestDatabase> {
       });
     },
   };
+}
+
+interface LeftOpen {
+  readonly application_name: string;
+  readonly query: string;
+}
+
+/** Sessions that nobody closed. Those of a process that was killed a moment ago end as soon as the server has seen it. */
+async function readLeftOpen(admin: pg.Client, database: string): Promise<readonly LeftOpen[]> {
+  for (let turn = 0; ; turn++) {
+    const { rows } = await admin.query<LeftOpen>(
+      // The server's own workers (autovacuum) are nobody's to close.
+      `select application_name, query from pg_stat_activity
+       where datname = $1 and application_name <> 'test' and backend_type in ('client backend', 'walsender')`,
+      [database],
+    );
+    // Less than the 10 s after which a pool closes its idle sessions by itself: one that was left is still found.
+    if (rows.length === 0 || turn === 100) return rows;
+    await new Promise((resolve) => setTimeout(resolve, 30));
+  }
 }
 
 async function dropSlots(admin: pg.Client, database: string): Promise<void> {

@@ -119,6 +119,15 @@ const publication = async (): Promise<string> =>
 /** Before PostgreSQL 18 a slot cannot be read across a time without its publication: it must be made anew. */
 const isSlotBroken = async (): Promise<boolean> => (await serverVersion(system.database.client)) < 180_000;
 
+/** Starts where the log cannot be read, and does what is said there: the code, and whether the hint names the command. */
+async function mendSlot(): Promise<readonly unknown[]> {
+  await system.restart();
+  const [problem] = (await untilLost()).problems;
+  await system.ancrage().stop();
+  await recreateSlot({ ...readOptions(system.options), database: system.database.url }, { isForced: false });
+  return [problem?.code, problem?.hint?.includes("ancrage slot recreate")];
+}
+
 describe("what capture stands on is changed while it runs", () => {
   test.each([
     ["a publication is dropped", (name: string) => `drop publication "${name}"`],
@@ -184,21 +193,14 @@ test("a publication that was dropped and made again between two runs is a gap fr
   await system.rows(`drop publication "${name}"`);
   await insert(2);
   await migrate(system.options);
-  const lost = [{ reason: "capture-altered", ended: true, well: true }];
-  if (await isSlotBroken()) {
-    await system.restart();
-    // The log begins in the time without it, and ends there.
-    lost.push(...lost);
-    expect((await untilLost()).problems[0]).toMatchObject({
-      code: "ANCRAGE_CAPTURE_ALTERED",
-      hint: expect.stringContaining("slot recreate"),
-    });
-    await system.ancrage().stop();
-    await recreateSlot({ ...readOptions(system.options), database: system.database.url }, { isForced: false });
-  }
+  const isBroken = await isSlotBroken();
+  const told = isBroken ? await mendSlot() : [];
   await system.restart();
   await insert(3);
   await received(3);
+  expect(told).toEqual(isBroken ? ["ANCRAGE_CAPTURE_ALTERED", true] : []);
+  // A slot that could not be read is a gap of its own.
+  const lost = Array.from({ length: isBroken ? 2 : 1 }, () => ({ reason: "capture-altered", ended: true, well: true }));
   expect(await statusOf()).toMatchObject({ isReady: true, problems: lost.map(() => ({ code: "gap" })) });
   expect(await gaps()).toEqual(lost);
 });
