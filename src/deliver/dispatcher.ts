@@ -15,7 +15,7 @@ import type { Outcome, Unsent } from "./outcome.ts";
 import { forgive, isFull, isStopped, noteAttempt, noteOutcome, rankOf, untilOpenMs, untilStartMs, type Receiver } from "./receiver.ts";
 import type { RetryPolicy } from "./retry.ts";
 import { Refiller, whereIs, type Refill, type RefillRequest } from "./refiller.ts";
-import { waitForRoom } from "./room.ts";
+import { Room } from "./room.ts";
 import type { Sender } from "./send.ts";
 
 export interface DispatcherOptions {
@@ -68,6 +68,7 @@ export class Dispatcher {
   readonly #refiller: Refiller;
   readonly #grants: Grants<Lane>;
   readonly #due: DueTimer;
+  readonly #room = new Room();
   #tick: NodeJS.Timeout | undefined;
   #isStopped = false;
   #inFlight = 0;
@@ -168,7 +169,7 @@ export class Dispatcher {
 
   /** Lets a busy process send before it captures more. */
   async room(): Promise<void> {
-    await waitForRoom(() => {
+    await this.#room.wait(() => {
       for (const lane of this.#lanes.memory.large) if (lane.held.size > crowdedAbove && !lane.isBehind) return true;
       return false;
     });

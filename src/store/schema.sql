@@ -54,8 +54,6 @@ create table ancrage.deliveries (
   constraint deliveries_pkey PRIMARY KEY (message_id, subscription_id)
 ) partition by RANGE (message_id);
 
-CREATE INDEX deliveries_due ON ONLY ancrage.deliveries USING btree (next_attempt_at) WHERE (state = ANY (ARRAY['pending'::ancrage.delivery_state, 'retrying'::ancrage.delivery_state]));
-
 CREATE INDEX deliveries_given_up ON ONLY ancrage.deliveries USING btree (message_id, subscription_id) WHERE (state = ANY (ARRAY['exhausted'::ancrage.delivery_state, 'canceled'::ancrage.delivery_state]));
 
 CREATE INDEX deliveries_job_exhausted ON ONLY ancrage.deliveries USING btree (job_id) WHERE ((state = 'exhausted'::ancrage.delivery_state) AND (job_id IS NOT NULL));

@@ -169,7 +169,6 @@ create table ancrage.deliveries (
   job_id          text                   collate "C",
   primary key (message_id, subscription_id)
 ) partition by range (message_id);
-create index deliveries_due on ancrage.deliveries (next_attempt_at) where state in ('pending', 'retrying');
 -- A lane's deliveries in the order of their positions: an id is `msg_`, ten digits of time, then the position.
 create index deliveries_unfinished on ancrage.deliveries (subscription_id, coalesce(job_id, ''), substr(message_id, 15))
   where state in ('pending', 'retrying');
