@@ -114,9 +114,12 @@ async function migrateCapture(
   const isSound = changedFooting((await readSettings(client))?.footing ?? {}, await readGround(client, ground)).length === 0;
   const plan = await readCapturePlan(client, catalogue, names, options.failover);
   const isRead = ((await readSlot(client, names.slot))?.activePid ?? null) !== null;
-  for (const { sql, isNeeded, makesSlot } of plan) {
+  if (isRead && plan.some(({ isNeeded, makesSlot }) => isNeeded && !makesSlot)) {
+    later?.("a process reads the log with the definitions that it began with: restart it. What is new here makes events from then on");
+  }
+  for (const { sql, takesOut, makesSlot } of plan) {
     // A process that runs the definitions of before may still read it, and would take its leaving for an alteration.
-    if (!isNeeded && isRead) {
+    if (takesOut === true && isRead) {
       later?.(`left for a time when no process reads the log: ${sql}`);
       continue;
     }

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { nearestName, suggestName } from "./nearest-name.ts";
+import { nearestName, suggestName, suggestTable } from "./nearest-name.ts";
 
 test.each([
   ["deel", "deal"],
@@ -14,6 +14,15 @@ test.each([
 
 test.each(["invoice", "x", ""])("%o is near to nothing", (name) => {
   expect(nearestName(name, ["order", "customer", "deal"])).toBeUndefined();
+});
+
+test.each([
+  ["public.deal", 'Write "deal": a table of the schema public goes by its name alone.'],
+  ["order", 'Write it with its schema: "sales.order" or "old.order".'],
+  ["sales.ordre", 'Did you mean "sales.order"?'],
+  ["public.order", "There are deal, sales.order, old.order."],
+])("a table has one name: %s", (name, hint) => {
+  expect(suggestTable(name, ["deal", "sales.order", "old.order"])).toBe(hint);
 });
 
 test("where no name is near it says what there is, but not hundreds", () => {

@@ -7,6 +7,17 @@ export function suggestName(name: unknown, names: readonly string[]): string {
   return names.length > 12 ? `There are ${shown} and ${names.length - 12} more.` : `There are ${shown}.`;
 }
 
+/** As `suggestName`, of tables: one has one name, with its schema unless that is `public`. */
+export function suggestTable(name: unknown, names: readonly string[]): string {
+  if (typeof name === "string") {
+    const [schema, table] = [name.slice(0, name.indexOf(".") + 1), name.slice(name.indexOf(".") + 1)];
+    if (schema === "public." && names.includes(table)) return `Write "${table}": a table of the schema public goes by its name alone.`;
+    const elsewhere = names.filter((one) => one.endsWith(`.${name}`));
+    if (elsewhere.length > 0) return `Write it with its schema: ${elsewhere.map((one) => `"${one}"`).join(" or ")}.`;
+  }
+  return suggestName(name, names);
+}
+
 /** The name that differs least, if by no more than a third of its letters; case does not count. */
 export function nearestName(name: string, names: readonly string[]): string | undefined {
   const wanted = name.toLowerCase();

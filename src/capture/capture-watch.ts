@@ -47,6 +47,8 @@ export class CaptureWatch {
   #reads: Reads | undefined;
   /** Undefined before the first look that was right. */
   #footing: Footing | undefined;
+  /** Partitions whose rows bring no old values, as of the last look. */
+  #partial: readonly PlanStep[] = [];
   /** Codes of the problems that were logged. */
   #known = new Set<string>();
   #watching: Promise<void> | undefined;
@@ -63,7 +65,7 @@ export class CaptureWatch {
 
   get problems(): readonly HealthProblem[] {
     const { health } = this;
-    return health === undefined ? [] : healthProblems(health);
+    return health === undefined ? [] : [...healthProblems(health), ...partitionProblems(this.#partial)];
   }
 
   start(): void {
@@ -93,7 +95,7 @@ export class CaptureWatch {
     const { db, names, clock } = this.#options;
     const reads = this.#options.reads();
     // Looks at another place say nothing of this one.
-    if (reads !== this.#reads) [this.#history, this.#footing, this.#reads] = [[], undefined, reads];
+    if (reads !== this.#reads) [this.#history, this.#footing, this.#partial, this.#reads] = [[], undefined, [], reads];
     // First the end of the log: what is right after it was read was right for all that is before it.
     const facts = await readSlotFacts(db, reads === "log" ? names.slot : undefined, clock.monotonicMs());
     this.#history = remember(this.#history, facts);
@@ -112,7 +114,9 @@ export class CaptureWatch {
     // A switch to the outbox leaves the log's part to be read as it was published, and migrates no publication any more.
     if ((await readSettings(db))?.capture !== "wal") return undefined;
     // A slot that is gone is for the source to say: it knows up to where it has read.
-    const lacks = (await readCapturePlan(db, catalogue, names)).filter(({ isNeeded, makesSlot }) => isNeeded && !makesSlot);
+    const plan = (await readCapturePlan(db, catalogue, names)).filter(({ isNeeded, makesSlot }) => isNeeded && !makesSlot);
+    const lacks = plan.filter(({ partition }) => partition === undefined);
+    this.#partial = plan.filter(({ partition }) => partition !== undefined);
     const footing = await readGround(db, { reads: "log", catalogue, names });
     const changed = changedFooting(this.#footing ?? footing, footing);
     this.#footing = footing;
@@ -146,6 +150,13 @@ export class CaptureWatch {
     for (const code of this.#known) if (!now.has(code)) log.info({ problem: code }, "this has passed");
     this.#known = now;
   }
+}
+
+function partitionProblems(partial: readonly PlanStep[]): readonly HealthProblem[] {
+  if (partial.length === 0) return [];
+  const names = partial.map(({ partition }) => partition).join(", ");
+  const message = `${names}: a partition without "replica identity full" of a table whose old values are read. An update or a delete there has no old values: what reads them is a rejection.`;
+  return [{ code: "partition-identity", message, hint: `Run "ancrage migrate FOLDER", or:${statements(partial)}` }];
 }
 
 const statements = (lacks: readonly PlanStep[]): string => `\n${lacks.map(({ sql }) => `  ${sql};`).join("\n")}\n`;

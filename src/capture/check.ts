@@ -123,7 +123,7 @@ async function check(db: Queryable, { catalogue, environment, capture = "wal" }:
   refuseWalLevel(server);
   const hasJournal = last !== undefined;
   const plan = (await readCapturePlan(db, catalogue, names)).filter(({ isNeeded }) => isNeeded);
-  const lacks = plan.filter(({ makesSlot }) => !(makesSlot && hasJournal));
+  const lacks = plan.filter(({ makesSlot, partition }) => partition === undefined && !(makesSlot && hasJournal));
   if (lacks.length > 0 && !(await wasAltered(db, sourceId))) {
     throw notMigrated(`the database lacks:\n${lacks.map(({ sql }) => `  ${sql};`).join("\n")}\n`);
   }

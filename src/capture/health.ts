@@ -134,7 +134,7 @@ const bytesBetween = (from: bigint | undefined, to: bigint): number => (from ===
 
 /** What of it needs attention. */
 export interface HealthProblem {
-  readonly code: "slot-lost" | "slot-near-its-bound" | "capture-behind" | "outbox-grows" | "vacuum-held-back";
+  readonly code: "slot-lost" | "slot-near-its-bound" | "capture-behind" | "outbox-grows" | "vacuum-held-back" | "partition-identity";
   readonly message: string;
   readonly hint: string;
 }

@@ -6,7 +6,8 @@ import { fault, fine, type Finding } from "./finding.ts";
 
 /** What capture lacks in this database, as `ancrage migrate` would make it: `--fix` runs that. */
 export function judgePlan(plan: readonly PlanStep[], pending: number, command: string): readonly Finding[] {
-  const needed = plan.filter(({ isNeeded }) => isNeeded);
+  const needed = plan.filter(({ isNeeded, partition }) => isNeeded && partition === undefined);
+  const partial = plan.filter(({ partition }) => partition !== undefined);
   const findings: Finding[] = [];
   if (pending > 0)
     findings.push({ ...fault("error", "schema", `the schema "ancrage" is not there or not up to date.`, command), isFixable: true });
@@ -23,7 +24,11 @@ export function judgePlan(plan: readonly PlanStep[], pending: number, command: s
       isFixable: true,
     });
   } else findings.push(fine("plan", "what capture stands on is as the events need it"));
-  const extra = plan.length - needed.length;
+  if (partial.length > 0) {
+    const what = `${partial.map(({ partition }) => partition).join(", ")}: a partition without "replica identity full" of a table whose old values are read; what compares them is a rejection there.`;
+    findings.push({ ...fault("warning", "partition-identity", what, ...partial.map(({ sql }) => `${sql};`)), isFixable: true });
+  }
+  const extra = plan.length - needed.length - partial.length;
   if (extra > 0) findings.push(fine("extra-tables", "a publication holds tables that nothing reads; ancrage migrate takes them out"));
   return findings;
 }

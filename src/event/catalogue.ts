@@ -1,6 +1,6 @@
 import { AncrageError } from "../errors.ts";
 import { refuseThenable } from "../thenable.ts";
-import { suggestName } from "../nearest-name.ts";
+import { suggestTable } from "../nearest-name.ts";
 import type { TableInfo } from "../store/tables.ts";
 import type { EventDefinition, Rule } from "./define.ts";
 import { checkEvent } from "./check-event.ts";
@@ -118,7 +118,7 @@ function checkHandler(found: FoundHandler, tables: ReadonlyMap<string, TableInfo
   const table = tables.get(handler.table);
   if (table === undefined) {
     const message = `tracks the table ${describeValue(handler.table)}, expected one of the database's.`;
-    faults.push({ file, message, hint: suggestName(handler.table, [...tables.keys()]) });
+    faults.push({ file, message, hint: suggestTable(handler.table, [...tables.keys()]) });
   } else if (table.keyColumns.length === 0) {
     faults.push({ ...faultOfMissingKey(table), file });
   }

@@ -1,4 +1,4 @@
-import { suggestName } from "../nearest-name.ts";
+import { suggestName, suggestTable } from "../nearest-name.ts";
 import type { StandardSchemaV1 } from "@standard-schema/spec";
 import type { ColumnInfo, TableInfo } from "../store/tables.ts";
 import type { FoundEvent } from "./discover.ts";
@@ -96,7 +96,7 @@ function checkTable(definition: Definition, tables: ReadonlyMap<string, TableInf
   const table = tables.get(definition.table);
   if (table === undefined) {
     const message = `\`table\`: there is no table "${definition.table}" that the database shows to this role.`;
-    return [{ message, hint: suggestName(definition.table, [...tables.keys()]) }];
+    return [{ message, hint: suggestTable(definition.table, [...tables.keys()]) }];
   }
   const faults: FaultHere[] = [];
   if (table.keyColumns.length === 0) faults.push(faultOfMissingKey(table));

@@ -2,7 +2,7 @@ import DataLoader from "dataloader";
 import type { Row } from "../capture/change.ts";
 import { freezeRow } from "../capture/freeze.ts";
 import { AncrageError, sqlStateOf } from "../errors.ts";
-import { suggestName } from "../nearest-name.ts";
+import { suggestName, suggestTable } from "../nearest-name.ts";
 import type { TableInfo } from "../store/tables.ts";
 import { BatchFault, isPassingFault } from "./fault.ts";
 
@@ -176,7 +176,7 @@ export async function readRecords(
 /** @throws AncrageError `ANCRAGE_DEFINITION_INVALID` */
 function tableNamed(tables: ReadonlyMap<string, TableInfo>, name: string): TableInfo {
   const table = tables.get(name);
-  if (table === undefined) throw wrongCall(`load("${name}", …): there is no such table.`, suggestName(name, [...tables.keys()]));
+  if (table === undefined) throw wrongCall(`load("${name}", …): there is no such table.`, suggestTable(name, [...tables.keys()]));
   return table;
 }
 

@@ -84,7 +84,7 @@ export async function readTables(client: pg.ClientBase): Promise<readonly TableI
 }
 
 /** As users write a table: `deal`, or `sales.deal` outside the schema `public`. */
-function nameTable(schema: string, table: string): string {
+export function nameTable(schema: string, table: string): string {
   return schema === "public" ? table : `${schema}.${table}`;
 }
 

@@ -2,6 +2,7 @@ import pg from "pg";
 import { pino } from "pino";
 import { z } from "zod";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { migrate } from "../../src/create-ancrage.ts";
 import { defineEvent } from "../../src/event/define.ts";
 import type { TestDatabase } from "../database.ts";
 import { startOwnServer, type OwnServer } from "../own-server.ts";
@@ -41,6 +42,28 @@ const Sent = defineEvent({
   where: (doc) => doc["state"] === "sent" && (doc["body"] as string).startsWith("<"),
   payload: (doc) => ({ doc: doc["id"], body: doc["body"], twice: doc["twice"] }),
 });
+const Sized = defineEvent({
+  table: "sized",
+  on: "insert",
+  where: (sized) => (sized["b"] as number) > 2,
+  payload: async (sized, { load }) => ({
+    sized: sized["id"],
+    b: sized["b"],
+    c: sized["c"],
+    loaded: (await load("sized", sized["id"]))?.["c"],
+  }),
+});
+const Priced = defineEvent({
+  table: "priced",
+  on: { update: ["gross"] },
+  payload: ({ id, gross }, { before }) => ({ priced: id, before: before?.["gross"], gross }),
+});
+const Travelled = defineEvent({
+  table: "trip",
+  on: ["enter", "leave"],
+  where: (trip) => trip["state"] === "on",
+  payload: (trip, { action }) => ({ trip: trip["id"], action }),
+});
 const Visited = defineEvent({ table: "visit", on: "insert", payload: (visit) => ({ visit: visit["id"] }) });
 
 /** Whatever it is, once mended. */
@@ -52,23 +75,33 @@ let server: OwnServer;
 let system: System;
 const logged: string[] = [];
 
+/** From PostgreSQL 18 on the log carries stored generated columns, and there are virtual ones, which no log carries. */
+let isNew: boolean;
+
 beforeAll(async () => {
   server = await startOwnServer();
+  const database = await createLatinDatabase();
+  isNew = (await database.client.query<{ v: number }>("select current_setting('server_version_num')::integer as v")).rows[0]!.v >= 180_000;
   system = await startSystem({
-    internals: { log: pino({ level: "warn" }, { write: (line) => void logged.push(line) }) },
-    database: await createLatinDatabase(),
+    internals: { captureWatchMs: 100, log: pino({ level: "warn" }, { write: (line) => void logged.push(line) }) },
+    database,
     schema: `create table deal (id text primary key, "libellé" text);
       create table item (id integer primary key, label text);
       create table thing (id integer primary key, size integer, kind text default 'k');
       -- What is computed of a row is in no log before PostgreSQL 18.
       create table doc (id integer primary key, state text, body text, twice integer generated always as (id * 2) stored);
       alter table doc alter body set storage external;
+      create table sized (id integer primary key, a integer, b integer generated always as (a * 2) stored,
+        c integer generated always as (a * 3) ${isNew ? "virtual" : "stored"});
+      create table priced (id integer primary key, net integer, gross integer generated always as (net * 2) stored);
+      create table trip (id integer, day integer, state text, primary key (id, day)) partition by list (day);
+      create table trip_1 partition of trip for values in (1);
       create table visit (id integer, at date, primary key (id, at)) partition by range (at);
       create table visit_1 partition of visit for values from ('2026-01-01') to ('2026-07-01')`,
-    events: { Told, Noted, Thrown, Named, Measured, Sent, Visited },
+    events: { Told, Noted, Thrown, Named, Measured, Sent, Sized, ...(isNew ? { Priced } : {}), Travelled, Visited },
   });
   await system.call("POST", "/v1/subscriptions", {
-    events: ["Told", "Noted", "Named", "Measured", "Sent", "Visited"],
+    events: ["Told", "Noted", "Named", "Measured", "Sent", "Sized", ...(isNew ? ["Priced"] : []), "Travelled", "Visited"],
     url: system.receiver.url,
     format: "bare",
     order: "all",
@@ -193,6 +226,53 @@ test("large values that 1,000 updates of one transaction leave untouched are rea
   const { body } = await system.call("GET", "/v1/rejections?event=Sent");
   expect(body.data).toMatchObject([
     { key: "0", error: expect.stringMatching(/column "body" of "doc".* the row 0, which has it, is gone/) },
+  ]);
+});
+
+test("generated columns: a record, its samples and load have the same; a rule that would compare what no log carries is refused", async () => {
+  await system.rows("insert into sized (id, a) values (1, 1), (2, 2)");
+  const sent = { sized: 2, b: 4, c: 6, loaded: 6 };
+  expect(await bodies(has("sized"), 1)).toEqual([sent]);
+  expect((await system.call("GET", "/v1/events/Sized/samples?format=bare")).body).toEqual([sent]);
+  const Compared = defineEvent({ table: "sized", on: { update: ["c"] }, payload: (sized) => ({ c: sized["c"] }) });
+  await expect(migrate({ ...system.options, events: { Compared } })).rejects.toMatchObject({
+    code: "ANCRAGE_DEFINITION_INVALID",
+    message: expect.stringContaining('the column "c" of "sized" is generated, and the log does not carry it'),
+  });
+  if (!isNew) return;
+  await system.rows("insert into priced (id, net) values (1, 1); update priced set id = 2; update priced set net = 2");
+  expect(await bodies(has("priced"), 1)).toEqual([{ priced: 2, before: 2, gross: 4 }]);
+});
+
+test("a partition that brings no old values: what compares them is a rejection, all else flows, and what to run is said", async () => {
+  await system.rows(`create table trip_2 partition of trip for values in (2);
+    insert into trip values (1, 1, 'off'), (2, 2, 'off'), (3, 2, 'off'), (4, 1, null)`);
+  await system.rows("update trip set state = 'on' where id <= 2");
+  // PostgreSQL calls this old row whole, and has null for what it lacks.
+  await system.rows("delete from trip where id = 2; delete from trip where id = 1");
+  const trips = (count: number): Promise<unknown[]> => bodies(has("trip"), count);
+  expect(await trips(2)).toEqual([
+    { trip: 1, action: "update" },
+    { trip: 1, action: "delete" },
+  ]);
+  const problem = { code: "partition-identity", message: expect.stringMatching(/^trip_2: a partition without "replica identity full"/) };
+  for (let problems: unknown[] = []; problems.length === 0;) problems = (await system.call("GET", "/v1/status")).body.problems;
+  expect((await system.call("GET", "/v1/status")).body).toMatchObject({ isReady: true, problems: [problem] });
+  // Nobody who attaches a partition at night knows of us.
+  await system.restart();
+  const { body } = await system.call("GET", "/v1/rejections?event=Travelled");
+  const lacks = expect.stringContaining('did not carry column "state" of "trip" as it was before this change') as string;
+  expect(body.data).toMatchObject([
+    { key: '["2","2"]', reason: "where-threw", error: lacks },
+    { key: '["2","2"]', reason: "where-threw", error: lacks },
+  ]);
+  await system.rows("update trip set state = 'off' where id = 3");
+  await system.until("select count(*) from ancrage.rejections where event = 'Travelled'", 3);
+  await system.rows("alter table trip_2 replica identity full");
+  await system.rows("update trip set state = 'on' where id = 3; delete from trip");
+  expect((await trips(4)).slice(2)).toEqual([
+    { trip: 3, action: "update" },
+    { trip: 3, action: "delete" },
   ]);
 });
 

@@ -181,6 +181,40 @@ describe("what capture stands on is changed while it runs", () => {
     await received(1);
     expect(await statusOf()).toMatchObject({ isReady: true, problems: [] });
   });
+
+  test("a newer migrate while an older process runs: it goes on, is told of, and may be started again; the newer one takes over", async () => {
+    const ItemMade = defineEvent({ table: "item", on: "insert", payload: (item) => ({ id: item["id"] }) });
+    const MoreMade = defineEvent({ table: "more", on: "insert", payload: (more) => ({ more: more["id"] }) });
+    const looks = { count: 0 };
+    await start({
+      events: { ItemMade },
+      schema: `${schema}; create table more (id integer primary key)`,
+      internals: { captureWatchMs: 20, signal: (kind) => void (kind === "watched" && looks.count++) },
+    });
+    await system.call("POST", "/v1/subscriptions", { event: "ItemMade", url: system.receiver.url, format: "bare" });
+    const newer = { ...system.options, events: { ItemMade, ItemChanged, MoreMade } };
+    const steps: string[] = [];
+    await migrate(newer, { onStep: (step) => steps.push(step) });
+    expect(steps).toContainEqual(expect.stringMatching(/^a process reads the log with the definitions that it began with: restart it/));
+    expect(steps).toContainEqual(expect.stringMatching(/^left for a time when no process reads the log: .* drop table "public"."item"/));
+    await system.rows("insert into item values (1); insert into more values (1); update item set note = 'b'");
+    await received(1);
+    for (const before = looks.count; looks.count < before + 3;) await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(await statusOf()).toMatchObject({ isReady: true, problems: [] });
+    // Then all of it: the older one finds its table in the publication that has more.
+    await system.ancrage().stop();
+    await migrate(newer);
+    await system.restart();
+    await insert(2);
+    await received(2);
+    const next = createAncrage(newer);
+    await next.start();
+    await system.ancrage().stop();
+    await system.rows("insert into more values (2)");
+    await system.until("select count(*) from ancrage.messages where event = 'MoreMade'", 1);
+    await next.stop();
+    expect(await system.rows("select key from ancrage.messages order by id")).toEqual([{ key: "1" }, { key: "2" }, { key: "2" }]);
+  });
 });
 
 test("a publication that was dropped and made again between two runs is a gap from before the last run's end", async () => {

@@ -146,9 +146,14 @@ test("of a partitioned table each partition has an identity of its own", () => {
     { schema: "archive", table: "visits_2024", identity: "key" },
   ];
   const state = stateOf({ all: [visits], parts: [[visits.oid, parts]] });
-  expect(planCapture(catalogueOf({ of: visits, reads: "old values" }), state)).toEqual([
-    `alter table "archive"."visits_2024" replica identity full`,
+  const sql = `alter table "archive"."visits_2024" replica identity full`;
+  // One that was attached since holds up neither a start nor what runs.
+  expect(planSteps(catalogueOf({ of: visits, reads: "old values" }), state)).toEqual([
+    { sql, isNeeded: true, makesSlot: false, partition: "archive.visits_2024" },
   ]);
+  const root: Part = { schema: visits.schema, table: visits.table, identity: "key" };
+  const asMade = stateOf({ all: [visits], parts: [[visits.oid, [root, ...parts]]] });
+  expect(planSteps(catalogueOf({ of: visits, reads: "old values" }), asMade).at(-1)).toEqual({ sql, isNeeded: true, makesSlot: false });
 });
 
 test("a publication that somebody changed is set right before tables are added", () => {
@@ -163,6 +168,28 @@ test("a publication that somebody changed is set right before tables are added",
   expect(planCapture(catalogueOf({ of: deal, reads: "old values" }), changed)).toEqual([
     `alter publication "ancrage_16384" set (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)`,
     `alter publication "ancrage_16384" add table "public"."deal"`,
+  ]);
+});
+
+test("more than these definitions read does no harm: a process of before goes on beside a migration of newer ones", () => {
+  const actions = ["delete", "insert", "truncate", "update"];
+  const carried = (isNarrowed: boolean): CaptureState => ({
+    ...stateOf({ parts: [whole(deal, "full")] }),
+    publications: new Map([
+      [names.publication, { tables: [{ ...published(deal), isNarrowed }], actions, viaRoot: true, publishesGenerated: false }],
+      [names.insertPublication, { tables: [published(visit)], actions, viaRoot: true, publishesGenerated: true }],
+    ]),
+  });
+  const older = catalogueOf({ of: deal, reads: "inserts" });
+  expect(planSteps(older, carried(false))).toEqual([
+    { sql: expect.stringContaining("_inserts\" set (publish = 'insert, truncate'"), isNeeded: false, makesSlot: false },
+    { sql: expect.stringContaining('_inserts" add table "public"."deal"'), isNeeded: false, makesSlot: false, takesOut: true },
+    { sql: expect.stringContaining('drop table "public"."deal"'), isNeeded: false, makesSlot: false, takesOut: true },
+    { sql: expect.stringContaining('drop table "public"."visit"'), isNeeded: false, makesSlot: false, takesOut: true },
+  ]);
+  // A filter that somebody put on it there would leave rows out.
+  expect(planSteps(older, carried(true)).filter(({ isNeeded }) => isNeeded)).toMatchObject([
+    { sql: expect.stringContaining('_inserts" add table "public"."deal"') },
   ]);
 });
 

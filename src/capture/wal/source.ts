@@ -4,7 +4,7 @@ import { AncrageError, sqlStateOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { formatLsn } from "../../lsn.ts";
 import { pause } from "../../pause.ts";
-import type { TableInfo } from "../../store/tables.ts";
+import { nameTable, type TableInfo } from "../../store/tables.ts";
 import type { ValueTypes } from "../../store/types.ts";
 import type { TestSignal } from "../../test-signal.ts";
 import {
@@ -20,7 +20,7 @@ import {
 } from "../change.ts";
 import { readMark } from "../marks.ts";
 import { idlePosition, initialAckState, nextAckState, type AckEvent, type AckState } from "./acker.ts";
-import { decode, type PgOutputMessage } from "./pgoutput.ts";
+import { decode, type PgOutputMessage, type RelationMessage } from "./pgoutput.ts";
 import { createTransactionQueue, type Segment } from "./queue.ts";
 import { compileRelation, type Relation } from "./relation.ts";
 import { SnapshotReader } from "./snapshot-reader.ts";
@@ -70,6 +70,10 @@ export class WalSource implements ChangeSource {
   readonly #options: WalSourceOptions;
   readonly #senderTimeoutMs: number;
   readonly #relations = new Map<number, Relation>();
+  /** Relations that were described since the last change: a partition's comes right after its root's, before the first change of it. */
+  #described: RelationMessage[] = [];
+  /** By the oid of a root with `replica identity full`: its partitions that were seen without. */
+  readonly #partial = new Map<number, Set<number>>();
   readonly #queue = createTransactionQueue();
   readonly #snapshots: SnapshotReader;
   #ack: AckState = initialAckState(0n);
@@ -230,6 +234,8 @@ export class WalSource implements ChangeSource {
     this.#open = undefined;
     // The new session describes its relations anew.
     this.#relations.clear();
+    this.#described = [];
+    this.#partial.clear();
     log.warn({ error: error.message }, "the replication stream ended; connecting again");
     for (;;) {
       await pause(delayOf(reconnectDelaysMs, this.#vainConnections++), this.#stopping.signal);
@@ -272,10 +278,12 @@ export class WalSource implements ChangeSource {
       case "insert":
       case "update":
       case "delete":
+        if (this.#described.length > 0) this.#notePartition(message.relationOid);
         return this.#add(lsn, bytes, toChange(message, this.#relation(message.relationOid)));
       case "message":
         return this.#mark(message, bytes);
       case "truncate":
+        this.#described = [];
         return this.#options.log.warn(
           { tables: message.relationOids.map((oid) => this.#relations.get(oid)?.table ?? String(oid)) },
           "a table was truncated: that makes no events",
@@ -300,9 +308,27 @@ export class WalSource implements ChangeSource {
     this.#open = this.#isBeforeSwitch ? { transaction } : this.#queue.begin(transaction);
   }
 
-  #relate(message: Extract<PgOutputMessage, { kind: "relation" }>): void {
-    const name = message.schema === "public" ? message.table : `${message.schema}.${message.table}`;
-    this.#relations.set(message.oid, compileRelation(message, this.#options.tables.get(name), this.#options.types));
+  #relate(message: RelationMessage): void {
+    this.#described.push(message);
+    const { tables, types } = this.#options;
+    const isOldPartial = (this.#partial.get(message.oid)?.size ?? 0) > 0;
+    this.#relations.set(message.oid, compileRelation(message, tables.get(nameTable(message.schema, message.table)), types, isOldPartial));
+  }
+
+  /**
+   * PostgreSQL says of an old row that it is whole where the root's identity is full. One of a partition with another has null for all
+   * that is not of its key: taken for values, a rule that compares would decide by them.
+   */
+  #notePartition(oid: number): void {
+    const [root, leaf] = this.#described;
+    this.#described = [];
+    if (root?.oid !== oid || root.replicaIdentity !== "f" || leaf === undefined) return;
+    const partial = this.#partial.get(oid) ?? new Set();
+    this.#partial.set(oid, partial);
+    if (leaf.replicaIdentity === "f") partial.delete(leaf.oid);
+    else partial.add(leaf.oid);
+    this.#relate(root);
+    this.#described = [];
   }
 
   #relation(oid: number): Relation {
