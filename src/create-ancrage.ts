@@ -55,6 +55,7 @@ export interface Internals {
   readonly signal?: TestSignal;
   readonly captureWatchMs?: number;
   readonly readPatienceMs?: number;
+  readonly subscriptionSweepMs?: number;
 }
 
 /** Sessions for the API, for what capture and payloads read, and for what delivery does: none of the three holds up another one. */
@@ -164,6 +165,7 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
         signal: internals.signal,
         captureWatchMs: internals.captureWatchMs,
         readPatienceMs: internals.readPatienceMs,
+        subscriptionSweepMs: internals.subscriptionSweepMs,
       });
       const sampleReaders = createSampleReaders(api, types, clock);
       const tests = createTestSender({

@@ -54,6 +54,8 @@ export interface EngineOptions {
   readonly captureWatchMs?: number | undefined;
   /** How long reads of payloads that run out of time are waited for. Default: two minutes. */
   readonly readPatienceMs?: number | undefined;
+  /** How often subscriptions whose time is over are looked for. Default: 5 s. */
+  readonly subscriptionSweepMs?: number | undefined;
 }
 
 /**
@@ -265,6 +267,7 @@ export class Engine {
     await this.#leader.start();
     if (this.#isStopping) return;
     this.#state = "leading";
+    await this.#options.signal?.("leading", this.#leader);
     this.#watch = this.#createWatch(checked, { pipeline: this.#leader.pipeline, reads: () => source.reads ?? readsOf(checked) });
     this.#watch.start();
     if (captureFailure !== undefined) return;

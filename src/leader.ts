@@ -58,7 +58,7 @@ export class Leader {
   readonly jobs: JobRunner;
   readonly #care: SubscriptionCare;
   readonly #health: HealthBook;
-  readonly #retention: Retention;
+  readonly retention: Retention;
   #isRunning = false;
 
   constructor(options: LeaderOptions) {
@@ -115,7 +115,14 @@ export class Leader {
     const flushed = (): Promise<void> => this.pipeline.flushed();
     this.#backlog = new Backlog({ db: deliveryDb, registry, dispatcher: this.dispatcher, flushed, log });
     this.#health = new HealthBook({ db: deliveryDb, log });
-    this.#care = new SubscriptionCare({ db: deliveryDb, subscriptions, onChanged: (row) => this.changed(row), clock, log });
+    this.#care = new SubscriptionCare({
+      db: deliveryDb,
+      subscriptions,
+      onChanged: (row) => this.changed(row),
+      clock,
+      log,
+      sweepMs: options.subscriptionSweepMs,
+    });
     this.#watch = new SubscriptionWatch({
       db: deliveryDb,
       source: source.sourceId,
@@ -131,7 +138,7 @@ export class Leader {
       const keys = new Set(deliveries.map(({ messageId, subscriptionId }) => `${messageId} ${subscriptionId}`));
       this.dispatcher.cancelWhere(({ message, subscriptionId }) => keys.has(`${message.id} ${subscriptionId}`));
     };
-    this.#retention = new Retention({
+    this.retention = new Retention({
       ...given.retention,
       db: deliveryDb,
       connectionString: options.database,
@@ -189,7 +196,7 @@ export class Leader {
     this.jobs.start();
     this.#care.start();
     this.#health.start();
-    this.#retention.start();
+    this.retention.start();
   }
 
   /** Ends a start that waits for the slot. */
@@ -205,7 +212,7 @@ export class Leader {
     const graceMs = options.shutdown.graceS * 1_000;
     this.pipeline.stopReading();
     await this.jobs.stop();
-    await this.#retention.stop();
+    await this.retention.stop();
     await this.dispatcher.stop(graceMs);
     const ended = this.pipeline.stop();
     // A journal that refuses would hold the end up for as long as it does. What it did not take is sent again after a restart.

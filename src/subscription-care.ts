@@ -19,7 +19,7 @@ export interface SubscriptionCareOptions {
   readonly clock: Pick<Clock, "nowMs">;
   readonly log: Logger;
   /** @default 5000 */
-  readonly sweepMs?: number;
+  readonly sweepMs?: number | undefined;
 }
 
 const defaultSweepMs = 5_000;

@@ -16,6 +16,8 @@ export type SignalName =
   | "journaled"
   /** An attempt has ended; `{ message, outcome, subscription, after }`, with the delivery as it is from now on. */
   | "attempted"
+  /** This process leads from now on; the `Leader`. */
+  | "leading"
   /** The slot, and what capture stands on, were looked at. */
   | "watched";
 

@@ -100,7 +100,7 @@ export class Retention {
     for (const [day, ofDay] of Map.groupBy(over, (partition) => partition.day)) {
       if (this.#isStopping) break;
       const isThere = partitions.some((one) => one.parent === "deliveries" && one.day === day && one.state === "attached");
-      const { count, isAll } = isThere ? await this.#expire(day) : { count: 0, isAll: true };
+      const { count, isAll } = isThere ? await this.expire(day) : { count: 0, isAll: true };
       expired += count;
       for (const partition of ofDay) {
         const name = `${partition.parent} ${day}`;
@@ -118,8 +118,8 @@ export class Retention {
     return { dropped, left, expired };
   }
 
-  /** Ends what is unfinished of one day. A body that goes while it is owed to somebody goes in silence else. */
-  async #expire(day: string): Promise<{ readonly count: number; readonly isAll: boolean }> {
+  /** Ends what is unfinished of one day, `2026-11-24`. A body that goes while it is owed to somebody goes in silence else. */
+  async expire(day: string): Promise<{ readonly count: number; readonly isAll: boolean }> {
     const { db, log, onCanceled, onExpired } = this.#options;
     let count = 0;
     for (let held = 0; held < mostHeldTurns && !this.#isStopping;) {

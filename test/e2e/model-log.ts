@@ -11,9 +11,14 @@ export type Entry =
   | { readonly e: "created"; readonly sub: string; readonly event: EventName; readonly order: "none" | "record" | "all" }
   /** Asked for by the test; and the answer to that. What was interrupted by a kill has none. */
   | { readonly e: "pausing" | "paused" | "resuming" | "resumed" | "deleting" | "deleted"; readonly sub: string }
-  | { readonly e: "canceling" | "canceled"; readonly sub: string }
+  /** `not-canceled`: it was interrupted, and by now is done or will never be. */
+  | { readonly e: "canceling" | "canceled" | "not-canceled"; readonly sub: string }
+  /** Its time is about to be over; and its row, or that of a receiver that answered 410, says that it is disabled. */
+  | { readonly e: "expiring" | "disabled"; readonly sub: string }
+  /** The test has found its row canceled. */
+  | { readonly e: "over"; readonly sub: string; readonly message: string }
   | { readonly e: "resending" | "resent" | "not-resent"; readonly sub: string; readonly message: string }
-  /** A request is written to its socket. */
+  /** A request is written to its socket. All times are those of this machine, in milliseconds. */
   | { readonly e: "begin"; readonly sub: string; readonly message: string; readonly number: number; readonly atMs: number }
   /** An attempt is over; `after` is null where the delivery had become another one meanwhile. */
   | {
@@ -25,6 +30,8 @@ export type Entry =
       readonly reason: string | null;
       readonly holdMs: number;
       readonly after: State | null;
+      /** Before which it is not tried again; null: at once, or not at all. */
+      readonly dueAtMs: number | null;
       readonly atMs: number;
     }
   | { readonly e: "journaling" | "journaled"; readonly updates: readonly Update[] }
@@ -50,6 +57,7 @@ export interface Update {
   readonly sub: string;
   readonly message: string;
   readonly row: State;
+  readonly dueAtMs: number | null;
   readonly from: { readonly state: string; readonly attempts: number } | null;
 }
 

@@ -14,6 +14,8 @@ export interface ModelProcess {
   kill(): Promise<void>;
   /** Calls the API of the process that runs; undefined where it is killed before it answers. */
   call(method: string, path: string, body?: unknown): Promise<{ readonly status: number; readonly body: any } | undefined>; // oxlint-disable-line typescript/no-explicit-any
+  /** Ends what is not over, as retention does with a day; resolves too where the process is killed before. */
+  expire(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -28,6 +30,7 @@ interface Child {
 export function createModelProcess(options: AncrageOptions, log: ModelLog): ModelProcess {
   let said = "";
   let calls = 0;
+  let expired: (() => void) | undefined;
   const answers = new Map<number, (answer: (Told & { readonly kind: "answer" }) | undefined) => void>();
 
   const spawn = (): Child => {
@@ -45,6 +48,10 @@ export function createModelProcess(options: AncrageOptions, log: ModelLog): Mode
     child.on("message", (told: Told) => {
       if (told.kind === "answer") {
         answers.get(told.number)?.(told);
+        return;
+      }
+      if (told.kind === "expired") {
+        expired?.();
         return;
       }
       heard.add(told.kind);
@@ -70,6 +77,7 @@ export function createModelProcess(options: AncrageOptions, log: ModelLog): Mode
   const ask = (asked: Asked): void => void running?.process.send(asked, () => undefined);
   const gone = (): void => {
     running = undefined;
+    expired?.();
     for (const answer of answers.values()) answer(undefined);
     answers.clear();
   };
@@ -115,6 +123,11 @@ export function createModelProcess(options: AncrageOptions, log: ModelLog): Mode
       });
       answers.delete(number);
       return answer === undefined ? undefined : { status: answer.status, body: answer.text === "" ? undefined : JSON.parse(answer.text) };
+    },
+    async expire() {
+      const over = new Promise<void>((resolve) => (expired = resolve));
+      ask({ kind: "expire" });
+      await over;
     },
     async close() {
       const left = [next, running].filter((one) => one !== undefined);

@@ -18,8 +18,8 @@ import { createRandom, type Random } from "./random.ts";
  */
 const runs = Number(process.env["MODEL_RUNS"] ?? 3);
 const mostSteps = Number(process.env["MODEL_STEPS"] ?? Number.POSITIVE_INFINITY);
-const schedule = [0, 0.05, 0.05, 0.1, 0.1];
-const settleMs = 90_000;
+const schedule = [0, 0.05, 0.05, 0.1, 0.6];
+const settleMs = 60_000;
 
 let database: TestDatabase;
 let receiver: ModelReceiver;
@@ -66,6 +66,8 @@ interface Subscriber {
   readonly path: string;
   isPaused: boolean;
   isDeleted: boolean;
+  /** Its `expiresAt` was set. */
+  isLapsing: boolean;
 }
 
 /** One run: the subscriptions that it made, and what it may do to them. */
@@ -154,7 +156,10 @@ async function runOnce(seed: number): Promise<Found> {
 // --- what may happen -------------------------------------------------------------------------------------------------------------
 
 const stepsByName = {
-  commit: async ({ random }: Run) => commit(random.integer(1, 4), random, "commit"),
+  commit: async (run: Run) => {
+    await noteDisabled(run);
+    await commit(run.random.integer(1, 4), run.random, "commit");
+  },
   undo: async ({ random }: Run) => commit(random.integer(1, 3), random, "rollback"),
   mood: async ({ random, subscribers }: Run) => {
     const one = pick(random, subscribers);
@@ -166,7 +171,7 @@ const stepsByName = {
     log.append({ e: "pausing", sub: one.id });
     const answer = await callOrKill(random, "POST", `/v1/subscriptions/${one.id}/pause`);
     one.isPaused = true;
-    if (answer?.status === 200) log.append({ e: "paused", sub: one.id });
+    if (answer?.status === 200 || (answer === undefined && (await readState(one)) === "paused")) log.append({ e: "paused", sub: one.id });
   },
   resume: async ({ random, subscribers }: Run) => {
     const one = pick(random, subscribers);
@@ -176,10 +181,13 @@ const stepsByName = {
     const { random } = run;
     const over = (await readDeliveries(run)).filter(({ state }) => state !== "pending" && state !== "retrying");
     if (over.length === 0) return;
-    const { sub, message } = pick(random, over);
+    const { sub, message, round } = pick(random, over);
     log.append({ e: "resending", sub, message });
     const answer = await callOrKill(random, "POST", `/v1/deliveries/dlv_${message.slice(4)}_${sub.slice(4)}/resend`);
-    if (answer !== undefined) log.append({ e: answer.status === 200 ? "resent" : "not-resent", sub, message });
+    const isBegun = async (): Promise<boolean> =>
+      (await readDeliveries(run)).some((row) => row.sub === sub && row.message === message && row.round > round);
+    const isResent = answer === undefined ? await isBegun() : answer.status === 200;
+    log.append({ e: isResent ? "resent" : "not-resent", sub, message });
   },
   cancel: async ({ random, subscribers }: Run) => {
     const one = pick(random, subscribers);
@@ -189,14 +197,42 @@ const stepsByName = {
     await pause(3);
     log.append({ e: "canceling", sub: one.id });
     const made = await callOrKill(random, "POST", "/v1/deliveries/cancel", { subscriptionId: one.id });
-    if (made?.status !== 201) return;
-    if (random.chance(0.3)) await crash(random);
+    if (made?.status === 201 && random.chance(0.3)) await crash(random);
     for (;;) {
-      const { rows } = await database.client.query<{ state: string }>("select state from ancrage.jobs where id = $1", [made.body.id]);
-      if (rows[0]?.state !== "running" && rows[0]?.state !== "waiting") break;
+      const { rowCount } = await database.client.query(
+        "select from ancrage.jobs where subscription_id = $1 and state in ('running', 'waiting')",
+        [one.id],
+      );
+      if (rowCount === 0) break;
       await pause(20);
     }
-    log.append({ e: "canceled", sub: one.id });
+    log.append({ e: made?.status === 201 ? "canceled" : "not-canceled", sub: one.id });
+  },
+  expire: async (run: Run) => {
+    const { random, subscribers } = run;
+    const ids = subscribers.map(({ id }) => id);
+    for (const sub of ids) log.append({ e: "canceling", sub });
+    await Promise.all([system.expire(), ...(random.chance(0.2) ? [crash(random)] : [])]);
+    // What had no row yet has not expired.
+    const rows = await readDeliveries(run);
+    for (const { state, sub, message } of rows) if (state === "canceled") log.append({ e: "over", sub, message });
+    for (const sub of ids) log.append({ e: "not-canceled", sub });
+  },
+  lapse: async (run: Run) => {
+    const { random, subscribers } = run;
+    const one = pick(random, subscribers);
+    if (one.isDeleted || one.isLapsing) return;
+    one.isLapsing = true;
+    log.append({ e: "expiring", sub: one.id });
+    const expiresAt = new Date(Date.now() + random.integer(50, 300)).toISOString();
+    await callOrKill(random, "PATCH", `/v1/subscriptions/${one.id}`, { expiresAt });
+    if (random.chance(0.5)) return;
+    const untilMs = performance.now() + settleMs;
+    while ((await readState(one)) !== "disabled") {
+      if (performance.now() > untilMs) throw new Error(`${one.id} is not disabled, although its time is over`);
+      await pause(20);
+    }
+    await noteDisabled(run);
   },
   remove: async ({ random, subscribers }: Run) => {
     const one = pick(random, subscribers);
@@ -220,6 +256,8 @@ const weights: Readonly<Record<StepName, number>> = {
   resume: 2,
   resend: 2,
   cancel: 0.5,
+  expire: 0.4,
+  lapse: 0.5,
   remove: 0.4,
   add: 0.6,
   crash: 1,
@@ -258,6 +296,21 @@ async function commit(count: number, random: Random, end: "commit" | "rollback")
   if (end === "commit") log.append({ e: "committed" });
 }
 
+async function readState({ id }: Subscriber): Promise<string | undefined> {
+  const { rows } = await database.client.query<{ state: string }>("select state from ancrage.subscriptions where id = $1", [id]);
+  return rows[0]?.state;
+}
+
+/** What is disabled by now gets nothing of what is committed from now on. */
+async function noteDisabled({ subscribers }: Run): Promise<void> {
+  const disabled: Subscriber[] = [];
+  for (const one of subscribers) if ((await readState(one)) === "disabled") disabled.push(one);
+  if (disabled.length === 0) return;
+  // Whoever leads has written it; its answer to anything shows that it has come to the answer to that.
+  await call("GET", "/healthz");
+  for (const { id: sub } of disabled) log.append({ e: "disabled", sub });
+}
+
 /** Waits until the last change is a message. */
 async function untilJournaled(): Promise<void> {
   for (;;) {
@@ -279,11 +332,13 @@ async function subscribe(run: Run, event: EventName, order: "none" | "record" | 
   const { id, secret } = answer.body;
   secrets.add(secret).add(String(secret).slice("whsec_".length));
   log.append({ e: "created", sub: id, event, order });
-  run.subscribers.push({ id, path, isPaused: false, isDeleted: false });
+  run.subscribers.push({ id, path, isPaused: false, isDeleted: false, isLapsing: false });
 }
 
 async function resume(one: Subscriber): Promise<void> {
   log.append({ e: "resuming", sub: one.id });
+  if (one.isLapsing) expect((await call("PATCH", `/v1/subscriptions/${one.id}`, { expiresAt: null }))?.status).toBe(200);
+  one.isLapsing = false;
   const answer = await call("POST", `/v1/subscriptions/${one.id}/enable`);
   expect(answer?.status).toBe(200);
   one.isPaused = false;
@@ -293,11 +348,12 @@ async function resume(one: Subscriber): Promise<void> {
 async function remove(one: Subscriber, random?: Random): Promise<void> {
   log.append({ e: "deleting", sub: one.id });
   const path = `/v1/subscriptions/${one.id}`;
-  const answer = random === undefined ? await call("DELETE", path) : await callOrKill(random, "DELETE", path);
+  const first = random === undefined ? await call("DELETE", path) : await callOrKill(random, "DELETE", path);
   one.isDeleted = true;
-  if (answer?.status === 200) log.append({ e: "deleted", sub: one.id });
-  // Nobody knows whether it is: now it is.
-  else if (answer === undefined) await call("DELETE", path);
+  // Killed meanwhile, nobody knows whether it is: now it is.
+  const answer = first ?? (await call("DELETE", path));
+  expect(answer?.status).toBe(200);
+  log.append({ e: "deleted", sub: one.id });
 }
 
 async function crash(random: Random): Promise<void> {
@@ -380,10 +436,10 @@ interface Settled {
   readonly judged: Judged;
 }
 
-/** Waits until all that is owed has a row, and until nothing is left to do but for those that are paused, or deleted. */
+/** Waits until all that is owed has a row that stands where the model says, and until nothing is left to do but for those that are paused. */
 async function settle(run: Run, firstNote: number): Promise<Settled> {
   const entries: Entry[] = [];
-  const waiting = new Set(run.subscribers.filter(({ isPaused, isDeleted }) => isPaused || isDeleted).map(({ id }) => id));
+  const waiting = new Set(run.subscribers.filter(({ isPaused, isDeleted }) => isPaused && !isDeleted).map(({ id }) => id));
   const untilMs = performance.now() + settleMs;
   for (;;) {
     // In this order: of what stands in a row the log tells, and of what the log tells there is a message.
@@ -393,16 +449,19 @@ async function settle(run: Run, firstNote: number): Promise<Settled> {
     const notes = new Map(messages.map(({ id, note }) => [id, note]));
     const judged = judge(entries, { attempts: schedule.length, notes });
     const byName = new Map(rows.map((row) => [`${row.sub} ${notes.get(row.message)}`, row]));
-    const isDone = ({ sub, note, isOwed }: ModelDelivery): boolean => {
+    const isDone = ({ sub, note, isOwed, possible }: ModelDelivery): boolean => {
       const row = byName.get(`${sub} ${note}`);
       if (row === undefined) return !isOwed || isDeleted(run, sub);
-      return waiting.has(sub) || isOver(row);
+      return (waiting.has(sub) || isOver(row)) && possible.some((state) => isSame(state, row));
     };
     const open = [...judged.deliveries.values()].filter((one) => !isDone(one));
     if (open.length === 0) return { faults: [], entries, messages, rows, judged };
     if (judged.faults.length > 0) return { faults: [], entries, messages, rows, judged };
     if (performance.now() > untilMs) {
-      const stuck = open.map(({ note, sub }) => `${note} for ${sub} is not over: ${JSON.stringify(byName.get(`${sub} ${note}`))}`);
+      const stuck = open.map(({ note, sub, possible }) => {
+        const row = JSON.stringify(byName.get(`${sub} ${note}`));
+        return `${note} for ${sub} is not over: its row is ${row}, the model says ${JSON.stringify(possible)}`;
+      });
       return { faults: stuck, entries, messages, rows, judged };
     }
     await pause(50);
@@ -414,21 +473,15 @@ const isSame = (one: State, other: State): boolean =>
 const isOver = ({ state }: State): boolean => state !== "pending" && state !== "retrying";
 const isDeleted = ({ subscribers }: Run, sub: string): boolean => subscribers.find(({ id }) => id === sub)?.isDeleted !== false;
 
-/** (a): each change that was committed is one message, and has its deliveries; each of them stands where the model says. */
+/** (a): each change that was committed is one message, and has its deliveries, which `settle` has waited for, and no others. */
 function faultsOfRows({ entries, messages, rows, judged }: Settled): readonly string[] {
   const faults: string[] = [];
   const committed = entries.flatMap((entry) => (entry.e === "committing" ? entry.changes.map(({ note }) => note) : []));
   expect(messages.map(({ note }) => note).toSorted((a, b) => a - b)).toEqual(committed);
   const notes = new Map(messages.map(({ id, note }) => [id, note]));
   for (const row of rows) {
-    const one = judged.deliveries.get(`${row.sub} ${notes.get(row.message)}`);
-    if (one === undefined) faults.push(`${row.message} has a delivery for ${row.sub}, which it is not for`);
-    // Of one that waits, the row may say less than what has happened.
-    else if (
-      !one.possible.some((state) => isSame(state, row)) &&
-      (isOver(row) || !one.passed.has(`${row.state} ${row.round}/${row.attempts}`))
-    )
-      faults.push(`${one.note} for ${row.sub}: its row is ${JSON.stringify(row)}, the model says ${JSON.stringify(one.possible)}`);
+    if (!judged.deliveries.has(`${row.sub} ${notes.get(row.message)}`))
+      faults.push(`${row.message} has a delivery for ${row.sub}, which it is not for`);
   }
   return faults;
 }
@@ -448,13 +501,23 @@ function faultsOfReceived({ entries, messages }: Settled): readonly string[] {
     if (all.length > (begun.get(name)?.length ?? 0)) faults.push(`${name} came ${all.length} times`);
     for (const { message, digest } of all) if (digest !== digests.get(message)) faults.push(`${name} has other bytes`);
   }
-  for (const entry of entries) {
-    if (entry.e !== "finish" || !entry.isSuccess || entry.after === null) continue;
-    const name = nameOf({ ...entry, number: entry.after.attempts });
-    if (received.get(name)?.some(({ isTaken }) => isTaken) !== true) faults.push(`${name} is delivered, but was not taken`);
+  const ended = entries.flatMap((entry) => {
+    if (entry.e !== "finish" || entry.after === null) return [];
+    return [{ name: nameOf({ ...entry, number: entry.after.attempts }), isSuccess: entry.isSuccess, isRefused: isRefused(entry) }];
+  });
+  for (const [name, all] of Map.groupBy(ended, (one) => one.name)) {
+    const taken = received.get(name)?.filter(({ isTaken }) => isTaken).length ?? 0;
+    const successes = all.filter(({ isSuccess }) => isSuccess).length;
+    if (taken < successes) faults.push(`${name} is delivered, but was not taken`);
+    const refused = all.filter((one) => one.isRefused).length;
+    if (taken > (begun.get(name)?.length ?? 0) - refused) faults.push(`${name} was taken, but counts as a failure`);
   }
   return faults;
 }
+
+/** A failure that only a receiver makes that has not taken the request; after a deadline it may still take it. */
+const isRefused = ({ isSuccess, reason }: Entry & { readonly e: "finish" }): boolean =>
+  !isSuccess && (reason === "status" || reason === "reset");
 
 /** Each failed attempt of the present round has its row, once; late ones are apart. */
 async function faultsOfAttempts({ subscribers }: Run): Promise<readonly string[]> {

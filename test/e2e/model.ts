@@ -23,10 +23,13 @@ export interface ModelDelivery {
   isSending: boolean;
   /** A cancellation is under way. */
   isCanceling: boolean;
-  /** It was ended, or begun anew, from outside: an outcome may come late. */
-  wasTouched: boolean;
-  /** Where it has ever stood. */
-  readonly passed: Set<string>;
+  /** It was ended, or begun anew, from outside since its last attempt began: that one's outcome may come late. */
+  isOvertaken: boolean;
+  /** When its next attempt is due, and when that is by its row; undefined: nobody knows, or at once. */
+  dueAtMs: number | undefined;
+  savedDueAtMs: number | undefined;
+  /** Where it has ever stood, by how that is shown. */
+  readonly passed: Map<string, State>;
 }
 
 interface ModelSubscription {
@@ -34,10 +37,10 @@ interface ModelSubscription {
   readonly order: "none" | "record" | "all";
   /** Whether what is committed now is for it. */
   covers: "yes" | "maybe" | "no";
-  /** Why nothing may begin. */
-  stop: "paused" | "deleted" | "gone" | undefined;
+  /** Why nothing may begin. `gone`: it was answered 410, which may not have been written down yet; `disabled`: its row says so. */
+  stop: "paused" | "deleted" | "gone" | "disabled" | undefined;
   isDeleted: boolean;
-  /** It asked for a pause until then, of the process that runs. */
+  /** It asked to be left alone until then, of the process that runs. */
   heldFromMs: number;
   heldUntilMs: number;
 }
@@ -52,6 +55,8 @@ const isOver = ({ state }: State): boolean => state !== "pending" && state !== "
 const isOpen = (one: State): boolean => !isOver(one);
 const show = ({ state, round, attempts }: State): string => `${state} ${round}/${attempts}`;
 const showAll = (all: readonly State[]): string => all.map(show).join(" or ");
+const isFrom = (state: State, { round }: State, from: NonNullable<Update["from"]>): boolean =>
+  state.round === round && state.state === from.state && state.attempts === from.attempts;
 const union = (...all: readonly (readonly State[])[]): readonly State[] => [...new Map(all.flat().map((one) => [show(one), one])).values()];
 const ended = (all: readonly State[]): readonly State[] => all.filter(isOpen).map((one) => ({ ...one, state: "canceled" }));
 const begun = (all: readonly State[]): readonly State[] => {
@@ -60,6 +65,8 @@ const begun = (all: readonly State[]): readonly State[] => {
 };
 /** A request that waited for its connection when the receiver asked to be left alone may be written all the same. */
 const heldToleranceMs = 100;
+/** By how much our estimate of the database's clock may be wrong where the machine is very busy; the last delay of the test is longer. */
+const clockToleranceMs = 250;
 
 /**
  * THE MODEL: what each delivery may be, from what was done, and what the system must not have done.
@@ -75,6 +82,7 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
   const keys = new Map<number, string>();
   /** Changes of the transaction that is being committed. */
   let committing: ReadonlySet<number> = new Set();
+  const begunAtMs = new Map<ModelDelivery, number>();
   let number = 0;
   const fault = (words: string): void => void faults.push(`${number}: ${words}`);
 
@@ -89,13 +97,23 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
   };
   const name = ({ sub, note }: ModelDelivery): string => `${note} for ${sub}`;
 
+  const stand = (one: ModelDelivery, possible: readonly State[]): void => {
+    one.possible = possible;
+    for (const state of possible) one.passed.set(show(state), state);
+  };
+  const after = ({ round, attempts }: State, isSuccess: boolean): State => {
+    const number = attempts + 1;
+    return { state: isSuccess ? "delivered" : number >= mostAttempts ? "exhausted" : "retrying", round, attempts: number };
+  };
+
   /** What of the possible an attempt may start from. */
-  const begin = (one: ModelDelivery, subscription: ModelSubscription, attempt: number | undefined): void => {
+  const begin = (one: ModelDelivery, subscription: ModelSubscription, attempt: number): void => {
     if (one.isSending) fault(`${name(one)}: two attempts at once`);
-    const from = one.possible.filter((state) => isOpen(state) && (attempt === undefined || state.attempts === attempt - 1));
-    if (from.length === 0) fault(`${name(one)}: attempt ${attempt ?? "?"} begins, but it is ${showAll(one.possible)}`);
-    else one.possible = one.isCanceling ? union(from, ended(from)) : from;
+    const from = one.possible.filter((state) => isOpen(state) && state.attempts === attempt - 1);
+    if (from.length === 0) fault(`${name(one)}: attempt ${attempt} begins, but it is ${showAll(one.possible)}`);
+    else stand(one, one.isCanceling ? union(from, ended(from)) : from);
     one.isSending = true;
+    one.isOvertaken = one.isCanceling;
     if (subscription.order === "none") return;
     const key = keys.get(one.note);
     for (const earlier of bySubscription.get(one.sub) ?? []) {
@@ -107,34 +125,36 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
     }
   };
 
-  const finish = (one: ModelDelivery, entry: Entry & { readonly e: "finish" }): void => {
-    const { after, isSuccess } = entry;
+  const finish = (one: ModelDelivery, { after: found, isSuccess, status, reason, dueAtMs }: Entry & { readonly e: "finish" }): void => {
     one.isSending = false;
-    if (after === null) {
-      if (!one.wasTouched) fault(`${name(one)}: an outcome is late, but nobody touched it`);
+    const isTaken = status !== null && status >= 200 && status < 300;
+    if (isSuccess ? !isTaken : isTaken && reason === "status")
+      fault(`${name(one)}: ${status} counts as a ${isSuccess ? "success" : "failure"}`);
+    if (found === null) {
+      if (!one.isOvertaken) fault(`${name(one)}: an outcome is late, but nobody touched it`);
+      // Kept as late; its row is written only where the delivery is what the attempt began from.
+      for (const state of [...one.passed.values()].filter(isOpen)) {
+        const late = after(state, isSuccess);
+        one.passed.set(show(late), late);
+      }
       return;
     }
-    const from = one.possible.filter((state) => isOpen(state) && state.round === after.round && state.attempts === after.attempts - 1);
-    const state = isSuccess ? "delivered" : after.attempts >= mostAttempts ? "exhausted" : "retrying";
-    if (from.length === 0 || after.state !== state) fault(`${name(one)}: ${showAll(one.possible)} became ${show(after)}`);
-    one.passed.add(show(after));
-    one.possible = one.isCanceling ? union([after], ended([after]), ended(from), one.saved.filter(isOver)) : [after];
+    const from = one.possible.filter((state) => isOpen(state) && show(after(state, isSuccess)) === show(found));
+    if (from.length === 0) fault(`${name(one)}: ${showAll(one.possible)} became ${show(found)}`);
+    one.dueAtMs = dueAtMs ?? undefined;
+    stand(one, one.isCanceling ? union([found], ended([found]), ended(from), one.saved.filter(isOver)) : [found]);
   };
 
   const applyUpdate = (all: readonly State[], { row, from }: Update): readonly State[] =>
-    all.map((state) => {
-      if (from === null) return row;
-      return state.round === row.round && state.state === from.state && state.attempts === from.attempts ? row : state;
-    });
+    all.map((state) => (from === null || isFrom(state, row, from) ? row : state));
 
   const each = (sub: string, change: (one: ModelDelivery) => void): void => bySubscription.get(sub)?.forEach(change);
   const startCanceling = (one: ModelDelivery): void => {
     one.isCanceling = true;
-    one.wasTouched = true;
+    one.isOvertaken = true;
     // An outcome that is not journaled yet comes too late: its row is ended as it is.
-    one.possible = union(one.possible, ended(one.possible), ended(one.saved));
+    stand(one, union(one.possible, ended(one.possible), ended(one.saved)));
     one.saved = union(one.saved, ended(one.saved));
-    for (const state of one.possible) one.passed.add(show(state));
   };
 
   for (const entry of entries) {
@@ -145,7 +165,7 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
       committing = new Set(entry.changes.map(({ note }) => note));
       for (const { note, event, key } of entry.changes) {
         keys.set(note, key);
-        for (const [sub, { covers, event: wanted }] of subscriptions) {
+        for (const [sub, { covers, event: wanted, isDeleted }] of subscriptions) {
           if (covers === "no" || event !== wanted) continue;
           const first: State = { state: "pending", round: 1, attempts: 0 };
           const one: ModelDelivery = {
@@ -157,9 +177,12 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
             saving: undefined,
             isSending: false,
             isCanceling: false,
-            wasTouched: false,
-            passed: new Set([show(first)]),
+            isOvertaken: false,
+            dueAtMs: undefined,
+            savedDueAtMs: undefined,
+            passed: new Map([[show(first), first]]),
           };
+          if (isDeleted) startCanceling(one);
           deliveries.set(`${sub} ${note}`, one);
           bySubscription.set(sub, [...(bySubscription.get(sub) ?? []), one]);
         }
@@ -180,9 +203,7 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
         if (isForeign(update)) continue;
         const one = find(update.sub, update.message);
         if (one === undefined) continue;
-        // Late, it changes nothing; else it is a place where the delivery has been.
-        if (!one.wasTouched && !one.passed.has(show(update.row)))
-          fault(`${name(one)}: ${show(update.row)} is journaled, but it is ${showAll(one.possible)}`);
+        if (!one.passed.has(show(update.row))) fault(`${name(one)}: ${show(update.row)} is journaled, but it is ${showAll(one.possible)}`);
         touched.set(one, applyUpdate(touched.get(one) ?? one.saved, update));
       }
       for (const [one, saving] of touched) one.saving = saving;
@@ -193,11 +214,15 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
         if (one === undefined) continue;
         one.saved = one.isCanceling ? union(applyUpdate(one.saved, update), ended(one.saved)) : applyUpdate(one.saved, update);
         one.saving = undefined;
+        if (one.saved.some((state) => show(state) === show(update.row))) one.savedDueAtMs = update.dueAtMs ?? undefined;
       }
     } else if (entry.e === "killed" || entry.e === "ended") {
       for (const one of deliveries.values()) {
-        if (entry.e === "ended" && !one.isSending && !one.possible.some((state) => one.saved.some((row) => show(row) === show(state))))
+        if (entry.e === "ended" && one.isSending) fault(`${name(one)}: it was in flight at the end`);
+        else if (entry.e === "ended" && !one.possible.some((state) => one.saved.some((row) => show(row) === show(state))))
           fault(`${name(one)}: it was ${showAll(one.possible)} at the end, its row says ${showAll(one.saved)}`);
+        one.dueAtMs = one.saving === undefined ? one.savedDueAtMs : undefined;
+        one.savedDueAtMs = one.dueAtMs;
         one.saved = union(one.saved, one.saving ?? []);
         one.saving = undefined;
         one.possible = one.saved;
@@ -205,8 +230,9 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
       }
       for (const subscription of subscriptions.values()) {
         subscription.heldFromMs = Infinity;
-        // It may not have been written down.
-        if (subscription.stop === "gone") subscription.stop = undefined;
+        subscription.heldUntilMs = 0;
+        // A process that is killed may not have written it down.
+        if (entry.e === "killed" && subscription.stop === "gone") subscription.stop = undefined;
       }
     } else if (entry.e === "begin" || entry.e === "finish") {
       const subscription = subscriptions.get(entry.sub);
@@ -220,15 +246,20 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
         if (subscription.stop !== undefined) fault(`${name(one)} begins although it is ${subscription.stop}`);
         const { heldFromMs, heldUntilMs } = subscription;
         if (entry.atMs > heldFromMs + heldToleranceMs && entry.atMs < heldUntilMs - 1)
-          fault(`${name(one)} begins before Retry-After is over`);
+          fault(`${name(one)} begins ${Math.round(heldUntilMs - entry.atMs)} ms before Retry-After is over`);
+        if (one.dueAtMs !== undefined && entry.atMs < one.dueAtMs - clockToleranceMs)
+          fault(`${name(one)} begins ${Math.round(one.dueAtMs - entry.atMs)} ms before it is due`);
+        begunAtMs.set(one, entry.atMs);
         begin(one, subscription, entry.number);
       } else {
         // Nothing was written: there was no connection to write it to.
         if (!one.isSending && entry.after !== null) begin(one, subscription, entry.after.attempts);
         finish(one, entry);
         if (entry.holdMs > 0) {
-          subscription.heldFromMs = Math.min(subscription.heldFromMs, entry.atMs);
-          subscription.heldUntilMs = Math.max(subscription.heldUntilMs, entry.atMs + entry.holdMs);
+          // It was answered after it was begun, and before its end was written down, which on a busy machine may be later.
+          const untilMs = (begunAtMs.get(one) ?? 0) + entry.holdMs;
+          if (entry.atMs >= subscription.heldUntilMs) subscription.heldFromMs = entry.atMs;
+          subscription.heldUntilMs = Math.max(subscription.heldUntilMs, untilMs);
         }
         if (entry.status === 410 && !subscription.isDeleted) {
           subscription.stop ??= "gone";
@@ -244,10 +275,10 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
       if (one === undefined) continue;
       const anew = begun(one.possible);
       if (entry.e === "resending") {
-        one.wasTouched = true;
-        one.possible = union(one.possible, anew);
+        one.isOvertaken = true;
+        [one.dueAtMs, one.savedDueAtMs] = [undefined, undefined];
+        stand(one, union(one.possible, anew));
         one.saved = union(one.saved, anew);
-        one.passed.add(show(anew[0] as State));
       } else {
         const round = Math.max(...one.possible.map((state) => state.round));
         const isMeant = (state: State): boolean => (state.round === round) === (entry.e === "resent");
@@ -256,12 +287,20 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
         one.saved = one.saved.filter(isMeant);
         if (one.saved.length === 0) one.saved = one.possible;
       }
+    } else if (entry.e === "over") {
+      const one = find(entry.sub, entry.message);
+      if (one === undefined) continue;
+      one.possible = one.possible.filter(({ state }) => state === "canceled");
+      if (one.possible.length === 0) fault(`${name(one)}: its row is canceled, but nobody did that`);
+      one.saved = one.possible;
+      one.saving = undefined;
     } else if (entry.e === "canceling") {
       each(entry.sub, startCanceling);
-    } else if (entry.e === "canceled") {
+    } else if (entry.e === "canceled" || entry.e === "not-canceled") {
       each(entry.sub, (one) => {
         if (!one.isCanceling) return;
         one.isCanceling = subscriptions.get(entry.sub)?.isDeleted === true;
+        if (entry.e === "not-canceled") return;
         one.possible = one.possible.filter(isOver);
         one.saved = union(one.saved.filter(isOver), one.possible);
         one.saving = undefined;
@@ -270,7 +309,14 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
       const subscription = subscriptions.get(entry.sub);
       if (subscription === undefined) continue;
       if (entry.e === "paused") subscription.stop ??= "paused";
-      else if (entry.e === "resuming") subscription.stop = undefined;
+      else if (entry.e === "expiring") {
+        subscription.covers = "maybe";
+        // What changes a subscription overtakes its end by an answer of 410.
+        if (subscription.stop === "gone") subscription.stop = undefined;
+      } else if (entry.e === "disabled") {
+        subscription.covers = "no";
+        subscription.stop = "disabled";
+      } else if (entry.e === "resuming") subscription.stop = undefined;
       else if (entry.e === "resumed") {
         subscription.heldFromMs = Infinity;
         subscription.heldUntilMs = 0;
