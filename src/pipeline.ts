@@ -1,6 +1,5 @@
 import { startOfLog, type Captured, type ChangeSource, type Position } from "./capture/change.ts";
 import type { Clock } from "./clock.ts";
-import { delayOf, faultDelaysMs } from "./delay-of.ts";
 import { newDelivery } from "./deliver/delivery.ts";
 import type { Dispatcher } from "./deliver/dispatcher.ts";
 import { AncrageError } from "./errors.ts";
@@ -8,12 +7,11 @@ import type { Catalogue } from "./event/catalogue.ts";
 import { fanOut } from "./fan-out.ts";
 import { leastIdOf, rejectionIdOf } from "./message-id.ts";
 import { chooseUpdates } from "./journal/choose-updates.ts";
-import type { Journal, SubscriptionStart } from "./journal/journal.ts";
+import type { Journal } from "./journal/journal.ts";
 import type { Logger } from "./log.ts";
 import type { BatchInFlight, DeliveryUpdate, Message } from "./message.ts";
 import { createMessageBuilder, type Built, type MessageBuilder, type Parked, type TriggerCame } from "./build-messages.ts";
-import { pause } from "./pause.ts";
-import { isPassingFault } from "./payload/fault.ts";
+import { placeSubscriptions, type PlacingDeps } from "./place-subscriptions.ts";
 import type { PayloadDeps } from "./payload/build.ts";
 import type { Registry, Subscription } from "./subscription/registry.ts";
 import { mostSmallRows } from "./store/small-batch.ts";
@@ -26,8 +24,7 @@ export interface PipelineOptions {
   readonly journal: Journal;
   readonly registry: Registry;
   readonly dispatcher: Dispatcher;
-  /** Takes a subscription into the registry as it is now; false where it was deleted. */
-  readonly refreshSubscription: (id: string) => Promise<boolean>;
+  readonly refreshSubscription: PlacingDeps["refreshSubscription"];
   /** Told when an event, or a file of handlers, is parked. */
   readonly onParked?: (parked: Parked) => void;
   /** What came of an explicit trigger, for whoever waits for it. */
@@ -77,6 +74,7 @@ export class Pipeline {
   readonly #options: PipelineOptions;
   readonly #counts = { messages: 0, rejections: 0, deliveries: {} as Record<string, number> };
   readonly #builder: MessageBuilder;
+  readonly #placing: PlacingDeps;
   /** Outcomes for the next batch. Filled by `record`, emptied by the loop. */
   #updates: DeliveryUpdate[] = [];
   #firstUpdateAtMs = 0;
@@ -102,7 +100,9 @@ export class Pipeline {
 
   constructor(options: PipelineOptions) {
     this.#options = options;
-    this.#builder = createMessageBuilder({ ...options, sourceId: options.source.sourceId, stopping: this.#stopping.signal });
+    const { signal: stopping } = this.#stopping;
+    this.#builder = createMessageBuilder({ ...options, sourceId: options.source.sourceId, stopping });
+    this.#placing = { ...options, stopping };
   }
 
   /** @param endLsn up to where an earlier process had read */
@@ -226,7 +226,7 @@ export class Pipeline {
     const { journal, source, dispatcher, signal } = this.#options;
     if (captured.length > 0) await signal?.("captured", captured);
     const built = await this.#builder.build(captured);
-    const starts = built === undefined ? undefined : await this.#place(built.subscriptions);
+    const starts = built === undefined ? undefined : await placeSubscriptions(built.subscriptions, this.#placing);
     // Stopped while the database could not be read: what was taken is read again after the next start.
     if (built === undefined || starts === undefined) return;
     if (built.passed !== undefined) {
@@ -309,30 +309,6 @@ export class Pipeline {
       dispatcher.add(newDelivery(message, subscription, batch));
       // One occurrence may have a hundred thousand receivers.
       if ((index + 1) % mostDeliveries === 0) await new Promise<void>((resolve) => setImmediate(resolve));
-    }
-  }
-
-  /**
-   * Subscriptions that the log has come to: from here on they are fanned out to.
-   *
-   * @returns undefined where the pipeline was stopped before they could be read
-   */
-  async #place(marks: Built["subscriptions"]): Promise<readonly SubscriptionStart[] | undefined> {
-    for (let attempt = 0; ; attempt++) {
-      try {
-        const starts: SubscriptionStart[] = [];
-        for (const { subscriptionId, revision, transaction } of marks) {
-          if (!(await this.#options.refreshSubscription(subscriptionId))) continue;
-          const lsn = transaction.commitLsn;
-          if (this.#options.registry.place(subscriptionId, revision, lsn)) starts.push({ id: subscriptionId, revision, lsn });
-        }
-        return starts;
-      } catch (error) {
-        if (!isPassingFault(error)) throw error;
-        if (this.#isStopping) return undefined;
-        this.#options.log.warn({ err: error }, "a subscription could not be read; trying again");
-        await pause(delayOf(faultDelaysMs, attempt), this.#stopping.signal);
-      }
     }
   }
 

@@ -118,11 +118,18 @@ test("lists are a line each, and say that there is more", async () => {
     subscriptionId: "sub_1",
     attempts: [{ status: null, reason: "timeout" }],
   };
-  answers = [{ status: 200, body: { data: [delivery], next: "dlv_1" } }];
+  // The first page has found nothing in its time.
+  answers = [
+    { status: 200, body: { data: [], next: "dlv_9" } },
+    { status: 200, body: { data: [delivery], next: "dlv_1" } },
+  ];
   const { out, err } = await run(["deliveries", "list", "--state", "exhausted", "--job", "job_1"]);
   expect(out).toBe("dlv_1  exhausted  – – → sub_1  timeout");
   expect(err).toBe("There are more: --after dlv_1");
-  expect(heard[0]?.path).toBe("/v1/deliveries?state=exhausted&jobId=job_1&limit=50");
+  expect(heard.map(({ path }) => path)).toEqual([
+    "/v1/deliveries?state=exhausted&jobId=job_1&limit=50",
+    "/v1/deliveries?state=exhausted&jobId=job_1&limit=50&after=dlv_9",
+  ]);
   answers = [{ status: 200, body: { data: [], next: null } }];
   expect(await run(["jobs", "list"])).toMatchObject({ code: 0, out: "", err: "None." });
 });

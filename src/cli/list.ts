@@ -40,23 +40,27 @@ export async function listAll<Row>(
   { path, query, format, ...more }: Listing<Row>,
 ): Promise<void> {
   const now = Date.now();
-  const { body } = await requestApi(await findServer(context, flags), {
-    path,
-    ...more,
-    query: {
-      ...query,
-      limit: flags.limit,
-      after: flags.after,
-      project: flags.project,
-      from: flags.from === undefined ? undefined : parseTime("--from", flags.from, now),
-      to: flags.to === undefined ? undefined : parseTime("--to", flags.to, now),
-    },
-  });
+  const server = await findServer(context, flags);
+  const bounds = {
+    from: flags.from === undefined ? undefined : parseTime("--from", flags.from, now),
+    to: flags.to === undefined ? undefined : parseTime("--to", flags.to, now),
+  };
+  const read = async (after: string | undefined): Promise<{ readonly data: readonly Row[]; readonly next: string | null }> => {
+    const { body } = await requestApi(server, {
+      path,
+      ...more,
+      query: { ...query, limit: flags.limit, after, project: flags.project, ...bounds },
+    });
+    return body as { readonly data: readonly Row[]; readonly next: string | null };
+  };
+  let body = await read(flags.after);
+  // A page that found nothing in its time is not the end of the list.
+  while (body.data.length === 0 && body.next !== null) body = await read(body.next);
   if (flags.json === true) {
     context.print(JSON.stringify(body));
     return;
   }
-  const { data, next } = body as { readonly data: readonly Row[]; readonly next: string | null };
+  const { data, next } = body;
   // Not an answer: what counts lines is to count none.
   if (data.length === 0) context.note("None.");
   else context.print(data.map(format).join("\n"));

@@ -1,4 +1,5 @@
 import { readFeed, readReach, type FeedFilter, type MessageRow, type Reach } from "../store/messages.ts";
+import { search, type FoundPage } from "../search.ts";
 import type { Queryable } from "../store/database.ts";
 
 /**
@@ -9,7 +10,7 @@ import type { Queryable } from "../store/database.ts";
  * to be complete. The clock alone does not say that: while capture is behind, old messages come in now.
  */
 export interface Feed {
-  read(filter: FeedFilter): Promise<readonly MessageRow[]>;
+  read(filter: FeedFilter & { readonly limit: number }): Promise<FoundPage<MessageRow, string>>;
 }
 
 export function createFeed(db: Queryable): Feed {
@@ -18,7 +19,13 @@ export function createFeed(db: Queryable): Feed {
     async read(filter) {
       const reach = await readReach(db);
       state = nextReach(state, reach);
-      return await readFeed(db, { ...filter, beforeMs: Math.max(state.completeToMs, reach.newestCommitMs) - disorderMs });
+      const beforeMs = Math.max(state.completeToMs, reach.newestCommitMs) - disorderMs;
+      return await search<MessageRow, string>({
+        ...filter,
+        after: filter.after,
+        look: ({ after, ...bounds }) => readFeed(db, { ...filter, after, beforeMs }, bounds),
+        placeOf: ({ id }) => id,
+      });
     },
   };
 }

@@ -7,11 +7,11 @@ import type { Logger } from "../log.ts";
 import type { BatchInFlight, DeliveryUpdate, Message, Rejection } from "../message.ts";
 import { pause } from "../pause.ts";
 import { deleteOldBatches, ensurePartitions, readLastBatch, type BatchRow } from "../store/batches.ts";
-import { insertMessages, insertRejections } from "../store/journal-rows.ts";
 import type { TestSignal } from "../test-signal.ts";
 import { dayOfMessage, formatDay, leastIdOf } from "../message-id.ts";
+import { commitAlone } from "./commit-alone.ts";
 import { Lease } from "./lease.ts";
-import { BatchRefused, classifyRefusal, rejectionOf, stoppedWhileRefusing, superseded } from "./refusal.ts";
+import { BatchRefused, classifyRefusal, stoppedWhileRefusing, superseded } from "./refusal.ts";
 import { JournalSession } from "./session.ts";
 import { computeSettled } from "./settled.ts";
 import { splitBatch } from "./split.ts";
@@ -194,7 +194,13 @@ export class Journal {
       refused = error;
     }
     const halves = splitBatch(batch, this);
-    if (halves === undefined) return this.#commitAlone(batch, refused.cause);
+    if (halves === undefined) {
+      return await commitAlone(batch, refused.cause, {
+        commitWhole: (whole) => this.#commitWhole(whole),
+        attempt: (insert) => this.#try(insert),
+        log: this.#options.log,
+      });
+    }
     // Messages of the first half are in before they are handed to delivery: until `track` hears of them the mark must stay before.
     const waiting = { before: this.#journaled, leastId: leastIdOf(batch.messages) ?? "", open: batch.messages.length };
     this.track(waiting);
@@ -319,46 +325,6 @@ export class Journal {
         "the journal refuses batches: nothing is read or sent until it takes them",
       );
     } else this.#state = { ...this.#state, because };
-  }
-
-  /** What cannot be split: a single outcome, or the messages and rejections of one change. */
-  async #commitAlone(batch: Batch, cause: unknown): Promise<readonly Message[]> {
-    const [update] = batch.updates;
-    if (update !== undefined) {
-      this.#leaveOut(update, cause);
-      await this.#commitWhole({ ...batch, updates: [] });
-      return [];
-    }
-    const messages: Message[] = [];
-    const rejections: Rejection[] = [];
-    const isOnly = batch.messages.length + batch.rejections.length === 1;
-    for (const message of batch.messages) {
-      const error = isOnly ? cause : await this.#try((client) => insertMessages(client, [message]));
-      if (error === undefined) messages.push(message);
-      else rejections.push(rejectionOf(message, error));
-    }
-    for (const rejection of batch.rejections) {
-      const error = isOnly ? cause : await this.#try((client) => insertRejections(client, [rejection]));
-      if (error === undefined) rejections.push(rejection);
-      else this.#options.log.error({ err: error, rejection }, "the journal refused a rejection; it is left out");
-    }
-    try {
-      await this.#commitWhole({ ...batch, messages, rejections });
-      return messages;
-    } catch (error) {
-      if (!(error instanceof BatchRefused)) throw error;
-      // Each can be stored and not all of them, or it is the rejection that stands for a message.
-      this.#options.log.error({ err: error.cause, batch }, "the journal refused messages of one change; they are left out");
-      await this.#commitWhole({ ...batch, messages: [], rejections: [] });
-      return [];
-    }
-  }
-
-  /** An outcome that cannot be stored. Where its row is there already nothing is missing; else it is repeated after a restart. */
-  #leaveOut(update: DeliveryUpdate, cause: unknown): void {
-    this.#options.log.error({ err: cause, update }, "the journal refused an outcome; it is left out");
-    const isThere = update.from === undefined && sqlStateOf(cause) === "23505";
-    if (isThere && update.batch !== undefined) update.batch.open--;
   }
 
   /** @returns why a row cannot be stored; undefined where it can, or where it cannot be told now */

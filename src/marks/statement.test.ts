@@ -8,6 +8,8 @@ const kinds: Readonly<Record<StatementKind, readonly string[]>> = {
     " start transaction isolation level serializable",
     "begin isolation level repeatable read read write",
     "commit and chain",
+    "update a set x = 1; begin; insert into b values (1)",
+    "update a set x = 1; commit; start transaction; insert into b values (1);",
   ],
   "begin-read-only": ["begin read only", "start transaction isolation level serializable, read  only"],
   end: [
@@ -20,6 +22,8 @@ const kinds: Readonly<Record<StatementKind, readonly string[]>> = {
     "commit and no chain",
     "prepare transaction 'x'",
     "begin; insert into a values (1); commit;",
+    "update a set x = 1; commit; insert into b values (1)",
+    "with x as (select 1) update a set x = 1; commit",
   ],
   back: ["rollback to s", "ROLLBACK TO SAVEPOINT s", "rollback work to s"],
   setting: [
@@ -39,8 +43,18 @@ const kinds: Readonly<Record<StatementKind, readonly string[]>> = {
     "merge into a using b on true when matched then delete",
     "with x as (select 1) update a set x = 1",
     "insert into a values ('; commit')",
+    "update a set x = e'\\'; begin'; update b set y = $1",
+    'update a set x = $q$; begin;$q$, "; begin" = 1; -- ; begin\n update b set y = 2 /* ; commit */',
+    "update a set x = 1; rollback to s; update b set y = 2",
   ],
-  other: ["select 1", "with x as (select 1) select * from x", "call p()", "", "notify c"],
+  other: [
+    "create function f() returns void begin atomic select 1; end",
+    "select 1",
+    "with x as (select 1) select * from x",
+    "call p()",
+    "",
+    "notify c",
+  ],
 };
 
 test.each(Object.entries(kinds).flatMap(([kind, texts]) => texts.map((text) => [text, kind])))("%j is %s", (text, kind) => {

@@ -20,12 +20,13 @@ export type StatementKind =
   | "write"
   | "other";
 
-/** Only how a text begins and ends is read: what is quoted inside can say anything. */
+/** Of one statement only the beginning is read: what is quoted inside can say anything. */
 export function statementKind(text: string): StatementKind {
   const sql = text.replace(/^(?:\s+|--[^\n]*(?:\n|$)|\/\*[^]*?\*\/)+/, "");
   const word = (/^[a-z]+/i.exec(sql)?.[0] ?? "").toLowerCase();
-  // `begin; …; commit` in one text: nothing can be put into it.
-  if (word !== "with" && /;\s*(?:commit|end|rollback|abort)(?:\s+(?:work|transaction))?\s*;?\s*$/i.test(sql)) return "end";
+  // The body of an SQL function has an `end` of its own.
+  const inside = word === "create" ? undefined : lastControl(sql);
+  if (inside !== undefined) return inside;
   switch (word) {
     case "begin":
     case "start":
@@ -60,5 +61,21 @@ export function statementKind(text: string): StatementKind {
       return "other";
   }
 }
+
+/**
+ * Whether a text of several statements begins or ends a transaction after its first one, and which of both comes last. It cannot be put
+ * into a transaction of its own: that one's commit would end what the text leaves open.
+ */
+function lastControl(sql: string): "begin" | "end" | undefined {
+  if (!/;\s*\S/.test(sql)) return undefined;
+  const last = [...sql.replace(quoted, "''").matchAll(control)].at(-1)?.[1];
+  if (last === undefined) return undefined;
+  return /^(?:begin|start)/i.test(last) ? "begin" : "end";
+}
+
+/** But for `rollback to` a savepoint. */
+const control = /;\s*(begin|start\s+transaction|commit|end|rollback(?!\s+(?:(?:work|transaction)\s+)?to\b)|abort)\b/gi;
+/** Texts, names, bodies between dollars, comments. */
+const quoted = /\be'(?:[^'\\]|\\[^]|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$((?:[a-z_]\w*)?)\$[^]*?\$\1\$|--[^\n]*|\/\*[^]*?\*\//gi;
 
 const endOf = (sql: string): StatementKind => (/\band\s+chain\b/i.test(sql) && !/\bno\s+chain\b/i.test(sql) ? "begin" : "end");

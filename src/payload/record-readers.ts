@@ -1,5 +1,6 @@
 import type { Clock } from "../clock.ts";
-import { listMessages } from "../store/messages.ts";
+import { search } from "../search.ts";
+import { listMessages, type MessageRow } from "../store/messages.ts";
 import { type Reader, readByKeys, readNewest, readWhere } from "../store/read.ts";
 import type { Queryable } from "../store/database.ts";
 import type { ValueTypes } from "../store/types.ts";
@@ -23,6 +24,8 @@ export function createRecordReaders(db: Reader, types: ValueTypes): RecordReader
 /** Messages older than this say little of what is sent now, and each day more is a partition more to look through. */
 const messageDays = 30;
 const dayMs = 86_400_000;
+/** What was not found by then is none to show, as with records: `readNewest` gives up then. */
+const messagesMs = 2_000;
 
 /** What samples are read with: the newest records of the tables, and the newest messages of the journal. */
 export function createSampleReaders(
@@ -32,10 +35,18 @@ export function createSampleReaders(
 ): Pick<SampleDeps, "newestRecords" | "newestMessages"> {
   return {
     newestRecords: (table, page) => readNewest(db, table, { types, ...page }),
-    newestMessages(event, project, limit) {
+    async newestMessages(event, project, limit) {
       const nowMs = clock.nowMs();
       // The database's clock may be ahead of ours.
-      return listMessages(db, { event, project, limit, range: { fromMs: nowMs - messageDays * dayMs, toMs: nowMs + dayMs } });
+      const filter = { event, project, range: { fromMs: nowMs - messageDays * dayMs, toMs: nowMs + dayMs } };
+      const { rows } = await search<MessageRow, string>({
+        after: undefined,
+        limit,
+        look: ({ after, ...bounds }) => listMessages(db, { ...filter, after }, bounds),
+        placeOf: ({ id }) => id,
+        budgetMs: messagesMs,
+      });
+      return rows;
     },
   };
 }

@@ -1,6 +1,7 @@
 import type { DeliveryState } from "../message.ts";
 import type { DayRange } from "./messages.ts";
 import type { Queryable } from "./database.ts";
+import { lookedOf, type LookBounds, type Looked, type LookedRow } from "./looked.ts";
 
 /** One message for one subscription, with the message's event and key. */
 export interface FoundDelivery {
@@ -85,29 +86,49 @@ export interface DeliveryFilter {
   readonly range: DayRange;
   /** The delivery that the last page ended with. */
   readonly after?: DeliveryKey | undefined;
-  readonly limit: number;
 }
 
 const deliveryColumns = `
   d.message_id, d.subscription_id, d.project, m.event, m.key, d.state, d.round, d.attempts, d.next_attempt_at, d.last_status,
   d.last_reason, d.duration_ms, d.updated_at, d.job_id`;
 
-/** Those of the newest messages first. The message is in its delivery's day: the range is said of both, so that few partitions are read. A message may be gone before its delivery. */
-export async function listDeliveries(db: Queryable, filter: DeliveryFilter): Promise<readonly FoundDelivery[]> {
-  const { rows } = await db.query<StoredDelivery>(
-    `select ${deliveryColumns}
-     from ancrage.deliveries d
-     left join ancrage.messages m on m.id = d.message_id
-       and m.id >= 'msg_' || ancrage.base32($1, 10) and m.id < 'msg_' || ancrage.base32($2, 10)
-     where d.message_id >= 'msg_' || ancrage.base32($1, 10) and d.message_id < 'msg_' || ancrage.base32($2, 10)
-       and ($3::text is null or d.project = $3)
-       and ($4::text is null or m.event = $4)
-       and ($5::ancrage.delivery_state is null or d.state = $5)
-       and ($6::text is null or d.message_id = $6)
-       and ($7::text is null or d.subscription_id = $7)
-       and ($11::text is null or d.job_id = $11)
-       and ($8::text is null or (d.message_id, d.subscription_id) < ($8, $9))
-     order by d.message_id desc, d.subscription_id desc
+/**
+ * Those of the newest messages first. The message is in its delivery's day: the range is said of both, so that few partitions are read. A
+ * message may be gone before its delivery.
+ *
+ * States other than delivered have indexes of their own, so that only what has one is looked at.
+ */
+export async function listDeliveries(
+  db: Queryable,
+  filter: DeliveryFilter,
+  bounds: LookBounds,
+): Promise<Looked<FoundDelivery, DeliveryKey>> {
+  const { rows } = await db.query<StoredDelivery & LookedRow>(
+    `with looked as materialized (
+       select d.* from ancrage.deliveries d
+       where d.message_id >= 'msg_' || ancrage.base32($1, 10) and d.message_id < 'msg_' || ancrage.base32($2, 10)
+         and ($6::text is null or d.message_id = $6)
+         and ($5::ancrage.delivery_state is null or $5 = 'delivered' or d.state = $5)
+         and ($8::text is null or (d.message_id, d.subscription_id) < ($8, $9))
+       order by d.message_id desc, d.subscription_id desc
+       limit $12
+     ), last as (
+       select message_id, subscription_id from looked order by message_id, subscription_id limit 1
+     ), d as materialized (
+       select l.*, (select count(*) from looked)::integer as looked,
+         ($3::text is null or l.project = $3) and ($5::ancrage.delivery_state is null or l.state = $5)
+           and ($7::text is null or l.subscription_id = $7) and ($11::text is null or l.job_id = $11) as is_ours
+       from looked l
+     ), found as (
+       select ${deliveryColumns}, d.looked, d.is_ours and ($4::text is null or m.event = $4) as is_meant
+       from d
+       left join ancrage.messages m on m.id = d.message_id and d.is_ours
+         and m.id >= 'msg_' || ancrage.base32($1, 10) and m.id < 'msg_' || ancrage.base32($2, 10)
+       where d.is_ours or (d.message_id, d.subscription_id) = (select message_id, subscription_id from last)
+     )
+     select * from found
+     where is_meant or (message_id, subscription_id) = (select message_id, subscription_id from last)
+     order by message_id desc, subscription_id desc
      limit $10`,
     [
       filter.range.fromMs,
@@ -119,11 +140,15 @@ export async function listDeliveries(db: Queryable, filter: DeliveryFilter): Pro
       filter.subscriptionId,
       filter.after?.messageId,
       filter.after?.subscriptionId,
-      filter.limit,
+      bounds.limit,
       filter.jobId,
+      bounds.most,
     ],
   );
-  return rows.map(deliveryFromStored);
+  return lookedOf(rows, bounds, {
+    row: deliveryFromStored,
+    place: (row) => ({ messageId: row.message_id, subscriptionId: row.subscription_id }),
+  });
 }
 
 export async function readDelivery(db: Queryable, key: DeliveryKey, project: string | undefined): Promise<FoundDelivery | undefined> {

@@ -1,4 +1,5 @@
 import { parseLsn } from "../lsn.ts";
+import { lookedOf, type LookBounds, type Looked, type LookedRow } from "./looked.ts";
 import type { Queryable } from "./database.ts";
 
 /** An occurrence with its payload and its id, journaled. */
@@ -11,6 +12,8 @@ export interface MessageRow {
   /** The payload as JSON; its bytes never change. */
   readonly body: Buffer;
 }
+
+const columns = "m.id, m.project, m.event, m.key, m.committed_at, m.body";
 
 interface StoredMessage {
   readonly id: string;
@@ -35,24 +38,23 @@ export interface MessageFilter {
   readonly range: DayRange;
   /** The id that the last page ended with. */
   readonly after?: string | undefined;
-  readonly limit: number;
 }
 
 /** Newest first, by id: ids begin with the commit time, so that the range names partitions. */
-export async function listMessages(db: Queryable, filter: MessageFilter): Promise<readonly MessageRow[]> {
-  const { rows } = await db.query<StoredMessage>(
-    `select id, project, event, key, committed_at, body from ancrage.messages
-     where id >= 'msg_' || ancrage.base32($1, 10)
-       and id < 'msg_' || ancrage.base32($2, 10)
-       and ($3::text is null or project = $3)
-       and ($4::text is null or event = $4)
-       and ($5::text is null or key = $5)
-       and ($6::text is null or id < $6)
-     order by id desc
-     limit $7`,
-    [filter.range.fromMs, filter.range.toMs, filter.project, filter.event, filter.key, filter.after, filter.limit],
+export async function listMessages(db: Queryable, filter: MessageFilter, bounds: LookBounds): Promise<Looked<MessageRow, string>> {
+  const { rows } = await db.query<StoredMessage & LookedRow>(
+    `with looked as materialized (
+       select id, project, event, key from ancrage.messages
+       where id >= 'msg_' || ancrage.base32($1, 10) and id < 'msg_' || ancrage.base32($2, 10) and ($6::text is null or id < $6)
+       order by id desc
+       limit $8
+     ), ${pickedSql("min")}
+     select ${columns}, f.is_meant, f.looked
+     from found f join ancrage.messages m on m.id = f.id and m.id >= 'msg_' || ancrage.base32($1, 10) and m.id < 'msg_' || ancrage.base32($2, 10)
+     order by f.id desc`,
+    [filter.range.fromMs, filter.range.toMs, filter.project, filter.event, filter.key, filter.after, bounds.limit, bounds.most],
   );
-  return rows.map(fromStored);
+  return lookedOf(rows, bounds, { row: fromStored, place: ({ id }) => id });
 }
 
 export interface FeedFilter {
@@ -63,27 +65,48 @@ export interface FeedFilter {
   /** The id that was read last. Where it is given, `range.fromMs` counts for nothing: a reader who was away must not skip. */
   readonly after?: string | undefined;
   readonly range: DayRange;
-  readonly limit: number;
 }
 
 /** Oldest first, for those who pull: those that were committed before `beforeMs` (ms since the epoch). */
-export async function readFeed(db: Queryable, filter: FeedFilter & { readonly beforeMs: number }): Promise<readonly MessageRow[]> {
+export async function readFeed(
+  db: Queryable,
+  filter: FeedFilter & { readonly beforeMs: number },
+  bounds: LookBounds,
+): Promise<Looked<MessageRow, string>> {
   const toMs = Math.max(0, Math.min(filter.range.toMs, filter.beforeMs));
-  const { rows } = await db.query<StoredMessage>(
-    `select id, project, event, key, committed_at, body from ancrage.messages
-     where id > coalesce($6, 'msg_' || ancrage.base32($1, 10))
-       and id < 'msg_' || ancrage.base32($2, 10)
-       and ($3::text is null or project = $3)
-       and ($4::text is null or event = $4)
-       and ($5::text is null or key = $5)
-       -- What a backfill made is for one subscription, and comes in behind the place that a reader has come to.
-       and commit_lsn > '0/0'
-     order by id
-     limit $7`,
-    [filter.range.fromMs, Math.floor(toMs), filter.project, filter.event, filter.key, filter.after, filter.limit],
+  const { rows } = await db.query<StoredMessage & LookedRow>(
+    `with looked as materialized (
+       select id, project, event, key from ancrage.messages
+       where id > coalesce($6, 'msg_' || ancrage.base32($1, 10)) and id < 'msg_' || ancrage.base32($2, 10)
+         -- What a backfill made is for one subscription, and comes in behind the place that a reader has come to.
+         and commit_lsn > '0/0'
+       order by id
+       limit $8
+     ), ${pickedSql("max")}
+     select ${columns}, f.is_meant, f.looked
+     from found f join ancrage.messages m
+       on m.id = f.id and m.id >= coalesce($6, 'msg_' || ancrage.base32($1, 10)) and m.id < 'msg_' || ancrage.base32($2, 10)
+     order by f.id`,
+    [filter.range.fromMs, Math.floor(toMs), filter.project, filter.event, filter.key, filter.after, bounds.limit, bounds.most],
   );
-  return rows.map(fromStored);
+  return lookedOf(rows, bounds, { row: fromStored, place: ({ id }) => id });
 }
+
+/**
+ * Of what was looked at: what is meant, and the last one. First their ids alone, as bodies are large.
+ *
+ * @param last `min` where the newest come first, `max` where the oldest do
+ */
+const pickedSql = (last: "min" | "max"): string => `found as materialized (
+       select * from (
+         select id, (select count(*) from looked)::integer as looked,
+           ($3::text is null or project = $3) and ($4::text is null or event = $4) and ($5::text is null or key = $5) as is_meant
+         from looked
+       ) as one
+       where is_meant or id = (select ${last}(id) from looked)
+       order by id ${last === "min" ? "desc" : ""}
+       limit $7
+     )`;
 
 /** How far the journal has come, and the log itself. */
 export interface Reach {
@@ -124,6 +147,6 @@ export async function readMessage(db: Queryable, id: string, project: string | u
   return rows[0] === undefined ? undefined : fromStored(rows[0]);
 }
 
-function fromStored({ committed_at, ...row }: StoredMessage): MessageRow {
-  return { ...row, committedAt: committed_at };
+function fromStored({ id, project, event, key, committed_at, body }: StoredMessage): MessageRow {
+  return { id, project, event, key, committedAt: committed_at, body };
 }

@@ -3,6 +3,7 @@ import type { Position } from "../capture/change.ts";
 import { parseLsn } from "../lsn.ts";
 import type { DayRange } from "./messages.ts";
 import type { Queryable } from "./database.ts";
+import { lookedOf, type LookBounds, type Looked, type LookedRow } from "./looked.ts";
 
 /** An occurrence that could not become a message, with the reason. */
 export interface RejectionRow {
@@ -33,23 +34,43 @@ export interface RejectionFilter {
   readonly range: DayRange;
   /** The id that the last page ended with. */
   readonly after?: string | undefined;
-  readonly limit: number;
 }
 
 /** Newest first. */
-export async function listRejections(db: Queryable, filter: RejectionFilter): Promise<readonly RejectionRow[]> {
-  const { rows } = await db.query<StoredRejection>(
-    `select id, project, event, key, committed_at, reason, error from ancrage.rejections
-     where id >= 'rej_' || ancrage.base32($1, 10)
-       and id < 'rej_' || ancrage.base32($2, 10)
-       and ($3::text is null or project = $3)
-       and ($4::text is null or event = $4)
-       and ($5::text is null or id < $5)
-     order by id desc
-     limit $6`,
-    [filter.range.fromMs, filter.range.toMs, filter.project, filter.event, filter.after, filter.limit],
+export async function listRejections(db: Queryable, filter: RejectionFilter, bounds: LookBounds): Promise<Looked<RejectionRow, string>> {
+  const { rows } = await db.query<StoredRejection & LookedRow>(
+    `with looked as materialized (
+       select id, project, event from ancrage.rejections
+       where id >= 'rej_' || ancrage.base32($1, 10) and id < 'rej_' || ancrage.base32($2, 10) and ($5::text is null or id < $5)
+       order by id desc
+       limit $7
+     ), found as materialized (
+       select * from (
+         select id, (select count(*) from looked)::integer as looked,
+           ($3::text is null or project = $3) and ($4::text is null or event = $4) as is_meant
+         from looked
+       ) as one
+       where is_meant or id = (select min(id) from looked)
+       order by id desc
+       limit $6
+     )
+     select r.id, r.project, r.event, r.key, r.committed_at, r.reason, r.error, f.is_meant, f.looked
+     from found f join ancrage.rejections r on r.id = f.id and r.id >= 'rej_' || ancrage.base32($1, 10) and r.id < 'rej_' || ancrage.base32($2, 10)
+     order by f.id desc`,
+    [filter.range.fromMs, filter.range.toMs, filter.project, filter.event, filter.after, bounds.limit, bounds.most],
   );
-  return rows.map(({ committed_at, ...row }) => ({ ...row, committedAt: committed_at }));
+  return lookedOf(rows, bounds, {
+    row: ({ id, project, event, key, committed_at, reason, error }) => ({
+      id,
+      project,
+      event,
+      key,
+      committedAt: committed_at,
+      reason,
+      error,
+    }),
+    place: ({ id }) => id,
+  });
 }
 
 /** A rejection with all that a retry needs. */

@@ -228,6 +228,20 @@ test("a client of its own; what is read only is not marked; an inner mark is ano
   ]);
 });
 
+test("a text that begins a transaction in its middle leaves it open", async () => {
+  const client = markClient(new pg.Client({ connectionString: system.database.url, application_name: "test" }));
+  await client.connect();
+  const [first, second] = [await makeItem(), await makeItem()];
+  await withMarks({ actor: "someone" }, async () => {
+    await client.query(`update item set n = 1 where id = ${first}; begin; update item set n = 1 where id = ${second}`);
+    await client.query("update item set n = 2 where id = $1", [second]);
+    await client.query("rollback");
+  });
+  await client.end();
+  // The transaction has the first one as well.
+  expect(await system.rows("select n from item where id = any($1) order by id", [[first, second]])).toEqual([{ n: 0 }, { n: 0 }]);
+});
+
 test("a COPY is marked where a transaction is around it", async () => {
   await subscribe(`${system.receiver.url}/watch`);
   const id = ++ids;

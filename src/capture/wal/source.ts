@@ -20,6 +20,7 @@ import {
 } from "../change.ts";
 import { readMark } from "../marks.ts";
 import { idlePosition, initialAckState, nextAckState, type AckEvent, type AckState } from "./acker.ts";
+import { Gate } from "./gate.ts";
 import { decode, type PgOutputMessage, type RelationMessage } from "./pgoutput.ts";
 import { createTransactionQueue, type Segment } from "./queue.ts";
 import { compileRelation, type Relation } from "./relation.ts";
@@ -56,8 +57,6 @@ const maxQueuedBytes = 16 * 1024 * 1024;
 /** A large transaction is handed over while it is still being read, this many changes at a time; a small one at its commit. */
 const handOverCount = 256;
 const reconnectDelaysMs = [100, 250, 500, 1_000, 2_000, 5_000];
-/** How soon a transaction that is committed but not yet visible is looked at again. */
-const visibilityDelaysMs = [1, 1, 2, 5, 10, 25, 50];
 
 /**
  * Changes out of the write-ahead log, over one replication session.
@@ -76,6 +75,7 @@ export class WalSource implements ChangeSource {
   readonly #partial = new Map<number, Set<number>>();
   readonly #queue = createTransactionQueue();
   readonly #snapshots: SnapshotReader;
+  readonly #gate: Gate;
   #ack: AckState = initialAckState(0n);
   /** The last position that was queued: what the log sends again after a reconnection is dropped up to here. */
   #seen: Position = startOfLog;
@@ -103,15 +103,21 @@ export class WalSource implements ChangeSource {
   #failure: unknown;
   #listener: (() => void) | undefined;
   readonly #stopping = new AbortController();
-  /** Runs while the first transaction was not visible: nothing is work until then, and outcomes are journaled meanwhile. */
-  #gateTimer: NodeJS.Timeout | undefined;
-  #gateAttempts = 0;
   #ignoredMarks = 0;
 
   constructor(options: WalSourceOptions) {
     this.#options = options;
     this.#senderTimeoutMs = options.senderTimeoutMs ?? defaultSenderTimeoutMs;
     this.#snapshots = new SnapshotReader(options);
+    this.#gate = new Gate({
+      queue: this.#queue,
+      snapshots: this.#snapshots,
+      onSilence: () => {
+        // It may be shutting down, and waits until all of its log was read here: which stands still until it answers.
+        if (this.#stream?.isPaused === true) this.#stream.interrupt("the database does not answer while reading stands still");
+      },
+      onTime: () => this.#wake(),
+    });
     this.sourceId = options.sourceId;
     this.#isBeforeSwitch = options.isFromSwitch === true;
   }
@@ -140,7 +146,7 @@ export class WalSource implements ChangeSource {
   }
 
   hasWork(): boolean {
-    if (this.#queue.hasItems) return this.#gateTimer === undefined;
+    if (this.#queue.hasItems) return !this.#gate.isShut;
     return this.#failure !== undefined;
   }
 
@@ -151,7 +157,7 @@ export class WalSource implements ChangeSource {
   async take(limit: number): Promise<readonly Captured[]> {
     // What was committed before is sent first: the same change stands in the way again after each restart, and would hold it back.
     if (this.#failure !== undefined && !this.#queue.hasItems) throw this.#failure;
-    if (this.#queue.hasItems && !this.#queue.isVisible) await this.#openGate();
+    if (this.#queue.hasItems && !this.#queue.isVisible) await this.#gate.look();
     const taken = this.#queue.take(limit);
     if (this.#queue.bytes < maxQueuedBytes / 2) this.#stream?.resume();
     return taken;
@@ -183,7 +189,7 @@ export class WalSource implements ChangeSource {
 
   async stop(): Promise<void> {
     this.#stopping.abort();
-    clearTimeout(this.#gateTimer);
+    this.#gate.stop();
     // Once for a connection that is being made, which ends it; once for one that was made meanwhile.
     await this.#stream?.stop();
     await this.#reconnecting;
@@ -412,26 +418,6 @@ export class WalSource implements ChangeSource {
     if (++this.#unannounced < handOverCount && !isFull) return;
     this.#unannounced = 0;
     this.#wake();
-  }
-
-  // --- the gate --------------------------------------------------------------------------------------------------------------
-
-  /** One snapshot for all that stands in the queue. */
-  async #openGate(): Promise<void> {
-    const snapshot = await this.#snapshots.read();
-    if (snapshot !== undefined) this.#queue.show(snapshot);
-    // It may be shutting down, and waits until all of its log was read here: which stands still until it answers.
-    else if (this.#stream?.isPaused === true) this.#stream.interrupt("the database does not answer while reading stands still");
-    if (this.#queue.isVisible) this.#gateAttempts = 0;
-    else this.#shutGate(delayOf(snapshot === undefined ? reconnectDelaysMs : visibilityDelaysMs, this.#gateAttempts++));
-  }
-
-  #shutGate(delayMs: number): void {
-    if (this.#isStopped) return;
-    this.#gateTimer = setTimeout(() => {
-      this.#gateTimer = undefined;
-      this.#wake();
-    }, delayMs).unref();
   }
 
   #step(event: AckEvent): void {

@@ -1,5 +1,6 @@
 import { z } from "@hono/zod-openapi";
 import type { JobInput } from "../../job/input.ts";
+import { search } from "../../search.ts";
 import {
   listAttempts,
   listDeliveries,
@@ -17,7 +18,6 @@ import {
   json,
   listQuery,
   page,
-  pageOf,
   problems,
   rangeOf,
   rangeQuery,
@@ -107,7 +107,7 @@ export function addDeliveryRoutes(api: Api, services: Services): void {
 
   api.openapi(list, async (c) => {
     const { project, after, limit, event, state, messageId, subscriptionId, jobId, ...range } = c.req.valid("query");
-    const rows = await listDeliveries(db, {
+    const filter = {
       project: projectOf(c.get("principal"), project),
       event,
       state,
@@ -115,14 +115,16 @@ export function addDeliveryRoutes(api: Api, services: Services): void {
       subscriptionId,
       jobId,
       range: rangeOf(range, Date.now()),
+    };
+    const { rows, next } = await search<FoundDelivery, DeliveryKey>({
       after: after === undefined ? undefined : cursorOf(after),
-      limit: limit + 1,
+      limit,
+      look: ({ after, ...bounds }) => listDeliveries(db, { ...filter, after }, bounds),
+      placeOf: (row) => row,
     });
-    const attempts = Map.groupBy(await listAttempts(db, rows.slice(0, limit), false), formatDeliveryId);
-    return c.json(
-      pageOf(rows, limit, formatDeliveryId, (row) => viewDelivery(row, attempts.get(formatDeliveryId(row)) ?? [])),
-      200,
-    );
+    const attempts = Map.groupBy(await listAttempts(db, rows, false), formatDeliveryId);
+    const data = rows.map((row) => viewDelivery(row, attempts.get(formatDeliveryId(row)) ?? []));
+    return c.json({ data, next: next === undefined ? null : formatDeliveryId(next) }, 200);
   });
 
   api.openapi(get, async (c) => {

@@ -1,6 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createTestApi, type TestApi } from "../../../test/api.ts";
 import { cloneDatabase, type TestDatabase } from "../../../test/database.ts";
+import { listDeliveries } from "../../store/deliveries.ts";
+import { listMessages, readFeed } from "../../store/messages.ts";
+import { listRejections } from "../../store/rejections.ts";
 import { hashToken } from "../../tokens.ts";
 import { formatDeliveryId, parseDeliveryId } from "./deliveries.ts";
 
@@ -233,5 +236,41 @@ describe("rejections", () => {
     });
     expect((await api.call("GET", "/v1/rejections", { token: "acme-token" })).body.data).toHaveLength(1);
     expect((await api.call("GET", "/v1/rejections?event=NewOpportunity")).body.data).toEqual([]);
+  });
+});
+
+describe("a look at a list", () => {
+  const range = { fromMs: now - 11 * dayMs, toMs: now + dayMs };
+  const all = { project: undefined, range };
+
+  test("sees as many rows as it may, finds those that are meant, and says how far it has come", async () => {
+    const messages = await listMessages(api.pool, { ...all, key: "3" }, { limit: 10, most: 2 });
+    expect(messages).toEqual({ rows: [], to: ids.yesterday, isEnd: false });
+    const further = await listMessages(api.pool, { ...all, key: "3", after: ids.yesterday }, { limit: 10, most: 3 });
+    expect(further).toMatchObject({ rows: [{ id: ids.tenDays, key: "3" }], to: ids.tenDays, isEnd: true });
+    const feed = await readFeed(api.pool, { ...all, key: "2", beforeMs: now }, { limit: 10, most: 2 });
+    expect(feed).toEqual({ rows: [], to: ids.other, isEnd: false });
+
+    const other = { messageId: ids.other, subscriptionId: `sub_${"2".repeat(26)}` };
+    const yesterday = { messageId: ids.yesterday, subscriptionId: sub };
+    for (const filter of [{ subscriptionId: other.subscriptionId }, { project: "globex" }]) {
+      const first = await listDeliveries(api.pool, { ...all, ...filter }, { limit: 10, most: 2 });
+      expect(first).toEqual({ rows: [], to: yesterday, isEnd: false });
+      const second = await listDeliveries(api.pool, { ...all, ...filter, after: yesterday }, { limit: 10, most: 2 });
+      expect(second).toMatchObject({ rows: [other], to: other, isEnd: true });
+    }
+    // What has an index is looked for there.
+    const failed = await listDeliveries(api.pool, { ...all, state: "exhausted" }, { limit: 10, most: 1 });
+    expect(failed).toMatchObject({ rows: [other], to: other });
+    const rejections = await listRejections(api.pool, { ...all, project: "globex" }, { limit: 10, most: 1 });
+    expect(rejections).toMatchObject({ rows: [], to: expect.stringMatching(/^rej_/), isEnd: false });
+  });
+
+  test("returns no more than was asked for", async () => {
+    const { rows } = await listMessages(api.pool, all, { limit: 2, most: 100 });
+    expect(rows.map(({ id }) => id)).toEqual([ids.hour, ids.yesterday]);
+    expect((await listDeliveries(api.pool, { ...all, event: "deal.won" }, { limit: 1, most: 100 })).rows).toMatchObject([
+      { messageId: ids.hour },
+    ]);
   });
 });

@@ -1,23 +1,10 @@
 import { z } from "@hono/zod-openapi";
 import { listMessages, readMessage, type MessageRow } from "../../store/messages.ts";
 import { projectOf } from "../auth.ts";
+import { search } from "../../search.ts";
 import { createFeed } from "../feed.ts";
 import { notFound, refusal } from "../problem.ts";
-import {
-  bearer,
-  createRoute,
-  cursor,
-  json,
-  listQuery,
-  page,
-  pageOf,
-  problems,
-  rangeOf,
-  rangeQuery,
-  text,
-  type Api,
-  query,
-} from "../route.ts";
+import { bearer, createRoute, cursor, json, listQuery, page, problems, rangeOf, rangeQuery, text, type Api, query } from "../route.ts";
 import { messageSchema } from "../schemas.ts";
 import type { Services } from "../services.ts";
 
@@ -60,14 +47,16 @@ export function addMessageRoutes(api: Api, services: Services): void {
     const { project, after, limit, event, key, order, from, to } = c.req.valid("query");
     const filter = { project: projectOf(c.get("principal"), project), event, key, range: rangeOf({ from, to }, Date.now()), after };
     if (order === "oldest") {
-      const rows = await feed.read({ ...filter, limit });
-      return c.json({ data: rows.map(viewMessage), next: rows.at(-1)?.id ?? after ?? null }, 200);
+      const { rows, to } = await feed.read({ ...filter, limit });
+      return c.json({ data: rows.map(viewMessage), next: to ?? null }, 200);
     }
-    const rows = await listMessages(services.db, { ...filter, limit: limit + 1 });
-    return c.json(
-      pageOf(rows, limit, (row) => row.id, viewMessage),
-      200,
-    );
+    const { rows, next = null } = await search<MessageRow, string>({
+      after,
+      limit,
+      look: ({ after, ...bounds }) => listMessages(services.db, { ...filter, after }, bounds),
+      placeOf: ({ id }) => id,
+    });
+    return c.json({ data: rows.map(viewMessage), next }, 200);
   });
 
   api.openapi(get, async (c) => {

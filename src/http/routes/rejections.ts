@@ -1,22 +1,9 @@
 import { z } from "@hono/zod-openapi";
+import { search } from "../../search.ts";
 import { listRejections, readRejection, type RejectionRow } from "../../store/rejections.ts";
 import { projectOf } from "../auth.ts";
 import { notFound, refusal } from "../problem.ts";
-import {
-  bearer,
-  createRoute,
-  cursor,
-  json,
-  listQuery,
-  page,
-  pageOf,
-  problems,
-  rangeOf,
-  rangeQuery,
-  text,
-  type Api,
-  query,
-} from "../route.ts";
+import { bearer, createRoute, cursor, json, listQuery, page, problems, rangeOf, rangeQuery, text, type Api, query } from "../route.ts";
 import { rejectionSchema, retriedSchema } from "../schemas.ts";
 import type { Services } from "../services.ts";
 import { refusing } from "./jobs.ts";
@@ -58,17 +45,14 @@ const retry = createRoute({
 export function addRejectionRoutes(api: Api, services: Services): void {
   api.openapi(list, async (c) => {
     const { project, after, limit, event, ...range } = c.req.valid("query");
-    const rows = await listRejections(services.db, {
-      project: projectOf(c.get("principal"), project),
-      event,
-      range: rangeOf(range, Date.now()),
+    const filter = { project: projectOf(c.get("principal"), project), event, range: rangeOf(range, Date.now()) };
+    const { rows, next = null } = await search<RejectionRow, string>({
       after,
-      limit: limit + 1,
+      limit,
+      look: ({ after, ...bounds }) => listRejections(services.db, { ...filter, after }, bounds),
+      placeOf: ({ id }) => id,
     });
-    return c.json(
-      pageOf(rows, limit, (row) => row.id, viewRejection),
-      200,
-    );
+    return c.json({ data: rows.map(viewRejection), next }, 200);
   });
 
   api.openapi(get, async (c) => {
