@@ -2,7 +2,9 @@ import { pino } from "pino";
 import { expect, test } from "vitest";
 import { createMessageBuilder, type MessageBuilder, type MessageBuilderOptions } from "./build-messages.ts";
 import { systemClock } from "./clock.ts";
-import type { Change } from "./capture/change.ts";
+import type { Change, Row } from "./capture/change.ts";
+import { defineLacking } from "./capture/lacking.ts";
+import { AncrageError } from "./errors.ts";
 import { buildCatalogue } from "./event/catalogue.ts";
 import { defineEvent, type EventDefinition } from "./event/define.ts";
 import type { TrackingHandler } from "./event/track.ts";
@@ -24,10 +26,14 @@ const deal: TableInfo = {
 
 function builderOf(
   definitions: Readonly<Record<string, Partial<EventDefinition>>>,
-  handle?: (key: string) => void,
-  more: Partial<MessageBuilderOptions> & Pick<Partial<PayloadDeps>, "sql"> = {},
+  handle?: (key: string, after: Row | undefined) => void,
+  more: Partial<MessageBuilderOptions> & Pick<Partial<PayloadDeps>, "sql" | "readers"> = {},
 ): MessageBuilder {
-  const handler = { kind: "tracking", table: "deal", handle: ({ key }: Change) => handle?.(key) } as unknown as TrackingHandler;
+  const handler = {
+    kind: "tracking",
+    table: "deal",
+    handle: ({ key, after }: Change) => handle?.(key, after),
+  } as unknown as TrackingHandler;
   const catalogue = buildCatalogue({
     events: Object.entries(definitions).map(([name, over]) => ({
       name,
@@ -38,7 +44,7 @@ function builderOf(
     tables: [deal],
   });
   const unread = (): Promise<never> => Promise.reject(new Error("nothing is read here"));
-  const payload: PayloadDeps = { catalogue, readers: { byKeys: unread, where: unread }, sql: more.sql ?? unread };
+  const payload: PayloadDeps = { catalogue, readers: more.readers ?? { byKeys: unread, where: unread }, sql: more.sql ?? unread };
   return createMessageBuilder({
     sourceId: "test",
     catalogue,
@@ -82,6 +88,61 @@ test("a handler that always throws is parked like an event: no rejection for eac
   expect(second?.rejections).toMatchObject([{ event: "tracking/deal.ts", key: "1000", reason: "event-parked" }]);
   expect(second?.rejections[0]?.error).toContain("it was not asked about 300 changes");
   expect(calls).toBe(parkedAfterRejections);
+});
+
+/** As updates that left a large column untouched are in the log. */
+const lacking = (changes: readonly Change[]): Change[] =>
+  changes.map((change) => {
+    const after: Record<string, unknown> = { ...change.after };
+    defineLacking(after, "deal", "body", "unchanged");
+    return { ...change, after };
+  });
+
+test("a rule and a handler that read what the log did not carry are asked again, once it was read for all", async () => {
+  let asked = 0;
+  const readers = {
+    byKeys: async (_: TableInfo, keys: readonly string[]) => Promise.resolve(new Map(keys.map((key) => [key, { body: `body ${key}` }]))),
+    where: failing,
+  };
+  const events = { Where: { where: (row: Row) => (row["body"] as string).endsWith("7") } };
+  const seen: unknown[] = [];
+  const handle = (_: string, after: Row | undefined): void => void seen.push(after?.["body"]);
+  const counting = { ...readers, byKeys: (...given: Parameters<typeof readers.byKeys>) => (asked++, readers.byKeys(...given)) };
+  const built = await builderOf(events, handle, { readers: counting }).build(lacking(inserts(0, 20)));
+  expect(built).toMatchObject({ messages: [{ key: "7" }, { key: "17" }], rejections: [] });
+  expect(seen).toHaveLength(20);
+  expect(asked).toBe(1);
+});
+
+test("what cannot be read in time is a rejection that says so, once it was waited for", async () => {
+  let attempts = 0;
+  const byKeys = async (): Promise<never> => {
+    attempts++;
+    return Promise.reject(Object.assign(new Error("canceling statement due to statement timeout"), { code: "57014" }));
+  };
+  const events = { Where: { where: (row: Row) => row["body"] !== null }, Fine: {} };
+  const built = await builderOf(events, undefined, { readers: { byKeys, where: failing }, readPatienceMs: 50 }).build(
+    lacking(inserts(0, 2)),
+  );
+  expect(attempts).toBeGreaterThan(1);
+  expect(built).toMatchObject({
+    messages: [{ event: "Fine" }, { event: "Fine" }],
+    rejections: [{ event: "Where", reason: "where-threw", error: expect.stringContaining('column "body" of "deal"') }, { event: "Where" }],
+  });
+});
+
+test("what reads a column that is gone is kept change by change, also once it is parked: a retry sends all of it", async () => {
+  const gone = (): never => {
+    throw new AncrageError("ANCRAGE_COLUMN_NOT_LOGGED", `"deal" had no column "label" when this change was made.`);
+  };
+  const builder = builderOf({ Where: { where: gone } }, gone);
+  await builder.build(inserts(0, parkedAfterRejections));
+  expect(builder.parked()).toEqual(["tracking/deal.ts", "Where"]);
+  const after = await builder.build(inserts(1_000, 1_003));
+  expect(after?.rejections.map(({ reason }) => reason).toSorted()).toEqual([
+    ...Array<string>(3).fill("handler-threw"),
+    ...Array<string>(3).fill("where-threw"),
+  ]);
 });
 
 test("a handler that throws for some records only is not parked", async () => {

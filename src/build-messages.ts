@@ -1,6 +1,7 @@
 import { createReadableBuilder, type LackingOfEvents, type ReadableBuilder, type ReadableBuilderOptions } from "./build-readable.ts";
 import { askedOf } from "./capture/lacking.ts";
 import { comparePositions, type Captured, type Change, type Position, type SubscriptionMark, type TriggerMark } from "./capture/change.ts";
+import { AncrageError } from "./errors.ts";
 import type { Catalogue } from "./event/catalogue.ts";
 import { computeMessageId, rejectionIdOf } from "./message-id.ts";
 import { matchChange, matchTrigger, type Matched, type Occurrence, type Unmatched } from "./match.ts";
@@ -61,6 +62,11 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
   const { sourceId, catalogue, log } = options;
   // Replaced, never changed, as a batch is done: one that is built again does not count twice.
   let counts: RejectionCounts = new Map();
+  /**
+   * Events and files whose code reads a column that is not there: parked, it is asked all the same, which fails at once, and each change
+   * is kept, so that all of them can be sent once it is mended.
+   */
+  const ofColumns = new Set<string>();
   const readable = createReadableBuilder(options);
   const deps: PayloadDeps = { ...options.payload, isParked: (event) => isParked(counts, event) };
 
@@ -107,7 +113,7 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
     }
   };
 
-  const match = (change: Change): Matched => matchChange(change, catalogue, (name) => isParked(counts, name));
+  const match = (change: Change): Matched => matchChange(change, catalogue, (name) => isParked(counts, name) && !ofColumns.has(name));
 
   /**
    * What rules and handlers say of the changes. Those that read a column which the log did not carry are asked again once it was read.
@@ -120,11 +126,8 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
     for (;;) {
       const asking = [...matched.keys()].filter(({ after }) => askedOf(after).length > 0);
       if (asking.length === 0) return matched;
-      const isRead = await readable.read(asking.flatMap(lackingOf), deps);
-      if (isRead === undefined) return undefined;
+      if ((await readable.read(asking.flatMap(lackingOf), deps)) === undefined) return undefined;
       for (const change of asking) matched.set(change, match(change));
-      // What could not be read in time is rejected.
-      if (!isRead) return matched;
     }
   };
 
@@ -156,6 +159,8 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
       const take = (matched: Matched): void => {
         for (const one of matched.occurrences) occurrences.push(one);
         for (const one of matched.unmatched) {
+          if (isOfColumns(one.error)) ofColumns.add(one.event.name);
+          else ofColumns.delete(one.event.name);
           if (one.cause !== "event-parked") unmatched.push(one);
           else
             unasked.set(one.event.name, {
@@ -238,6 +243,8 @@ export function createMessageBuilder(options: MessageBuilderOptions): MessageBui
     },
   };
 }
+
+const isOfColumns = (error: unknown): boolean => error instanceof AncrageError && error.code === "ANCRAGE_COLUMN_NOT_LOGGED";
 
 /** What keeps the message from those who made it happen. */
 export function originOf({ event, actor, causedBy }: Pick<Occurrence, "event" | "actor" | "causedBy">): MessageOrigin | undefined {

@@ -6,7 +6,7 @@ import { pause } from "./pause.ts";
 import { buildApart } from "./payload/build-apart.ts";
 import { buildPayloads, type Payload, type PayloadDeps } from "./payload/build.ts";
 import { BatchFault } from "./payload/fault.ts";
-import { readLacking, type Lacking } from "./payload/read-lacking.ts";
+import { leaveUnread, readLacking, type Lacking } from "./payload/read-lacking.ts";
 import type { TestSignal } from "./test-signal.ts";
 
 /** A batch that is built again and again, and all that was committed after it with it. */
@@ -27,9 +27,9 @@ export interface ReadableBuilder {
    * Reads what rules and handlers asked of these records in vain (`payload/read-lacking.ts`), again and again as `build` does. What runs
    * out of time for so long stays unread.
    *
-   * @returns whether anything was read; undefined where it was to stop
+   * @returns undefined where it was to stop
    */
-  read(records: readonly LackingOfEvents[], deps: PayloadDeps): Promise<boolean | undefined>;
+  read(records: readonly LackingOfEvents[], deps: PayloadDeps): Promise<true | undefined>;
   /** Undefined while batches are built. */
   held(): Held | undefined;
   /** Events whose reads have run out of time for so long that each is rejected at once; since when. One that succeeds ends it. */
@@ -146,19 +146,21 @@ export function createReadableBuilder(options: ReadableBuilderOptions): Readable
       );
     },
     read(records, { readers }) {
-      let isGivenUp = false;
-      const work = async (): Promise<boolean> => {
-        if (isGivenUp) return false;
+      let words = "";
+      const work = async (): Promise<true> => {
         try {
-          return await readLacking(records, readers);
+          await readLacking(records, readers);
         } catch (error) {
-          if (error instanceof BatchFault) error.events = [...new Set(records.flatMap(({ events }) => events))];
+          if (error instanceof BatchFault) {
+            words = error.words;
+            error.events = [...new Set(records.flatMap(({ events }) => events))];
+          }
           throw error;
         }
+        return true;
       };
-      return insist(work, () => {
-        isGivenUp = true;
-      });
+      // It is not asked for again after that: whatever reads it is told so.
+      return insist(work, () => leaveUnread(records, `it did not end in time (${words})`));
     },
   };
 }

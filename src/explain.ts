@@ -89,7 +89,7 @@ export async function explain(eventName: string, options: ExplainOptions, deps: 
     });
   }
   const { key } = options;
-  const record = await recordOf(event, options, deps);
+  const { record, problem } = await recordOf(event, options, deps);
   const where = whereOf(event, record);
   const payload = record === undefined ? undefined : await preview(event, key, record, deps);
   // An event without a table has no record to ask; it goes to the project that its trigger's data names.
@@ -103,7 +103,7 @@ export async function explain(eventName: string, options: ExplainOptions, deps: 
     project: project ?? null,
     isFound: event.table === undefined ? null : record !== undefined,
     where: where ?? null,
-    rules: event.rules.map((rule) => explainRule(rule, event, record !== undefined, where)),
+    rules: event.rules.map((rule) => explainRule(rule, event, record, where)),
     trackingFiles: event.table === undefined ? [] : (deps.catalogue.tables.get(event.table.name)?.handlers.map(({ file }) => file) ?? []),
     isParked: deps.isParked?.(event.name) === true,
     payload: payload?.kind === "built" ? (JSON.parse(payload.json) as unknown) : null,
@@ -114,7 +114,7 @@ export async function explain(eventName: string, options: ExplainOptions, deps: 
     }),
   };
   const isFiring = fires(facts, payload);
-  return { ...facts, fires: isFiring, findings: [...findingsOf(facts, payload, isFiring), ...receiversOf(facts, isFiring)] };
+  return { ...facts, fires: isFiring, findings: [...findingsOf(facts, { payload, isFiring, problem }), ...receiversOf(facts, isFiring)] };
 }
 
 function whyNot({ state, stateReason, filter }: ExplainedSubscription, payload: Payload | undefined): string | null {
@@ -126,12 +126,19 @@ function whyNot({ state, stateReason, filter }: ExplainedSubscription, payload: 
 
 type Facts = Omit<Explanation, "fires" | "findings">;
 
-async function recordOf(event: CatalogueEvent, { key, project }: ExplainOptions, deps: ExplainDeps): Promise<Row | undefined> {
-  if (event.table === undefined) return undefined;
+interface Found {
+  readonly record?: Row | undefined;
+  /** Why it could not be read: a column of its key is gone, a right lacks. */
+  readonly problem?: string | undefined;
+}
+
+async function recordOf(event: CatalogueEvent, { key, project }: ExplainOptions, deps: ExplainDeps): Promise<Found> {
+  if (event.table === undefined) return {};
   const record = (await readRecords(deps.readers, event.table, [key])).get(key);
-  if (record === undefined || record instanceof Error) return undefined;
+  if (record === undefined) return {};
+  if (record instanceof Error) return { problem: describeThrown(record) };
   // Not even that it is there may be told of another project's record.
-  return project === undefined || projectOf(event, record, deps) === project ? record : undefined;
+  return project === undefined || projectOf(event, record, deps) === project ? { record } : {};
 }
 
 type Where = NonNullable<Explanation["where"]> | undefined;
@@ -160,7 +167,8 @@ async function preview(event: CatalogueEvent, key: string, record: Row, deps: Ex
   return payload;
 }
 
-function explainRule(rule: CompiledRule, event: CatalogueEvent, isFound: boolean, where: Where): ExplainedRule {
+function explainRule(rule: CompiledRule, event: CatalogueEvent, record: Row | undefined, where: Where): ExplainedRule {
+  const isFound = record !== undefined;
   const holds = where === undefined || where.holds;
   const table = event.table?.name ?? "the table";
   // A record that is not there may be inserted, and `where` is then asked of what it is by then.
@@ -171,13 +179,14 @@ function explainRule(rule: CompiledRule, event: CatalogueEvent, isFound: boolean
       return { kind: rule.kind, mayHappen: may, words: `on insert: when a record of ${table} is inserted${condition}` };
     case "update":
       return { kind: rule.kind, mayHappen: may, words: `on update: when a record of ${table} is updated${condition}` };
-    case "update-columns":
-      return {
-        kind: rule.kind,
-        columns: rule.columns,
-        mayHappen: may,
-        words: `on update of ${rule.columns.join(", ")}: when one of them gets another value${condition}`,
-      };
+    case "update-columns": {
+      const { kind, columns } = rule;
+      const gone = columns.find((column) => !isReadable(record, column));
+      if (gone !== undefined)
+        return { kind, columns, mayHappen: false, words: `on update of ${columns.join(", ")}: there is no "${gone}" any more` };
+      const words = `on update of ${columns.join(", ")}: when one of them gets another value${condition}`;
+      return { kind, columns, mayHappen: may, words };
+    }
     case "delete":
       return { kind: rule.kind, mayHappen: may, words: `on delete: when a record of ${table} is deleted${condition}` };
     case "enter":
@@ -197,6 +206,16 @@ function explainRule(rule: CompiledRule, event: CatalogueEvent, isFound: boolean
   }
 }
 
+/** Not where the table has lost it since the definitions were checked. */
+function isReadable(record: Row | undefined, column: string): boolean {
+  try {
+    void record?.[column];
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 function fires(facts: Facts, payload: Payload | undefined): boolean {
   if (facts.isParked) return false;
   // What is triggered is asked for no rule, and without a table there is no record that would say more.
@@ -205,10 +224,17 @@ function fires(facts: Facts, payload: Payload | undefined): boolean {
   return mayHappen && payload?.kind === "built";
 }
 
-function findingsOf(facts: Facts, payload: Payload | undefined, isFiring: boolean): readonly string[] {
+interface Outcome {
+  readonly payload: Payload | undefined;
+  readonly isFiring: boolean;
+  readonly problem: string | undefined;
+}
+
+function findingsOf(facts: Facts, { payload, isFiring, problem }: Outcome): readonly string[] {
   const { event, file, key, table, isFound, where, rules, trackingFiles, isParked, project, rejection } = facts;
   const findings = [`${event} (${file}) for ${table ?? "the key"} ${key}:`];
   if (table === null) findings.push("It has no table: it happens when it is triggered, with the data that the trigger gives.");
+  else if (problem !== undefined) findings.push(`${table} could not be read: ${problem}.`);
   else if (isFound === false) findings.push(`${table} has no record with the key ${JSON.stringify(key)}.`);
   if (where?.error !== undefined) findings.push(`where threw ${where.error}: no change of this record can make it happen.`);
   else if (where !== null) findings.push(`where is ${where.holds ? "true" : "false"} for this record as it is.`);

@@ -2,7 +2,6 @@ import { isDeepStrictEqual } from "node:util";
 import type { Cause } from "./cause.ts";
 import type { Action, Change, Position, Row, Transaction, TriggerMark } from "./capture/change.ts";
 import { defineUnlogged } from "./capture/lacking.ts";
-import { AncrageError } from "./errors.ts";
 import type { Catalogue, CatalogueEvent, CompiledRule, TrackedTable } from "./event/catalogue.ts";
 import { refuseThenable } from "./thenable.ts";
 
@@ -70,8 +69,7 @@ export function matchChange(given: Change, catalogue: Catalogue, isParked: (even
     try {
       if (event.rules.some((rule) => holds(rule, event, change))) add(ofChange(event, change));
     } catch (error) {
-      const isSummedUp = isParked(event.name) && !isOfColumns(error);
-      unmatched.push({ ...ofChange(event, change), cause: isSummedUp ? "event-parked" : "where-threw", error });
+      unmatched.push({ ...ofChange(event, change), cause: isParked(event.name) ? "event-parked" : "where-threw", error });
     }
   }
   const handledBy: string[] = [];
@@ -167,9 +165,6 @@ function holds(rule: CompiledRule, event: CatalogueEvent, change: Change): boole
       return rule satisfies never;
   }
 }
-
-/** The table is not any more as the event reads it: each change is kept, so that all of them can be sent once that is mended. */
-const isOfColumns = (error: unknown): boolean => error instanceof AncrageError && error.code === "ANCRAGE_COLUMN_NOT_LOGGED";
 
 const isOther = (before: unknown, after: unknown): boolean => before !== after && !isDeepStrictEqual(before, after);
 

@@ -185,3 +185,16 @@ test("an event that no file defines", async () => {
     hint: expect.stringContaining('Did you mean "deal.won"?'),
   });
 });
+
+test("columns that are gone since the definitions were checked: what reads one, a rule that names one, and the key's own", async () => {
+  await database.client.query("alter table deal rename label to title");
+  const { findings, rejection, rules } = await explain("deal.won", { key: "2" }, deps);
+  const gone = '"deal" has no column "label" any more: it was dropped or renamed';
+  expect(rejection).toMatchObject({ reason: "payload-threw", error: expect.stringContaining(gone) });
+  expect(rules[1]).toMatchObject({ kind: "update-columns", mayHappen: false });
+  expect(findings).toContain('As it is, it does not happen on update of label: there is no "label" any more.');
+  await database.client.query("alter table deal rename id to deal_id");
+  const unread = await explain("deal.won", { key: "2" }, deps);
+  expect(unread).toMatchObject({ isFound: false, fires: false });
+  expect(unread.findings[1]).toMatch(/^deal could not be read: .*"deal" has no column "id" any more/);
+});

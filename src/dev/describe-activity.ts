@@ -1,4 +1,5 @@
 import type { Captured, Change } from "../capture/change.ts";
+import { askedOf } from "../capture/lacking.ts";
 import type { Delivery } from "../deliver/delivery.ts";
 import type { Outcome } from "../deliver/outcome.ts";
 import type { Catalogue, CatalogueEvent, CompiledRule } from "../event/catalogue.ts";
@@ -38,6 +39,9 @@ const mostLines = 20;
 
 function describeChange(change: Change, catalogue: Catalogue): string {
   const { occurrences, unmatched } = matchChange(change, catalogue);
+  // The pipeline decides once it has read it; this is asked before.
+  const asked = askedOf(change.after);
+  if (asked.length > 0) return `decided once ${asked.join(", ")} is read, which the log did not carry`;
   const faults = unmatched.map(
     ({ event: { name: event }, error }) => `${event} threw: ${error instanceof Error ? error.message : String(error)}`,
   );

@@ -35,6 +35,11 @@ export async function readLacking(records: readonly Lacking[], readers: RecordRe
   return asking.length > 0;
 }
 
+/** What was asked for and cannot be read for now is not asked for again. */
+export function leaveUnread(records: readonly Lacking[], error: string): void {
+  for (const { row } of records) for (const column of askedOf(row)) settle(row, column, { kind: "unreadable", error });
+}
+
 function answerOf(record: Row | Error | undefined, key: string, column: string): Settled {
   if (record === undefined) return { kind: "gone", key };
   if (record instanceof Error) return { kind: "unreadable", error: record.message };
