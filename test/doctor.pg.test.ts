@@ -105,7 +105,7 @@ test("from wal_level = replica and no rights to a system that captures, by docto
   const denied = await run("owner", ["migrate", folder]);
   expect(denied).toMatchObject({
     code: 3,
-    err: expect.stringMatching(/ANCRAGE_NOT_PERMITTED: .*permission denied.*pg_create_logical_replication_slot/s),
+    err: expect.stringMatching(/ANCRAGE_NOT_PERMITTED: .*PostgreSQL refused the role "owner".*pg_create_logical_replication_slot/s),
   });
   expect(denied.err).not.toContain("    at ");
   // The second way of the two: a role of its own for the log.

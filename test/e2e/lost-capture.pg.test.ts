@@ -361,7 +361,7 @@ describe("on a server of its own", () => {
     });
     await expect(migrate(options)).rejects.toMatchObject({ code: "ANCRAGE_DATABASE_COPIED" });
     const refused = { code: 3, text: expect.stringMatching(/this database is a copy.*ancrage adopt/s) };
-    expect(await cli("start", folder, "--database", options.database)).toMatchObject(refused);
+    expect(await cli("start", folder, "--port", "0", "--database", options.database)).toMatchObject(refused);
     const looked = await cli("doctor", folder, "--database", options.database);
     expect(looked).toMatchObject(refused);
     // Which would refuse.
