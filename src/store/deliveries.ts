@@ -122,8 +122,13 @@ export async function listDeliveries(
      ), found as (
        select ${deliveryColumns}, d.looked, d.is_ours and ($4::text is null or m.event = $4) as is_meant
        from d
-       left join ancrage.messages m on m.id = d.message_id and d.is_ours
-         and m.id >= 'msg_' || ancrage.base32($1, 10) and m.id < 'msg_' || ancrage.base32($2, 10)
+       -- One by one: joined as a whole, the planner reads all messages of the range. [M: 11.8 s for 16,000 of a million.]
+       left join lateral (
+         select one.event, one.key from ancrage.messages one
+         where one.id = d.message_id and d.is_ours
+           and one.id >= 'msg_' || ancrage.base32($1, 10) and one.id < 'msg_' || ancrage.base32($2, 10)
+         limit 1
+       ) m on true
        where d.is_ours or (d.message_id, d.subscription_id) = (select message_id, subscription_id from last)
      )
      select * from found
