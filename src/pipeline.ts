@@ -6,15 +6,14 @@ import { AncrageError } from "./errors.ts";
 import type { Catalogue } from "./event/catalogue.ts";
 import { fanOut } from "./fan-out.ts";
 import { leastIdOf, rejectionIdOf } from "./message-id.ts";
-import { chooseUpdates } from "./journal/choose-updates.ts";
 import type { Journal } from "./journal/journal.ts";
+import { isUntouched, WaitingRows } from "./journal/waiting-rows.ts";
 import type { Logger } from "./log.ts";
 import type { BatchInFlight, DeliveryUpdate, Message } from "./message.ts";
 import { createMessageBuilder, type Built, type MessageBuilder, type Parked, type TriggerCame } from "./build-messages.ts";
 import { placeSubscriptions, type PlacingDeps } from "./place-subscriptions.ts";
 import type { PayloadDeps } from "./payload/build.ts";
 import type { Registry, Subscription } from "./subscription/registry.ts";
-import { mostSmallRows } from "./store/small-batch.ts";
 import type { TestSignal } from "./test-signal.ts";
 
 export interface PipelineOptions {
@@ -58,8 +57,6 @@ const lingerCount = 500;
 const mostDeliveries = 10_000;
 /** Changes that a batch may take however widely they go: most of them go nowhere, and a commit for each would be slow for all. */
 const fewest = 32;
-/** Above this they no longer go a small batch at a time. */
-const crowdedCount = 1_000;
 /** A position that carries no message is journaled at most so often (while changes come, and while the log is idle). */
 const positionMs = 1_000;
 const idleMs = 10_000;
@@ -75,6 +72,8 @@ export class Pipeline {
   readonly #counts = { messages: 0, rejections: 0, deliveries: {} as Record<string, number> };
   readonly #builder: MessageBuilder;
   readonly #placing: PlacingDeps;
+  /** Rows that go beside the batches. */
+  readonly #rows: WaitingRows;
   /** Outcomes for the next batch. Filled by `record`, emptied by the loop. */
   #updates: DeliveryUpdate[] = [];
   #firstUpdateAtMs = 0;
@@ -103,6 +102,12 @@ export class Pipeline {
     const { signal: stopping } = this.#stopping;
     this.#builder = createMessageBuilder({ ...options, sourceId: options.source.sourceId, stopping });
     this.#placing = { ...options, stopping };
+    this.#rows = new WaitingRows({
+      write: (updates) => options.journal.writeRows(updates),
+      onWritten: (updates) => void options.signal?.("journaled", { messages: [], updates }),
+      onRefused: () => this.#wakeNow(),
+      log: options.log,
+    });
   }
 
   /** @param endLsn up to where an earlier process had read */
@@ -158,6 +163,7 @@ export class Pipeline {
   record(update: DeliveryUpdate): void {
     const { state } = update.row;
     this.#counts.deliveries[state] = (this.#counts.deliveries[state] ?? 0) + 1;
+    if (isUntouched(update)) return this.#rows.add(update);
     if (this.#updates.length === 0) this.#firstUpdateAtMs = this.#options.clock.monotonicMs();
     this.#updates.push(update);
     if (this.#updates.length === 1) this.#wakeAfter(lingerMs);
@@ -170,9 +176,10 @@ export class Pipeline {
    * Never to be awaited by the loop itself.
    */
   async flushed(): Promise<void> {
+    await this.#rows.flushed();
     if (this.#hasEnded) throw ended();
     // What the batch under way carries is in no list any more, and not in the journal yet.
-    if (this.#updates.length === 0 && this.#waitingForFlush.length === 0 && !this.#isCommitting) return;
+    if (this.#updates.length === 0 && this.#waitingForFlush.length === 0 && !this.#isCommitting && !this.#rows.isRefused) return;
     const flushed = new Promise<void>((resolve, reject) => this.#waitingForFlush.push({ resolve, reject }));
     this.#firstUpdateAtMs = 0;
     this.#wakeNow();
@@ -198,6 +205,7 @@ export class Pipeline {
         await this.#somethingToDo();
         await this.#turn(this.#isStopping ? [] : await this.#take());
       }
+      this.#updates.unshift(...(await this.#rows.stop()));
       await this.#turn([]);
     } catch (error) {
       this.#failure = error;
@@ -218,6 +226,7 @@ export class Pipeline {
   #end(): void {
     this.#hasEnded = true;
     clearTimeout(this.#timer);
+    void this.#rows.stop();
     for (const { reject } of this.#waitingForFlush.splice(0)) reject(ended());
   }
 
@@ -237,16 +246,19 @@ export class Pipeline {
       };
     }
     this.#noteIdle();
-    const updates = this.#takeUpdates(built.messages.length + built.rejections.length);
+    const outcomes = this.#updates;
+    this.#updates = [];
+    this.#isCommitting = true;
+    const updates = [...(await this.#rows.claim(outcomes)), ...outcomes];
     const waiting = this.#waitingForFlush;
     this.#waitingForFlush = [];
     const hasContent = built.messages.length + built.rejections.length + starts.length + updates.length > 0;
     if (!hasContent && !this.#isPositionDue() && !journal.isSuperseded) {
+      this.#isCommitting = false;
       for (const { resolve } of waiting) resolve();
       return;
     }
 
-    this.#isCommitting = true;
     const before = journal.journaled;
     // A keepalive may move `#passed` on during the commit: only what this batch says may be confirmed.
     const { position, endLsn, cursor } = this.#passed;
@@ -276,24 +288,6 @@ export class Pipeline {
       for (const { reject } of waiting) reject(ended());
       throw error;
     }
-  }
-
-  /**
-   * What this batch carries of deliveries: all outcomes, and of the rows that a tick gave to ten slow receivers so many that a small batch
-   * stays small, since a message must not wait for them. The rest follows at once in batches of its own. Where there is much to do, all
-   * go: large batches cost the least.
-   */
-  #takeUpdates(ofMessages: number): DeliveryUpdate[] {
-    const updates = this.#updates;
-    const isPressing =
-      this.#isStopping || this.#waitingForFlush.length > 0 || updates.length > crowdedCount || ofMessages > mostSmallRows / 2;
-    if (isPressing || updates.length <= mostSmallRows - ofMessages) {
-      this.#updates = [];
-      return updates;
-    }
-    const { taken, left } = chooseUpdates(updates, mostSmallRows - ofMessages);
-    this.#updates = left;
-    return taken;
   }
 
   /** Journaled, then sent. */
@@ -362,6 +356,7 @@ export class Pipeline {
       journal.isSuperseded ||
       this.#hasWork() ||
       this.#waitingForFlush.length > 0 ||
+      this.#rows.isRefused ||
       this.#updates.length >= lingerCount ||
       (this.#updates.length > 0 && clock.monotonicMs() - this.#firstUpdateAtMs >= lingerMs) ||
       this.#isPositionDue();

@@ -323,6 +323,28 @@ describe("the settled mark", () => {
     expect(await lastRow()).toMatchObject({ settled: at(40), unsettledFrom: undefined });
   });
 
+  test("moves with the batch after the rows that were written beside it; rows that are there already stay as they are", async () => {
+    const journal = await lead();
+    await journal.commit(batch(10, { messages: [message(10)] }));
+    const inFlight: BatchInFlight = { before: startOfLog, leastId: message(10).id, open: 2 };
+    journal.track(inFlight);
+    const delivered = update({ messageId: message(10).id, subscriptionId: "sub_A", state: "delivered" }, undefined, { batch: inFlight });
+    const waiting = (subscriptionId: string): DeliveryUpdate =>
+      update({ messageId: message(10).id, subscriptionId, state: "pending", attempts: 0 }, undefined, { batch: inFlight });
+    await journal.commit(batch(20, { updates: [delivered] }));
+    expect(await lastRow()).toMatchObject({ settled: startOfLog });
+    await journal.writeRows([waiting("sub_B")]);
+    // As after an answer that was lost.
+    await journal.writeRows([{ ...waiting("sub_A"), batch: undefined }]);
+    expect(await lastRow()).toMatchObject({ settled: startOfLog });
+    await journal.commit(batch(30));
+    expect(await lastRow()).toMatchObject({ settled: at(30), unsettledFrom: undefined });
+    expect(await select("select subscription_id, state from ancrage.deliveries order by 1")).toEqual([
+      { subscription_id: "sub_A", state: "delivered" },
+      { subscription_id: "sub_B", state: "pending" },
+    ]);
+  });
+
   test("does not pass what one half of a refused batch holds while the other is written", async () => {
     const journal = await lead();
     const rows: Awaited<ReturnType<typeof lastRow>>[] = [];
@@ -607,12 +629,15 @@ describe("one leads", () => {
     await standby.promise;
     proxy.stall();
     const commit = first.commit(batch(20, { messages: [message(20)] }));
+    const rows = first.writeRows([update({ messageId: message(10).id, state: "pending", attempts: 0 })]);
     expect(await leading).toMatchObject({ number: 1n });
     // On its own clocks: nobody has told it.
     expect(first.maySend).toBe(false);
     await second.commit(batch(30, { messages: [message(30)] }));
     proxy.resume();
     await expect(commit).rejects.toThrow(expect.objectContaining({ code: "ANCRAGE_SUPERSEDED" }));
+    await expect(rows).rejects.toThrow(expect.objectContaining({ code: "ANCRAGE_SUPERSEDED" }));
+    expect(await select("select from ancrage.deliveries")).toEqual([]);
     expect([first.isSuperseded, first.maySend, first.journaled]).toEqual([true, false, at(10)]);
     await expect(first.commit(batch(40))).rejects.toThrow(expect.objectContaining({ code: "ANCRAGE_SUPERSEDED" }));
     await second.commit(batch(50));

@@ -7,11 +7,13 @@ import type { Logger } from "../log.ts";
 import type { BatchInFlight, DeliveryUpdate, Message, Rejection } from "../message.ts";
 import { pause } from "../pause.ts";
 import { deleteOldBatches, ensurePartitions, readLastBatch, type BatchRow } from "../store/batches.ts";
+import { journalLock, rowsLock } from "../store/leaders.ts";
 import type { TestSignal } from "../test-signal.ts";
 import { dayOfMessage, formatDay, leastIdOf } from "../message-id.ts";
 import { commitAlone } from "./commit-alone.ts";
 import { Lease } from "./lease.ts";
 import { BatchRefused, classifyRefusal, stoppedWhileRefusing, superseded } from "./refusal.ts";
+import { RowWriter } from "./row-writer.ts";
 import { JournalSession } from "./session.ts";
 import { computeSettled } from "./settled.ts";
 import { splitBatch } from "./split.ts";
@@ -78,6 +80,7 @@ export class Journal {
   readonly #options: JournalOptions;
   readonly #lease: Lease;
   readonly #session: JournalSession;
+  readonly #rows: RowWriter;
   /** The number of the last batch that is in. */
   #number = 0n;
   #journaled: Position = startOfLog;
@@ -98,9 +101,15 @@ export class Journal {
       clock,
       onRenewed: () => onRenewed?.(),
       // A commit that waits for the database must not wait for ever.
-      onSuperseded: () => void this.#session.drop(),
+      onSuperseded: () => {
+        void this.#session.drop();
+        void this.#rows.drop();
+      },
     });
-    this.#session = new JournalSession({ ...options, leaseMs, lease: this.#lease });
+    const session = (lock: string, applicationName: string): JournalSession =>
+      new JournalSession({ ...options, lock, applicationName, leaseMs, lease: this.#lease });
+    this.#session = session(journalLock(options.sourceId), "ancrage journal");
+    this.#rows = new RowWriter(session(rowsLock(options.sourceId), "ancrage rows"), this.#lease);
   }
 
   get state(): JournalState {
@@ -155,10 +164,13 @@ export class Journal {
       try {
         await this.#lease.held();
         if (this.#isStopped) break;
+        // Both are ours before anything is read: a former leader writes nothing any more.
+        await this.#rows.open();
         return this.#goOnFrom(await readLastBatch(await this.#session.open(), this.#options.sourceId));
       } catch (error) {
         if (this.#isStopped) break;
         await this.#session.drop();
+        await this.#rows.drop();
         // Rights that are missing, say: no waiting mends that.
         if (isSuperseded(error) || sqlStateOf(error)?.startsWith("42") === true) throw error;
         this.#options.log.warn({ err: error }, "the journal cannot be taken over yet; trying again");
@@ -212,10 +224,16 @@ export class Journal {
     }
   }
 
+  /** Writes first rows beside the batches: see `RowWriter`. */
+  async writeRows(updates: readonly DeliveryUpdate[]): Promise<void> {
+    await this.#rows.write(updates);
+  }
+
   /** Gives the lead back. Nothing may be sent after, and a commit that waits for the database ends with an error. */
   async stop(): Promise<void> {
     this.#stopping.abort();
     await this.#session.stop();
+    await this.#rows.stop();
     await this.#lease.stop();
   }
 

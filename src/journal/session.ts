@@ -2,7 +2,7 @@ import type pg from "pg";
 import { sqlStateOf } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { askWithin, bytesMoved, connectClient, destroyClient, endClient } from "../store/database.ts";
-import { endJournalHolders, journalLock, readActivity, tryLock } from "../store/leaders.ts";
+import { endHolders, readActivity, tryLock } from "../store/leaders.ts";
 import { readEpoch } from "../store/batches.ts";
 import type { Lease } from "./lease.ts";
 import { superseded } from "./refusal.ts";
@@ -10,6 +10,9 @@ import { superseded } from "./refusal.ts";
 export interface JournalSessionOptions {
   readonly connectionString: string;
   readonly sourceId: string;
+  /** Which lock it holds, and by what name it is known to the server. */
+  readonly lock: string;
+  readonly applicationName: string;
   readonly lease: Lease;
   readonly leaseMs: number;
   readonly log: Logger;
@@ -24,7 +27,7 @@ const keepaliveSettings = {
 };
 
 /**
- * The session that batches are written on. It holds a lock of its own, which only one that leads asks for: once it is ours, nothing that a
+ * A session that the journal is written on. It holds a lock of its own, which only one that leads asks for: once it is ours, nothing that a
  * former leader had sent can land any more.
  */
 export class JournalSession {
@@ -109,11 +112,11 @@ export class JournalSession {
   }
 
   async #lock(client: pg.Client): Promise<void> {
-    const { sourceId, log } = this.#options;
+    const { lock, log } = this.#options;
     await this.#assertLeads(client);
-    if (await tryLock(client, journalLock(sourceId))) return this.#assertLeads(client);
+    if (await tryLock(client, lock)) return this.#assertLeads(client);
     try {
-      const ended = await endJournalHolders(client, sourceId);
+      const ended = await endHolders(client, lock);
       if (ended > 0) log.warn({ ended }, "ended the session of a process that led before and still held the journal");
     } catch (error) {
       if (sqlStateOf(error) !== "42501") throw error;
@@ -122,7 +125,7 @@ export class JournalSession {
         { cause: error },
       );
     }
-    if (!(await tryLock(client, journalLock(sourceId)))) throw new Error("the journal's lock is still held by the session of before");
+    if (!(await tryLock(client, lock))) throw new Error("the journal's lock is still held by the session of before");
     await this.#assertLeads(client);
   }
 
@@ -135,7 +138,7 @@ export class JournalSession {
   async #connect(): Promise<pg.Client> {
     const client = await connectClient({
       connectionString: this.#options.connectionString,
-      applicationName: "ancrage journal",
+      applicationName: this.#options.applicationName,
       settings: {
         ...keepaliveSettings,
         // Confirming to the log what is not on disk would lose it; and a timeout would end the wait for a synchronous standby by

@@ -108,6 +108,26 @@ export const deliveryColumns = [
   "job_id",
 ];
 
+/**
+ * First rows of deliveries that nothing has come of yet, in a transaction of its own. One that is there already is left as it is: where
+ * an answer was lost, they are written again.
+ */
+export async function insertUntouched(client: pg.ClientBase, deliveries: readonly DeliveryRow[]): Promise<void> {
+  await client.query({
+    name: "ancrage untouched",
+    text: `insert into ancrage.deliveries (message_id, subscription_id, project, state, round, attempts, updated_at)
+     select message_id, subscription_id, project, 'pending', 1, 0, at
+     from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) as one (message_id, subscription_id, project, at)
+     on conflict do nothing`,
+    values: [
+      deliveries.map(({ messageId }) => messageId),
+      deliveries.map(({ subscriptionId }) => subscriptionId),
+      deliveries.map(({ project }) => project),
+      deliveries.map(({ updatedAtMs }) => toIso(updatedAtMs)),
+    ],
+  });
+}
+
 /** An attempt, and what it takes to tell whether it is late. */
 export interface OutcomeAttempt extends AttemptRow {
   /** Its delivery has a row already, which may not be any more what the attempt began from. */

@@ -14,9 +14,10 @@ export interface LeaderRow {
   readonly isHeld: boolean;
 }
 
-/** The two locks of a source: whose session holds the first may send, whose holds the second may commit. */
+/** The locks of a source: whose session holds the first may send, whose holds the others may write batches, and rows beside them. */
 export const leaseLock = (source: string): string => `ancrage:${source}`;
 export const journalLock = (source: string): string => `ancrage:${source}:journal`;
+export const rowsLock = (source: string): string => `ancrage:${source}:rows`;
 
 /** Session-level: held for as long as this session lives, so that it ends with its process. */
 export async function tryLock(db: Queryable, lock: string): Promise<boolean> {
@@ -101,18 +102,18 @@ export async function giveLeaseBack(db: Queryable, { source, epoch }: { readonly
 }
 
 /**
- * Ends the session of a former leader that still holds the journal's lock: of a stopped process, or of a host that is gone.
+ * Ends the session of a former leader that still holds a lock: of a stopped process, or of a host that is gone.
  *
  * Not one that waits for a synchronous standby: ended, its commit would count as done, and be on one machine only.
  *
  * @returns how many were ended
  * @throws `42501` where this role may not: it is not the other's, and not a member of `pg_signal_backend`
  */
-export async function endJournalHolders(db: Queryable, source: string): Promise<number> {
+export async function endHolders(db: Queryable, lock: string): Promise<number> {
   const { rows } = await db.query<{ ended: boolean }>(
     `select pg_terminate_backend(k.pid) as ended from pg_locks k join pg_stat_activity a on a.pid = k.pid
      where ${isLock("$1")} and k.pid <> pg_backend_pid() and a.wait_event is distinct from 'SyncRep'`,
-    [journalLock(source)],
+    [lock],
   );
   return rows.filter(({ ended }) => ended).length;
 }
