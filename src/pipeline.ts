@@ -77,6 +77,8 @@ export class Pipeline {
   /** Outcomes for the next batch. Filled by `record`, emptied by the loop. */
   #updates: DeliveryUpdate[] = [];
   #firstUpdateAtMs = 0;
+  /** Rows were written beside the batches: the next one tells how far all is settled, and comes before long. Undefined: none were. */
+  #rowsWrittenAtMs: number | undefined;
   /** Everything up to here was read and, where it made a message, journaled; the position itself may not be yet. */
   #passed: { position: Position; endLsn: bigint; cursor: string | undefined } = { position: startOfLog, endLsn: 0n, cursor: undefined };
   #committedAtMs = 0;
@@ -104,7 +106,11 @@ export class Pipeline {
     this.#placing = { ...options, stopping };
     this.#rows = new WaitingRows({
       write: (updates) => options.journal.writeRows(updates),
-      onWritten: (updates) => void options.signal?.("journaled", { messages: [], updates }),
+      onWritten: (updates) => {
+        this.#rowsWrittenAtMs ??= options.clock.monotonicMs();
+        this.#wakeAfter(lingerMs);
+        void options.signal?.("journaled", { messages: [], updates });
+      },
       onRefused: () => this.#wakeNow(),
       log: options.log,
     });
@@ -252,13 +258,15 @@ export class Pipeline {
     const updates = [...(await this.#rows.claim(outcomes)), ...outcomes];
     const waiting = this.#waitingForFlush;
     this.#waitingForFlush = [];
-    const hasContent = built.messages.length + built.rejections.length + starts.length + updates.length > 0;
+    const hasContent =
+      built.messages.length + built.rejections.length + starts.length + updates.length > 0 || this.#rowsWrittenAtMs !== undefined;
     if (!hasContent && !this.#isPositionDue() && !journal.isSuperseded) {
       this.#isCommitting = false;
       for (const { resolve } of waiting) resolve();
       return;
     }
 
+    this.#rowsWrittenAtMs = undefined;
     const before = journal.journaled;
     // A keepalive may move `#passed` on during the commit: only what this batch says may be confirmed.
     const { position, endLsn, cursor } = this.#passed;
@@ -359,11 +367,12 @@ export class Pipeline {
       this.#rows.isRefused ||
       this.#updates.length >= lingerCount ||
       (this.#updates.length > 0 && clock.monotonicMs() - this.#firstUpdateAtMs >= lingerMs) ||
+      (this.#rowsWrittenAtMs !== undefined && clock.monotonicMs() - this.#rowsWrittenAtMs >= lingerMs) ||
       this.#isPositionDue();
     while (!isDue()) {
       const woken = new Promise<void>((resolve) => (this.#wake = resolve));
       source.onWork(() => this.#wakeNow());
-      this.#wakeAfter(this.#updates.length > 0 ? lingerMs : positionMs);
+      this.#wakeAfter(this.#updates.length > 0 || this.#rowsWrittenAtMs !== undefined ? lingerMs : positionMs);
       await woken;
       clearTimeout(this.#timer);
     }

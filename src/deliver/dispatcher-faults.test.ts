@@ -100,6 +100,9 @@ test("Retry-After holds the whole lane, and what failed waits for the later of i
   world.add(20);
   world.answer(0, { ...failed, status: 429, retryAfterMs: 2 * minute });
   const started = world.starts.length;
+  // Those that wait for a connection are not written any more.
+  expect(world.sent.length).toBeGreaterThan(0);
+  expect(world.sent.filter((one) => one.isWanted())).toEqual([]);
   world.add(5);
   await world.run(2 * minute - 1_000, after(50, delivered), 500);
   expect(world.starts.length).toBe(started);

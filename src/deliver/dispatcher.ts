@@ -292,7 +292,9 @@ export class Dispatcher {
     const isWanted = (): boolean => {
       const now = this.#options.subscription(subscription.id);
       // Changed meanwhile, it is sent as it is now: to its new URL, with its new headers.
-      return now !== undefined && now.revision === subscription.revision && !isStopped(lane.receiver, now);
+      if (now?.revision !== subscription.revision || isStopped(lane.receiver, now)) return false;
+      // It was asked for while it waited for a connection.
+      return lane.receiver.heldUntilMs === 0 || lane.receiver.heldUntilMs <= this.#options.clock.monotonicMs();
     };
     this.#inFlight++;
     lane.sending.add(message.id);

@@ -63,8 +63,8 @@ const begun = (all: readonly State[]): readonly State[] => {
   const round = Math.max(...all.map((one) => one.round)) + 1;
   return [{ state: "pending", round, attempts: 0 }];
 };
-/** A request that waits for its connection when the receiver asks to be left alone is written all the same, at most until its deadline. */
-const heldToleranceMs = 400;
+/** Between a receiver's answer and the moment when it is heard of, the next request may be written. */
+const heldToleranceMs = 100;
 /** By how much our estimate of the database's clock may be wrong where the machine is very busy; the last delay of the test is longer. */
 const clockToleranceMs = 250;
 
@@ -212,7 +212,9 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
         if (isForeign(update)) continue;
         const one = find(update.sub, update.message);
         if (one === undefined) continue;
-        one.saved = one.isCanceling ? union(applyUpdate(one.saved, update), ended(one.saved)) : applyUpdate(one.saved, update);
+        const written = applyUpdate(one.saved, update);
+        // A row that the journal had in its hands is passed over, and ended by the next look.
+        one.saved = one.isCanceling ? union(written, ended(one.saved), ended(written)) : written;
         one.saving = undefined;
         if (one.saved.some((state) => show(state) === show(update.row))) one.savedDueAtMs = update.dueAtMs ?? undefined;
       }
@@ -223,7 +225,7 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
           fault(`${name(one)}: it was ${showAll(one.possible)} at the end, its row says ${showAll(one.saved)}`);
         one.dueAtMs = one.saving === undefined ? one.savedDueAtMs : undefined;
         one.savedDueAtMs = one.dueAtMs;
-        one.saved = union(one.saved, one.saving ?? []);
+        one.saved = union(one.saved, one.saving ?? [], one.isCanceling ? ended(one.saving ?? []) : []);
         one.saving = undefined;
         one.possible = one.saved;
         one.isSending = false;
