@@ -1,7 +1,6 @@
 import type { CheckedDatabase } from "./capture/check.ts";
 import { describeGap, LossError, type Loss } from "./capture/loss.ts";
-import { certifyGround, readGround, type Reads } from "./capture/ground.ts";
-import { changedFooting } from "./capture/wal/footing.ts";
+import { changedFooting, readFooting, type Reads } from "./capture/footing.ts";
 import type { AncrageError } from "./errors.ts";
 import type { Catalogue } from "./event/catalogue.ts";
 import type { Logger } from "./log.ts";
@@ -11,8 +10,8 @@ import { describeWentBack } from "./resume-position.ts";
 import type { BatchRow } from "./store/batches.ts";
 import { readServerIdentity, readSlot } from "./store/capture-state.ts";
 import type { Queryable } from "./store/database.ts";
-import { endGap, openGap, readEndlessGap, readJournalEnd } from "./store/gaps.ts";
-import { writeTimeline } from "./store/settings.ts";
+import { endGap, openGap, readEndlessGap, readGapFrom, readJournalEnd } from "./store/gaps.ts";
+import { readSettings, replaceFooting, writeTimeline } from "./store/settings.ts";
 
 export interface BegunCapture {
   /** Where the log is read from. */
@@ -49,6 +48,7 @@ export async function beginOutbox(
   }
   // What was switched to the log has no triggers any more, and is read to its end.
   if (checked.reads === "outbox-until-switch") return { endLsn: resume.endLsn, failure: undefined };
+  if (last !== undefined && last.cursor === undefined) await noteUnreadLog(db, { checked, catalogue, log, last });
   return await goOn(db, { checked, catalogue, log, reads: "outbox", resume });
 }
 
@@ -58,9 +58,19 @@ interface BeginOptions {
   readonly log: Logger;
 }
 
-async function isLost(db: Queryable, { sourceId }: CheckedDatabase, loss: Loss): Promise<BegunCapture> {
+/** Somebody has dropped the slot after a switch to the outbox, and before what stood in the log was read. */
+async function noteUnreadLog(db: Queryable, { checked, log, last }: BeginOptions & { readonly last: BatchRow }): Promise<void> {
+  const journal = await readJournalEnd(db, checked.sourceId);
+  // Where the log was lost before the switch, migrate has noted it.
+  const isNoted = (await readGapFrom(db, checked.sourceId, last.endLsn)) !== undefined;
+  if (!isNoted) await openGap(db, checked.sourceId, { fromLsn: last.endLsn, fromAt: journal?.at, reason: "slot-dropped" });
+  const ended = await endGap(db, checked.sourceId, parseLsn(checked.server.flushLsn));
+  if (ended !== undefined) log.warn({ gap: ended.id }, `the log was left before it was read to its end: ${describeGap(ended)}`);
+}
+
+async function isLost(db: Queryable, { sourceId, settings }: CheckedDatabase, loss: Loss): Promise<BegunCapture> {
   await openGap(db, sourceId, loss);
-  return { endLsn: loss.fromLsn, failure: new LossError(loss) };
+  return { endLsn: loss.fromLsn, failure: new LossError({ ...loss, isLeft: settings.capture === "outbox" }) };
 }
 
 async function goOn(
@@ -82,8 +92,9 @@ async function goOn(
       failure: new LossError({ reason: before.reason, what, fromLsn: before.fromLsn, fromAt: before.fromAt }),
     };
   }
-  const footing = await readGround(db, { reads, catalogue, names });
-  const changed = changedFooting(settings.footing ?? {}, footing);
+  const footing = await readFooting(db, { reads, catalogue, names });
+  const certified = settings.footings[reads];
+  const changed = changedFooting(certified ?? {}, footing);
   if (changed.length > 0) {
     log.error({ changed }, "what capture stands on was taken away and put back since the last run: changes in between may be missing");
     const last = await readJournalEnd(db, sourceId, uncheckedS);
@@ -97,7 +108,8 @@ async function goOn(
   if (settings.timeline !== null && settings.timeline !== server.timeline) {
     log.warn({ before: settings.timeline, now: server.timeline }, "another timeline: a replica was promoted, or a backup restored");
   }
-  await certifyGround(db, { reads, catalogue, names }, footing);
+  // A migration that ran meanwhile has written down what it made, and knows better: that would count as altered the next time.
+  await replaceFooting(db, reads, { before: certified, now: footing });
   await writeTimeline(db, server.timeline);
   return { endLsn: resume.endLsn, failure: undefined };
 }
@@ -110,7 +122,8 @@ async function goOn(
 export async function loseCapture(db: Queryable, checked: CheckedDatabase, error: AncrageError): Promise<AncrageError> {
   const loss = error instanceof LossError ? error.loss : await lossOf(db, checked, error);
   await openGap(db, checked.sourceId, loss);
-  return new LossError(loss);
+  // It may have been switched while it ran.
+  return new LossError({ ...loss, isLeft: loss.reason !== "capture-altered" && (await readSettings(db))?.capture === "outbox" });
 }
 
 async function lossOf(db: Queryable, checked: CheckedDatabase, error: AncrageError): Promise<Loss> {

@@ -1,5 +1,6 @@
 import type pg from "pg";
 import type { TriggerCame } from "./build-messages.ts";
+import type { HealthLimits } from "./capture/health.ts";
 import { systemClock, type Clock } from "./clock.ts";
 import { Engine } from "./engine.ts";
 import { AncrageError } from "./errors.ts";
@@ -54,6 +55,7 @@ export interface Internals {
   readonly leaseMs?: number;
   readonly signal?: TestSignal;
   readonly captureWatchMs?: number;
+  readonly healthLimits?: Partial<HealthLimits>;
   readonly readPatienceMs?: number;
   readonly subscriptionSweepMs?: number;
 }
@@ -164,6 +166,7 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
         leaseMs: internals.leaseMs,
         signal: internals.signal,
         captureWatchMs: internals.captureWatchMs,
+        healthLimits: internals.healthLimits,
         readPatienceMs: internals.readPatienceMs,
         subscriptionSweepMs: internals.subscriptionSweepMs,
       });

@@ -4,14 +4,15 @@ import { OutboxSource } from "./capture/outbox/source.ts";
 import { SwitchingSource } from "./capture/switching-source.ts";
 import { WalSource } from "./capture/wal/source.ts";
 import type { EngineOptions } from "./engine.ts";
+import type { Journal } from "./journal/journal.ts";
 import type { Logger } from "./log.ts";
 import { dropPassedSlot } from "./store/capture-state.ts";
 import { connectClient, endClient } from "./store/database.ts";
 import { endSlotHolder } from "./store/leaders.ts";
 
 /** Where this process reads changes from. */
-export function createSource(sourceId: string, checked: CheckedDatabase, engine: EngineOptions): ChangeSource {
-  const { database, options, catalogue, types, clock, log, signal } = engine;
+export function createSource(journal: Journal, { sourceId, ...checked }: CheckedDatabase, engine: EngineOptions): ChangeSource {
+  const { db, database, options, catalogue, types, clock, log, signal } = engine;
   const replicationUrl = options.replicationUrl ?? database;
   const { slot, publication, insertPublication } = checked.names;
   const common = {
@@ -32,6 +33,7 @@ export function createSource(sourceId: string, checked: CheckedDatabase, engine:
         slot,
         publications: [publication, insertPublication],
         endHolder: () => endHolder(replicationUrl, slot),
+        assertWhole: () => journal.assertWhole(db),
         signal,
         isFromSwitch,
       }),

@@ -4,8 +4,8 @@ import type { TriggerCame } from "./build-messages.ts";
 import { beginCapture, beginOutbox, loseCapture } from "./begin-capture.ts";
 import { checkDatabase, type CheckedDatabase } from "./capture/check.ts";
 import { createUnavailableSource } from "./capture/unavailable-source.ts";
-import type { Reads } from "./capture/ground.ts";
-import type { HealthProblem, SlotHealth } from "./capture/health.ts";
+import type { Reads } from "./capture/footing.ts";
+import type { HealthLimits, HealthProblem, SlotHealth } from "./capture/health.ts";
 import { LossError } from "./capture/loss.ts";
 import { CaptureWatch } from "./capture/capture-watch.ts";
 import type { Clock } from "./clock.ts";
@@ -52,6 +52,8 @@ export interface EngineOptions {
   readonly signal?: TestSignal | undefined;
   /** How often what capture stands on is looked at. Default: 10 s. */
   readonly captureWatchMs?: number | undefined;
+  /** From where on the state of the slot is a problem. Default: the usual limits. */
+  readonly healthLimits?: Partial<HealthLimits> | undefined;
   /** How long reads of payloads that run out of time are waited for. Default: two minutes. */
   readonly readPatienceMs?: number | undefined;
   /** How often subscriptions whose time is over are looked for. Default: 5 s. */
@@ -250,7 +252,7 @@ export class Engine {
     const { checked, begun, captureFailure } = await this.#patiently(() => this.#begin(sourceId, last));
     journal.begin(begun.endLsn);
     const source =
-      captureFailure === undefined ? createSource(sourceId, checked, this.#options) : createUnavailableSource(sourceId, captureFailure);
+      captureFailure === undefined ? createSource(journal, checked, this.#options) : createUnavailableSource(sourceId, captureFailure);
     this.#loss = captureFailure;
     this.#leader = new Leader({
       ...this.#options,
@@ -293,7 +295,7 @@ export class Engine {
     { names, server }: CheckedDatabase,
     { pipeline, reads }: { readonly pipeline: Pipeline; readonly reads: () => Reads },
   ): CaptureWatch {
-    const { db, catalogue, clock, log, signal, captureWatchMs = 10_000 } = this.#options;
+    const { db, catalogue, clock, log, signal, captureWatchMs = 10_000, healthLimits } = this.#options;
     return new CaptureWatch({
       db,
       names,
@@ -304,6 +306,7 @@ export class Engine {
       onAltered: (what, { lsn, at }) => pipeline.stopCapture(new LossError({ reason: "capture-altered", what, fromLsn: lsn, fromAt: at })),
       onLook: () => signal?.("watched"),
       intervalMs: captureWatchMs,
+      limits: healthLimits,
       clock,
       log,
     });

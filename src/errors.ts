@@ -14,6 +14,7 @@ export const errorCodes = {
   ANCRAGE_CAPTURE_ALTERED: "A publication, a table's replica identity or a trigger of the outbox was changed while changes were read.",
   ANCRAGE_SLOT_BUSY: "Another process reads the replication slot.",
   ANCRAGE_SUPERSEDED: "Another process has taken over; this one stopped.",
+  ANCRAGE_JOURNAL_WENT_BACK: "The database lacks batches that this process has committed; it stopped.",
   ANCRAGE_JOURNAL_REFUSED: "The journal refused a batch that is not at fault itself.",
   ANCRAGE_COLUMN_NOT_LOGGED: "A column was read that the write-ahead log did not carry.",
   ANCRAGE_VALUE_INVALID: "A value or key is not what the column or its type expects.",

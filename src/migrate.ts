@@ -2,8 +2,7 @@ import type pg from "pg";
 import { readCapturePlan, refuseCopy, refuseServer, refuseWalLevel } from "./capture/check.ts";
 import { describeGap } from "./capture/loss.ts";
 import { explainDenied } from "./capture/rights.ts";
-import { certifyGround, readGround } from "./capture/ground.ts";
-import { changedFooting } from "./capture/wal/footing.ts";
+import { certifyFooting, changedFooting, readFooting } from "./capture/footing.ts";
 import { captureNames, sourceIdOf } from "./capture/wal/slot.ts";
 import { buildCatalogue, type Catalogue } from "./event/catalogue.ts";
 import { discover } from "./event/discover.ts";
@@ -91,13 +90,14 @@ interface CaptureMigration {
 /** @param now where changes are written so far */
 async function migrateEither(migration: CaptureMigration, now: "wal" | "outbox"): Promise<void> {
   const { client, options, note } = migration;
-  if (options.capture === "outbox") return now === "outbox" ? migrateOutbox(migration) : switchToOutbox(migration);
-  if (now === "wal") return migrateCapture(migration, true);
-  const leftOver = await prepareLog(migration);
-  if (leftOver !== undefined) {
+  const run = async (leftOver: string | undefined): Promise<void> => {
+    if (leftOver === undefined) return;
     await runAsReplication(client, leftOver, options.replicationUrl);
     note(leftOver);
-  }
+  };
+  if (options.capture === "outbox") return run(await (now === "outbox" ? migrateOutbox(migration) : switchToOutbox(migration)));
+  if (now === "wal") return migrateCapture(migration, true);
+  await run(await prepareLog(migration));
   // What the new slot has not seen is in the outbox.
   await migrateCapture(migration, false);
   await switchToLog(migration);
@@ -110,8 +110,9 @@ async function migrateCapture(
   const names = captureNames(server.databaseOid);
   // What somebody else changed since is for the next start to find: only what we change ourselves is certified, and what a new slot
   // begins with.
-  const ground = { reads: "log", catalogue, names } as const;
-  const isSound = changedFooting((await readSettings(client))?.footing ?? {}, await readGround(client, ground)).length === 0;
+  const question = { reads: "log", catalogue, names } as const;
+  const certified = (await readSettings(client))?.footings.log;
+  const isSound = changedFooting(certified ?? {}, await readFooting(client, question)).length === 0;
   const plan = await readCapturePlan(client, catalogue, names, options.failover);
   const isRead = ((await readSlot(client, names.slot))?.activePid ?? null) !== null;
   if (isRead && plan.some(({ isNeeded, makesSlot }) => isNeeded && !makesSlot)) {
@@ -125,7 +126,7 @@ async function migrateCapture(
     }
     await (makesSlot ? runAsReplication(client, sql, options.replicationUrl) : explainDenied(client, () => client.query(sql), sql));
     note(sql);
-    if (isSound || makesSlot) await certifyGround(client, ground);
+    if (isSound || makesSlot) await certifyFooting(client, question);
     if (!makesSlot || !isGapNoted) continue;
     const gap = await noteNewSlot(client, sourceIdOf({ ...server, generation }), names.slot);
     if (gap !== undefined) note(`GAP: ${describeGap(gap)}`);

@@ -330,6 +330,8 @@ export class Pipeline {
       const { source, registry, maxOccurrences } = this.#options;
       return await source.take(Math.min(maxOccurrences, Math.max(fewest, Math.floor(mostDeliveries / Math.max(1, registry.widest)))));
     } catch (error) {
+      // Delivery would go on from what the database does not know.
+      if (error instanceof AncrageError && error.code === "ANCRAGE_JOURNAL_WENT_BACK") throw error;
       this.stopCapture(error);
       return [];
     }

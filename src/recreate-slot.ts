@@ -1,7 +1,7 @@
 import pg from "pg";
 import { checkDatabase, type CheckedDatabase } from "./capture/check.ts";
 import { describeGap } from "./capture/loss.ts";
-import { certifyGround } from "./capture/ground.ts";
+import { certifyFooting } from "./capture/footing.ts";
 import { createSlotSql } from "./capture/wal/slot.ts";
 import { AncrageError } from "./errors.ts";
 import { buildCatalogue } from "./event/catalogue.ts";
@@ -64,7 +64,7 @@ export async function recreateSlot(
     await runAsReplication(client, createSlotSql(names.slot, options.failover && server.version >= 170_000), options.replicationUrl);
     const gap = await noteNewSlot(client, sourceId, names.slot);
     // What was altered before is in the gap: the next start need not find it once more.
-    await certifyGround(client, { reads: "log", catalogue, names });
+    await certifyFooting(client, { reads: "log", catalogue, names });
     await markUnplacedSubscriptions(client);
     const events = [...catalogue.events.values()].filter(({ rules }) => rules.length > 0).map(({ name }) => name);
     return { slot: names.slot, gap, events };

@@ -37,7 +37,7 @@ export async function readSlotStatus(database: string, clock: Clock): Promise<Sl
     const slot = await readSlot(client, slotName);
     const sourceId = sourceIdOf({ ...server, generation: settings?.generation ?? 0 });
     const resume = settings && (await readResume(client, { sourceId, slotName, slot, server, settings }));
-    const error = resume?.kind === "lost" ? new LossError(resume) : undefined;
+    const error = resume?.kind === "lost" ? new LossError({ ...resume, isLeft: settings?.capture === "outbox" }) : undefined;
     return {
       slot: slotName,
       state: resume === undefined ? "not-made" : resume.kind,

@@ -32,6 +32,20 @@ test("a connection of which one end is gone without a word is given up after two
   await proxy.close();
 });
 
+test("a silent session is not given up while the question about it has no answer", async () => {
+  const proxy = await startProxy(database.url);
+  const { source, until } = await startSource(database, { senderTimeoutMs, replicationUrl: proxy.url });
+  const before = await walSenders();
+  proxy.stall({ connection: 0, answersOnly: true });
+  await proxy.refuse();
+  await database.client.query("insert into deal values (3)");
+  proxy.resume();
+  expect((await until(commits(1))).map((item) => item.kind)).toEqual(["change", "commit"]);
+  expect(await walSenders()).toEqual(before);
+  await source.stop();
+  await proxy.close();
+});
+
 // A machine that is busy with other things takes many times as long to write and to skip it.
 test("a server that skips a large transaction for several timeouts is not taken for dead", { timeout: 180_000 }, async () => {
   const { source, until } = await startSource(database, { senderTimeoutMs });

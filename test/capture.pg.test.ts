@@ -1,12 +1,16 @@
 import { randomBytes } from "node:crypto";
 import { pino } from "pino";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { CaptureWatch, type CaptureWatchOptions } from "../src/capture/capture-watch.ts";
 import { checkDatabase } from "../src/capture/check.ts";
+import { certifyFooting } from "../src/capture/footing.ts";
+import { captureNames } from "../src/capture/wal/slot.ts";
 import { systemClock } from "../src/clock.ts";
 import { createAncrage, migrate, type Ancrage, type Internals } from "../src/create-ancrage.ts";
 import { defineEvent } from "../src/event/define.ts";
 import { formatLsn, parseLsn } from "../src/lsn.ts";
 import type { AncrageOptions } from "../src/options.ts";
+import { readServerIdentity } from "../src/store/capture-state.ts";
 import { readTables } from "../src/store/tables.ts";
 import { cloneDatabase, type TestDatabase } from "./database.ts";
 import { serverVersion } from "./server-version.ts";
@@ -269,3 +273,69 @@ async function confirmed(): Promise<bigint> {
   );
   return parseLsn(rows[0]!.lsn);
 }
+
+describe("the looks at what capture stands on", () => {
+  const watch = async (how: Partial<CaptureWatchOptions>): Promise<CaptureWatch> => {
+    const { databaseOid } = await readServerIdentity(database.client);
+    return new CaptureWatch({
+      db: database.client,
+      names: captureNames(databaseOid),
+      catalogue: catalogueOfTables(await readTables(database.client), { deal: "inserts" }),
+      reads: () => "log",
+      seenRight: { lsn: 0n, at: new Date(0) },
+      isCapturing: () => true,
+      onAltered: () => undefined,
+      intervalMs: 10,
+      clock: systemClock,
+      log,
+      ...how,
+    });
+  };
+
+  test("the first one compares with what the start has certified: what was put back meanwhile is seen", async () => {
+    await migrateCapture(database, { deal: "inserts" });
+    const altered = Promise.withResolvers<string>();
+    const one = await watch({ onAltered: altered.resolve });
+    const { databaseOid } = await readServerIdentity(database.client);
+    const catalogue = catalogueOfTables(await readTables(database.client), { deal: "inserts" });
+    await certifyFooting(database.client, { reads: "log", catalogue, names: captureNames(databaseOid) });
+    await database.client.query(`drop publication "ancrage_${databaseOid}_inserts"`);
+    await migrateCapture(database, { deal: "inserts" });
+    one.start();
+    expect(await altered.promise).toContain("was taken away and put back while capture ran");
+    await one.stop();
+  });
+
+  test("those that fail for a minute are told once, and stand in the status until one does not", async () => {
+    await migrateCapture(database, { deal: "inserts" });
+    const lines: { readonly level: number; readonly msg: string }[] = [];
+    let nowMs = 0;
+    let isSilent = true;
+    let onLook = (): void => undefined;
+    const looked = (): Promise<void> => new Promise((resolve) => (onLook = () => resolve()));
+    const one = await watch({
+      db: {
+        query: ((...words: unknown[]) =>
+          isSilent ? Promise.reject(new Error("no answer")) : (database.client.query as (...all: unknown[]) => unknown)(...words)) as never,
+      },
+      clock: { nowMs: () => nowMs, monotonicMs: () => nowMs },
+      onLook: () => onLook(),
+      log: pino({ level: "info" }, { write: (line: string) => lines.push(JSON.parse(line)) }),
+    });
+    one.start();
+    await looked();
+    expect([one.problems, lines]).toEqual([[], []]);
+    nowMs = 61_000;
+    await looked();
+    await looked();
+    await looked();
+    expect(one.problems).toMatchObject([{ code: "capture-unwatched", message: expect.stringContaining("for 61 s") }]);
+    expect(lines).toMatchObject([{ level: 40, msg: "could not look at what capture stands on for 61 s" }]);
+    isSilent = false;
+    await looked();
+    await looked();
+    expect(one.problems).toEqual([]);
+    expect(lines.slice(1)).toMatchObject([{ level: 30, msg: "what capture stands on is looked at again" }]);
+    await one.stop();
+  });
+});

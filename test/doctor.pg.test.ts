@@ -151,3 +151,32 @@ test("without a folder the server and the roles are checked; a server that does 
   expect(JSON.parse(silent.out)).toMatchObject({ worst: "error", findings: [{ check: "connection" }] });
   expect(silent.out).not.toContain("hunter2");
 });
+
+test("a database in SQL_ASCII is refused by doctor and by what would start all the same, with the way out", async () => {
+  await (
+    await server.connect("postgres")
+  ).query("create database ascii encoding 'SQL_ASCII' template template0 lc_collate 'C' lc_ctype 'C'");
+  // Why: what reads the log meets this, and again at the same place each time.
+  const ascii = await server.connect("ascii");
+  await ascii.query("create table orders (id integer primary key, name text); create publication why for table orders");
+  await ascii.query("select pg_create_logical_replication_slot('why', 'pgoutput')");
+  await ascii.query("set synchronous_commit = on; insert into orders values (1, E'\\xe9')");
+  const read = "select pg_logical_slot_get_binary_changes('why', null, null, 'proto_version', '1', 'publication_names', 'why')";
+  await expect(ascii.query(read)).rejects.toMatchObject({ code: "22021" });
+
+  const on = { DATABASE_URL: server.url("ascii") };
+  const looked = await run("owner", ["doctor", "--json"], on);
+  expect(looked.code).toBe(3);
+  expect((JSON.parse(looked.out) as { findings: Finding[] }).findings.find(({ check }) => check === "encoding")).toMatchObject({
+    severity: "error",
+    message: expect.stringMatching(/SQL_ASCII, expected one that says what its texts are/),
+    mend: [expect.stringContaining("encoding 'UTF8'")],
+  });
+  for (const command of ["migrate", "start"]) {
+    const refused = await run("owner", [command, folder], { ...on, ...secrets });
+    expect(refused).toMatchObject({
+      code: 3,
+      err: expect.stringMatching(/^ANCRAGE_NOT_MIGRATED: the encoding of the database "ascii" is SQL_ASCII/),
+    });
+  }
+});

@@ -1,10 +1,11 @@
-import { mkdtemp } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import pg from "pg";
 import type { TestProject } from "vitest/node";
-import { EmbeddedPostgres } from "../src/dev/embedded-postgres.ts";
+import { EmbeddedPostgres, makeCluster } from "../src/dev/embedded-postgres.ts";
 import { migrateSchema } from "../src/store/migrate.ts";
+import { copyCluster } from "./copy-cluster.ts";
 
 declare module "vitest" {
   interface ProvidedContext {
@@ -12,15 +13,19 @@ declare module "vitest" {
     serverUrl: string;
     /** The database that each test file clones: the schema `ancrage` is in it. */
     templateDatabase: string;
+    /** A cluster that was initialised and never started; servers of a test's own are copies of it. */
+    templateCluster: string;
   }
 }
 
 /** One server for the whole run: the one of `TEST_DATABASE_URL`, else an embedded PostgreSQL in a temporary folder. */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const given = process.env["TEST_DATABASE_URL"] || undefined;
+  const templateCluster = await mkdtemp(join(tmpdir(), "ancrage-test-"));
+  await makeCluster(templateCluster);
   let embedded: EmbeddedPostgres | undefined;
   if (given === undefined) {
-    embedded = new EmbeddedPostgres({ directory: await mkdtemp(join(tmpdir(), "ancrage-test-")), isThrowaway: true });
+    embedded = new EmbeddedPostgres({ directory: await copyCluster(templateCluster), isThrowaway: true });
     await embedded.start();
   }
   const serverUrl = given ?? embedded?.url() ?? "";
@@ -35,10 +40,12 @@ export default async function setup(project: TestProject): Promise<() => Promise
   await template.end();
   project.provide("serverUrl", serverUrl);
   project.provide("templateDatabase", templateDatabase);
+  project.provide("templateCluster", templateCluster);
   return async () => {
     await admin.query(`drop database if exists ${templateDatabase} with (force)`);
     await admin.end();
     await embedded?.remove();
+    await rm(templateCluster, { recursive: true, force: true });
   };
 }
 

@@ -2,7 +2,9 @@ import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import pg from "pg";
+import { inject } from "vitest";
 import { EmbeddedPostgres } from "../src/dev/embedded-postgres.ts";
+import { copyCluster } from "./copy-cluster.ts";
 import type { TestDatabase } from "./database.ts";
 
 /** A server of a test's own: for what its settings, its restarts or its files are needed, and would disturb all others. */
@@ -20,8 +22,15 @@ export interface OwnServer {
   remove(): Promise<void>;
 }
 
-export async function startOwnServer(given: Readonly<Record<string, string>> = {}): Promise<OwnServer> {
-  const directory = await mkdtemp(join(tmpdir(), "ancrage-test-"));
+interface OwnServerHow {
+  /** A copy has the identifier of the cluster that it was copied from, which takes a tenth of the time. Default: false. */
+  readonly isOfItsOwnIdentity?: boolean;
+}
+
+export async function startOwnServer(given: Readonly<Record<string, string>> = {}, how: OwnServerHow = {}): Promise<OwnServer> {
+  // One that is initialised anew is another server, by its own identifier.
+  const directory =
+    how.isOfItsOwnIdentity === true ? await mkdtemp(join(tmpdir(), "ancrage-test-")) : await copyCluster(inject("templateCluster"));
   let server = new EmbeddedPostgres({ directory, isThrowaway: true, settings: given });
   await server.start();
   const sessions: pg.Client[] = [];

@@ -11,6 +11,8 @@ export interface Proxy {
    * @param what only one of the connections, by the order in which they were made, the first being 0; only what the server says
    */
   stall(what?: { readonly connection?: number; readonly answersOnly?: boolean }): void;
+  /** Ends connections as soon as they are made, from now on until `resume`. Resolves with the first. */
+  refuse(): Promise<void>;
   /** Hands over what was swallowed, and goes on. */
   resume(): void;
   close(): Promise<void>;
@@ -21,7 +23,13 @@ export async function startProxy(databaseUrl: string): Promise<Proxy> {
   const target = new URL(databaseUrl);
   const connections: { readonly client: Socket; readonly upstream: Socket }[] = [];
   let isStalled = false;
+  /** Undefined while connections are taken. */
+  let onRefused: (() => void) | undefined;
   const server = createServer((client) => {
+    if (onRefused !== undefined) {
+      client.destroy();
+      return onRefused();
+    }
     const upstream = connect(Number(target.port), target.hostname);
     for (const socket of [client, upstream]) {
       socket.setNoDelay(true);
@@ -51,9 +59,14 @@ export async function startProxy(databaseUrl: string): Promise<Proxy> {
         if (!answersOnly) client.unpipe(upstream).pause();
       }
     },
+    refuse: () => new Promise((resolve) => (onRefused = resolve)),
     resume() {
       isStalled = false;
-      for (const { client, upstream } of connections) client.pipe(upstream).pipe(client);
+      onRefused = undefined;
+      for (const { client, upstream } of connections) {
+        upstream.unpipe(client);
+        client.unpipe(upstream).pipe(upstream).pipe(client);
+      }
     },
     async close() {
       cut();

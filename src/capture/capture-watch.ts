@@ -7,9 +7,17 @@ import type { Queryable } from "../store/database.ts";
 import { readSettings } from "../store/settings.ts";
 import { readSlotFacts } from "../store/slot-facts.ts";
 import { readCapturePlan, readOutboxPlan } from "./check.ts";
-import { readGround, type Reads } from "./ground.ts";
-import { computeHealth, healthProblems, remember, type HealthProblem, type History, type SlotHealth } from "./health.ts";
-import { changedFooting } from "./wal/footing.ts";
+import { changedFooting, readFooting, type Reads } from "./footing.ts";
+import {
+  computeHealth,
+  formatDuration,
+  healthProblems,
+  remember,
+  type HealthLimits,
+  type HealthProblem,
+  type History,
+  type SlotHealth,
+} from "./health.ts";
 import type { CaptureNames, PlanStep } from "./wal/slot.ts";
 
 export interface CaptureWatchOptions {
@@ -25,6 +33,8 @@ export interface CaptureWatchOptions {
   readonly onAltered: (what: string, since: SeenRight) => void;
   readonly onLook?: (() => void | Promise<void>) | undefined;
   readonly intervalMs: number;
+  /** Default: the usual ones. */
+  readonly limits?: Partial<HealthLimits> | undefined;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -45,10 +55,14 @@ export class CaptureWatch {
   #seenRight: SeenRight;
   /** Of the last look. */
   #reads: Reads | undefined;
-  /** Undefined before the first look that was right. */
+  /** That of the log at the last look; undefined before the first, which compares with what a start, or a switch, has certified. */
   #footing: Footing | undefined;
   /** Partitions whose rows bring no old values, as of the last look. */
   #partial: readonly PlanStep[] = [];
+  /** When the last look that came to its end began, or the first is made. */
+  #lookedAtMs: number;
+  /** Whether it was said that they fail. */
+  #isBlind = false;
   /** Codes of the problems that were logged. */
   #known = new Set<string>();
   #watching: Promise<void> | undefined;
@@ -56,23 +70,33 @@ export class CaptureWatch {
   constructor(options: CaptureWatchOptions) {
     this.#options = options;
     this.#seenRight = options.seenRight;
+    this.#lookedAtMs = options.clock.monotonicMs();
   }
 
   /** Undefined before the first look. */
   get health(): SlotHealth | undefined {
-    return computeHealth(this.#history);
+    // Three looks tell a rate.
+    return computeHealth(this.#history, 2 * this.#options.intervalMs);
   }
 
   get problems(): readonly HealthProblem[] {
     const { health } = this;
-    return health === undefined ? [] : [...healthProblems(health), ...partitionProblems(this.#partial)];
+    const blindS = this.#blindMs / 1000;
+    return [
+      ...(health === undefined ? [] : [...healthProblems(health, this.#options.limits), ...partitionProblems(this.#partial)]),
+      ...(blindS < blindAfterS ? [] : [captureUnwatched(blindS)]),
+    ];
   }
 
   start(): void {
-    const { intervalMs: everyMs, onLook } = this.#options;
+    const { intervalMs: everyMs, onLook, clock } = this.#options;
     const look = async (): Promise<void> => {
+      const beganAtMs = clock.monotonicMs();
       try {
         await this.#look();
+        this.#lookedAtMs = beganAtMs;
+        if (this.#isBlind) this.#options.log.info("what capture stands on is looked at again");
+        this.#isBlind = false;
       } finally {
         await onLook?.();
       }
@@ -80,8 +104,7 @@ export class CaptureWatch {
     this.#watching = repeat(look, {
       everyMs,
       signal: this.#stopping.signal,
-      // A database that does not answer is said by everything else; what was right last still counts.
-      onFault: (error) => this.#options.log.debug({ err: error }, "could not look at what capture stands on"),
+      onFault: (error) => this.#noteFault(error),
     });
   }
 
@@ -89,6 +112,19 @@ export class CaptureWatch {
   async stop(): Promise<void> {
     this.#stopping.abort();
     await this.#watching;
+  }
+
+  get #blindMs(): number {
+    return this.#options.clock.monotonicMs() - this.#lookedAtMs;
+  }
+
+  /** A database that does not answer for a moment is said by everything else; what was right last still counts. */
+  #noteFault(error: unknown): void {
+    const isNew = !this.#isBlind && this.#blindMs / 1000 >= blindAfterS;
+    this.#isBlind ||= isNew;
+    const words = "could not look at what capture stands on";
+    if (isNew) this.#options.log.warn({ err: error }, `${words} for ${formatDuration(this.#blindMs / 1000)}`);
+    else this.#options.log.debug({ err: error }, words);
   }
 
   async #look(): Promise<void> {
@@ -112,13 +148,14 @@ export class CaptureWatch {
   async #logAlteration(): Promise<string | undefined> {
     const { db, catalogue, names } = this.#options;
     // A switch to the outbox leaves the log's part to be read as it was published, and migrates no publication any more.
-    if ((await readSettings(db))?.capture !== "wal") return undefined;
+    const settings = await readSettings(db);
+    if (settings?.capture !== "wal") return undefined;
     // A slot that is gone is for the source to say: it knows up to where it has read.
     const plan = (await readCapturePlan(db, catalogue, names)).filter(({ isNeeded, makesSlot }) => isNeeded && !makesSlot);
     const lacks = plan.filter(({ partition }) => partition === undefined);
     this.#partial = plan.filter(({ partition }) => partition !== undefined);
-    const footing = await readGround(db, { reads: "log", catalogue, names });
-    const changed = changedFooting(this.#footing ?? footing, footing);
+    const footing = await readFooting(db, { reads: "log", catalogue, names });
+    const changed = changedFooting(this.#footing ?? settings.footings.log ?? {}, footing);
     this.#footing = footing;
     if (lacks.length > 0) return `what capture stands on was changed while it ran; it lacks:${statements(lacks)}`;
     if (changed.length > 0) return `${changed.join(", ")}: a publication, or a table in it, was taken away and put back while capture ran.`;
@@ -132,7 +169,7 @@ export class CaptureWatch {
       const settings = await readSettings(db);
       // A switch to the log takes the triggers away, and leaves what is in the outbox to be read.
       if (settings?.capture !== "outbox") return [];
-      return changedFooting(settings.footing ?? {}, await readGround(db, { reads: "outbox", catalogue, names }));
+      return changedFooting(settings.footings.outbox ?? {}, await readFooting(db, { reads: "outbox", catalogue, names }));
     };
     // It may have come between the two questions: a second look finds both as they are after it.
     if ((await look()).length === 0) return undefined;
@@ -144,7 +181,7 @@ export class CaptureWatch {
 
   #logChanges(): void {
     const { log } = this.#options;
-    const problems = this.problems;
+    const problems = this.problems.filter(({ code }) => code !== "capture-unwatched");
     for (const { code, message, hint } of problems) if (!this.#known.has(code)) log.warn({ problem: code }, `${message} ${hint}`);
     const now = new Set<string>(problems.map(({ code }) => code));
     for (const code of this.#known) if (!now.has(code)) log.info({ problem: code }, "this has passed");
@@ -158,5 +195,14 @@ function partitionProblems(partial: readonly PlanStep[]): readonly HealthProblem
   const message = `${names}: a partition without "replica identity full" of a table whose old values are read. An update or a delete there has no old values: what reads them is a rejection.`;
   return [{ code: "partition-identity", message, hint: `Run "ancrage migrate FOLDER", or:${statements(partial)}` }];
 }
+
+/** Six looks, as they come by default: what looks have to say is by then too old to be believed. */
+const blindAfterS = 60;
+
+const captureUnwatched = (blindS: number): HealthProblem => ({
+  code: "capture-unwatched",
+  message: `what capture stands on could not be looked at for ${formatDuration(blindS)}: what is said of the slot is as old, and an alteration would go unseen.`,
+  hint: "The log says why: a right that was revoked, or a database that does not answer.",
+});
 
 const statements = (lacks: readonly PlanStep[]): string => `\n${lacks.map(({ sql }) => `  ${sql};`).join("\n")}\n`;

@@ -10,6 +10,7 @@ const server = {
   flushLsn: "0/1",
   version: 180_000,
   walLevel: "logical",
+  encoding: "UTF8",
 };
 
 // A running server cannot be brought to these.

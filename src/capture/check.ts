@@ -150,15 +150,26 @@ export async function readOutboxPlan(db: Queryable, catalogue: Catalogue): Promi
 }
 
 /** @throws AncrageError `ANCRAGE_NOT_MIGRATED` where no setting of ours can make it work */
-export function refuseServer({ version, isReplica }: ServerIdentity): void {
+export function refuseServer({ version, isReplica, encoding, databaseName }: ServerIdentity): void {
   if (version < leastVersion) {
     throw new AncrageError("ANCRAGE_NOT_MIGRATED", `PostgreSQL ${Math.floor(version / 10_000)} is too old: expected 15 or later.`);
+  }
+  // One row whose text is no UTF-8 would end the session that reads the log (SQLSTATE 22021), and again at the same place after each start.
+  if (encoding === "SQL_ASCII") {
+    throw new AncrageError("ANCRAGE_NOT_MIGRATED", `the encoding of the database "${databaseName}" is SQL_ASCII, ${asciiExpected}`, {
+      hint: asciiWayOut,
+    });
   }
   if (!isReplica) return;
   throw new AncrageError("ANCRAGE_NOT_MIGRATED", "this server is a replica, which takes no writes: expected the primary.", {
     hint: "Let DATABASE_URL name the primary, or a host name that follows it.",
   });
 }
+
+export const asciiExpected =
+  "expected one that says what its texts are (UTF8, LATIN1, …): PostgreSQL keeps any bytes there, and the first row whose text is no UTF-8 would stop capture for good.";
+export const asciiWayOut =
+  "Restore a dump of it into a database with encoding 'UTF8' (create database … encoding 'UTF8' template template0); what pg_restore refuses there is what could not be sent.";
 
 /**
  * A copy must not send what the first one sends: it is told by the server, by the database on it, or by the environment.

@@ -29,7 +29,7 @@ export interface SlotFacts {
 
 export interface OldTransaction {
   readonly ageS: number;
-  /** Who, for people: application and process, or the name of a prepared transaction. */
+  /** Which, for people: by application and process, or by the name of a prepared one. */
   readonly who: string;
 }
 
@@ -62,9 +62,6 @@ export type History = readonly SlotFacts[];
 
 /** A rate is told by looks that are at most so far apart; what grew before says little of what grows now. */
 const historyMs = 10 * 60_000;
-/** Below this a rate is a guess: PostgreSQL moves `restart_lsn` in steps. */
-const leastRateMs = 20_000;
-
 /** @returns the looks to hand in with the next one */
 export function remember(history: History, facts: SlotFacts): History {
   // What was not journaled at a look tells how old it is now, however long ago that was: the oldest such look stays.
@@ -86,8 +83,11 @@ function thinOut(history: History, nowMs: number): History {
 
 const mostLooks = 1_000;
 
-/** @param history as `remember` returned it, with the present look at its end */
-export function computeHealth(history: History): SlotHealth | undefined {
+/**
+ * @param history as `remember` returned it, with the present look at its end
+ * @param leastRateMs below this a rate is a guess: PostgreSQL moves `restart_lsn` in steps
+ */
+export function computeHealth(history: History, leastRateMs = 20_000): SlotHealth | undefined {
   const now = history.at(-1);
   if (now === undefined) return undefined;
   const keptBytes = bytesBetween(now.restartLsn, now.currentLsn);
@@ -99,7 +99,7 @@ export function computeHealth(history: History): SlotHealth | undefined {
     lagS: computeLagS(history, now),
     keptBytes,
     safeBytes: now.safeBytes,
-    secondsLeft: computeSecondsLeft(history, now),
+    secondsLeft: computeSecondsLeft(history, now, leastRateMs),
     oldestTransaction: now.oldestTransaction,
     outboxBytes: now.outboxBytes,
   };
@@ -120,7 +120,7 @@ function computeLagS(history: History, now: SlotFacts): number {
   return first === undefined ? 0 : (now.atMs - first.atMs) / 1000;
 }
 
-function computeSecondsLeft(history: History, now: SlotFacts): number | undefined {
+function computeSecondsLeft(history: History, now: SlotFacts, leastRateMs: number): number | undefined {
   if (now.safeBytes === undefined || now.restartLsn === undefined) return undefined;
   if (now.safeBytes <= 0) return 0;
   const first = history.find((look) => look.restartLsn !== undefined && now.atMs - look.atMs <= historyMs);
@@ -134,20 +134,39 @@ const bytesBetween = (from: bigint | undefined, to: bigint): number => (from ===
 
 /** What of it needs attention. */
 export interface HealthProblem {
-  readonly code: "slot-lost" | "slot-near-its-bound" | "capture-behind" | "outbox-grows" | "vacuum-held-back" | "partition-identity";
+  readonly code:
+    | "slot-lost"
+    | "slot-near-its-bound"
+    | "capture-behind"
+    | "outbox-grows"
+    | "vacuum-held-back"
+    | "partition-identity"
+    | "capture-unwatched";
   readonly message: string;
   readonly hint: string;
 }
 
-const nearBoundS = 3_600;
-const behindS = 60;
-/** An idle database that writes a checkpoint now and then is not behind. */
-const behindBytes = 16 * 1024 * 1024;
-const oldTransactionS = 3_600;
-/** Well above what it takes while it is read, also beside transactions that stay open (docs/decisions/0010). */
-const largeOutboxBytes = 64 * 1024 * 1024;
+/** From where on something is a problem. */
+export interface HealthLimits {
+  readonly nearBoundS: number;
+  readonly behindS: number;
+  readonly behindBytes: number;
+  readonly oldTransactionS: number;
+  readonly largeOutboxBytes: number;
+}
 
-export function healthProblems(health: SlotHealth): readonly HealthProblem[] {
+const usualLimits: HealthLimits = {
+  nearBoundS: 3_600,
+  behindS: 60,
+  // An idle database that writes a checkpoint now and then is not behind.
+  behindBytes: 16 * 1024 * 1024,
+  oldTransactionS: 3_600,
+  // Well above what it takes while it is read, also beside transactions that stay open (docs/decisions/0010).
+  largeOutboxBytes: 64 * 1024 * 1024,
+};
+
+export function healthProblems(health: SlotHealth, given: Partial<HealthLimits> = {}): readonly HealthProblem[] {
+  const { nearBoundS, behindS, behindBytes, oldTransactionS, largeOutboxBytes } = { ...usualLimits, ...given };
   const { state, secondsLeft, lagS, lagBytes, keptBytes, oldestTransaction, outboxBytes } = health;
   const problems: HealthProblem[] = [];
   if (state === "lost" || state === "missing") {
@@ -182,8 +201,8 @@ export function healthProblems(health: SlotHealth): readonly HealthProblem[] {
   if (oldestTransaction !== undefined && oldestTransaction.ageS > oldTransactionS) {
     problems.push({
       code: "vacuum-held-back",
-      message: `${oldestTransaction.who} has held a transaction open for ${formatDuration(oldestTransaction.ageS)}: vacuum cleans up nothing that came after, and the log is kept from its beginning.`,
-      hint: "End it (select pg_terminate_backend(<pid>), or rollback prepared), and set idle_in_transaction_session_timeout.",
+      message: `${oldestTransaction.who} has been open for ${formatDuration(oldestTransaction.ageS)}: vacuum cleans up nothing that came after, and the log is kept from its beginning.`,
+      hint: "End it (select pg_terminate_backend(<pid>), or rollback prepared '<name>'), and set idle_in_transaction_session_timeout.",
     });
   }
   return problems;

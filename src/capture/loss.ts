@@ -10,6 +10,8 @@ export interface Loss {
   /** Everything up to here was journaled. */
   readonly fromLsn: bigint;
   readonly fromAt: Date | undefined;
+  /** `migrate` has switched to the outbox, and what stood in the log before was to be read first. */
+  readonly isLeft?: boolean;
 }
 
 /** What was lost, since when, and the two ways out of it: the same words at a start, while it runs, and in the status. */
@@ -17,18 +19,21 @@ export class LossError extends AncrageError {
   readonly loss: Loss;
 
   constructor(loss: Loss) {
-    const { reason, what, fromLsn, fromAt } = loss;
+    const { reason, what, fromLsn, fromAt, isLeft = false } = loss;
     const since = fromAt === undefined ? "" : ` (${fromAt.toISOString()})`;
     super(
       reason === "capture-altered" ? "ANCRAGE_CAPTURE_ALTERED" : "ANCRAGE_SLOT_LOST",
       `${what} Changes committed after ${formatLsn(fromLsn)}${since} are not captured and make no events; what was journaled before is delivered.`,
       {
-        hint: `${wayOut(reason)} Then restart, and make up for what was missed: "ancrage backfill EVENT --subscription ID --where SQL" for rows of that time. The gap stands in the status until "ancrage gaps resolve".`,
+        hint: `${isLeft ? leaveLog : wayOut(reason)} Then restart, and make up for what was missed: "ancrage backfill EVENT --subscription ID --where SQL" for rows of that time. The gap stands in the status until "ancrage gaps resolve".`,
       },
     );
     this.loss = loss;
   }
 }
+
+const leaveLog =
+  'Changes are written to the outbox since the switch, and nothing of them is lost. Run "ancrage migrate FOLDER", which notes the gap and leaves the log.';
 
 function wayOut(reason: GapReason): string {
   const recreate = 'run "ancrage slot recreate FOLDER", which makes the slot anew and notes the gap.';

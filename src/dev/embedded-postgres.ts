@@ -39,11 +39,7 @@ export class EmbeddedPostgres {
   /** @throws AncrageError `ANCRAGE_EMBEDDED_POSTGRES` with the server's own words */
   async start(): Promise<void> {
     const { directory } = this.#options;
-    const binaries = await locateBinaries();
-    const identity = await serverIdentity();
-    await mkdir(directory, { recursive: true });
-    if (identity !== undefined) await chown(directory, identity.uid, identity.gid);
-    if (!(await exists(join(directory, "PG_VERSION")))) await initialise(binaries.initdb, directory, identity);
+    const { binaries, identity } = await makeCluster(directory);
     // A child that outlives its parent (kill -9) leaves its lock file; a live one still owns the folder.
     await stopLeftover(directory);
     this.#port = await freePort(this.#options.preferredPort);
@@ -109,6 +105,16 @@ export class EmbeddedPostgres {
     await this.stop("immediate");
     await rm(this.#options.directory, { recursive: true, force: true });
   }
+}
+
+/** Makes the cluster where there is none yet. */
+export async function makeCluster(directory: string): Promise<{ readonly binaries: Binaries; readonly identity: Identity | undefined }> {
+  const binaries = await locateBinaries();
+  const identity = await serverIdentity();
+  await mkdir(directory, { recursive: true });
+  if (identity !== undefined) await chown(directory, identity.uid, identity.gid);
+  if (!(await exists(join(directory, "PG_VERSION")))) await initialise(binaries.initdb, directory, identity);
+  return { binaries, identity };
 }
 
 interface Identity {

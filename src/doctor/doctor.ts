@@ -10,6 +10,7 @@ import { discover } from "../event/discover.ts";
 import { migrate } from "../migrate.ts";
 import type { CheckedOptions } from "../options.ts";
 import { readResume } from "../read-resume.ts";
+import { readLastBatch } from "../store/batches.ts";
 import { readServerIdentity, readSlot, type ServerIdentity } from "../store/capture-state.ts";
 import { connectClient } from "../store/database.ts";
 import { readDeniedOfOurs, readRole, readServerSettings, readTableRights, readUsage, type RoleRow } from "../store/doctor.ts";
@@ -122,7 +123,7 @@ async function examineDatabase(client: pg.Client, run: DoctorRun, replication: R
     ...judgeOurs(denied, role.name, command),
   ];
   // What the server refuses makes the rest moot; and what the role may not read cannot be told.
-  if (server.version < 150_000 || server.isReplica) return findings;
+  if (server.version < 150_000 || server.isReplica || server.encoding === "SQL_ASCII") return findings;
   const isReadable = denied?.length === 0;
   const settings = isReadable ? await readSettings(client) : undefined;
   if (settings !== undefined) {
@@ -189,10 +190,11 @@ async function examineCapture(
   const sourceId = sourceIdOf({ ...server, generation: settings.generation });
   const journal = await readJournalEnd(client, sourceId);
   const slot = await readSlot(client, slotName);
-  if (options.capture === "wal" && (slot !== undefined || journal !== undefined)) {
+  const isLeft = options.capture === "outbox" && (await readLastBatch(client, sourceId))?.cursor === undefined && slot !== undefined;
+  if (isLeft || (options.capture === "wal" && (slot !== undefined || journal !== undefined))) {
     const resume = await readResume(client, { sourceId, slotName, slot, server, settings });
     if (resume.kind === "lost") {
-      const error = new LossError(resume);
+      const error = new LossError({ ...resume, isLeft });
       findings.push(fault("error", "slot", error.message, error.hint ?? ""));
     } else findings.push(...(await examineHealth(client, slotName, clock)));
   }
@@ -216,9 +218,12 @@ async function examineHealth(client: pg.Client, slotName: string, clock: Clock):
   const health = computeHealth([await readSlotFacts(client, slotName, clock.monotonicMs())]);
   if (health === undefined) return [];
   const read = health.isActive ? "a process reads it" : "nobody reads it now";
-  const left = health.secondsLeft === undefined ? "" : `, full in ${formatDuration(health.secondsLeft)}`;
+  // How fast that goes takes a process that looks more than once: `slot_seconds_left` of its metrics.
+  const left = health.safeBytes === undefined ? "" : `; after ${formatBytes(health.safeBytes)} more of it the slot is given up`;
+  const old = health.oldestTransaction;
   return [
     fine("slot", `${read}; ${formatBytes(health.lagBytes)} are not journaled, ${formatBytes(health.keptBytes)} of the log are kept${left}`),
+    ...(old === undefined ? [] : [fine("oldest-transaction", `${old.who} is the oldest that is open: for ${formatDuration(old.ageS)}`)]),
     ...healthProblems(health).map(({ code, message, hint }) => fault("warning", code, message, hint)),
   ];
 }

@@ -1,4 +1,5 @@
 import pg from "pg";
+import { asciiExpected, asciiWayOut } from "../capture/check.ts";
 import type { ServerIdentity } from "../store/capture-state.ts";
 import type { RoleRow, UsageRow } from "../store/doctor.ts";
 import { fault, fine, type Finding } from "./finding.ts";
@@ -57,13 +58,9 @@ export function judgeServer(facts: ServerFacts): readonly Finding[] {
       : fine("primary", "the primary"),
     ...(facts.capture === "wal" ? judgeLog(facts, setting) : []),
     ...judgeDurability(setting, usage),
-    usage.encoding === "SQL_ASCII"
-      ? fault(
-          "warning",
-          "encoding",
-          "the database's encoding is SQL_ASCII: texts that are no UTF-8 cannot be sent as JSON and become rejections.",
-        )
-      : fine("encoding", `encoding ${usage.encoding}`),
+    server.encoding === "SQL_ASCII"
+      ? fault("error", "encoding", `the database's encoding is SQL_ASCII, ${asciiExpected}`, asciiWayOut)
+      : fine("encoding", `encoding ${server.encoding}`),
     skewS > mostClockSkewS
       ? fault(
           "warning",

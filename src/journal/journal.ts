@@ -2,17 +2,18 @@ import type pg from "pg";
 import { startOfLog, type Position } from "../capture/change.ts";
 import { systemClock, type Clock } from "../clock.ts";
 import { delayOf } from "../delay-of.ts";
-import { AncrageError, sqlStateOf } from "../errors.ts";
+import { sqlStateOf } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import type { BatchInFlight, DeliveryUpdate, Message, Rejection } from "../message.ts";
 import { pause } from "../pause.ts";
 import { deleteOldBatches, ensurePartitions, readLastBatch, type BatchRow } from "../store/batches.ts";
+import type { Queryable } from "../store/database.ts";
 import { journalLock, rowsLock } from "../store/leaders.ts";
 import type { TestSignal } from "../test-signal.ts";
 import { dayOfMessage, formatDay, leastIdOf } from "../message-id.ts";
 import { commitAlone } from "./commit-alone.ts";
 import { Lease } from "./lease.ts";
-import { BatchRefused, classifyRefusal, stoppedWhileRefusing, superseded } from "./refusal.ts";
+import { BatchRefused, classifyRefusal, isOver, journalWentBack, stoppedWhileRefusing, superseded } from "./refusal.ts";
 import { RowWriter } from "./row-writer.ts";
 import { JournalSession } from "./session.ts";
 import { computeSettled } from "./settled.ts";
@@ -107,7 +108,14 @@ export class Journal {
       },
     });
     const session = (lock: string, applicationName: string): JournalSession =>
-      new JournalSession({ ...options, lock, applicationName, leaseMs, lease: this.#lease });
+      new JournalSession({
+        ...options,
+        lock,
+        applicationName,
+        leaseMs,
+        lease: this.#lease,
+        assertWhole: (client) => this.assertWhole(client),
+      });
     this.#session = session(journalLock(options.sourceId), "ancrage journal");
     this.#rows = new RowWriter(session(rowsLock(options.sourceId), "ancrage rows"), this.#lease);
   }
@@ -172,7 +180,7 @@ export class Journal {
         await this.#session.drop();
         await this.#rows.drop();
         // Rights that are missing, say: no waiting mends that.
-        if (isSuperseded(error) || sqlStateOf(error)?.startsWith("42") === true) throw error;
+        if (isOver(error) || sqlStateOf(error)?.startsWith("42") === true) throw error;
         this.#options.log.warn({ err: error }, "the journal cannot be taken over yet; trying again");
       }
       await pause(delayOf(takeOverDelaysMs, attempt), this.#stopping.signal);
@@ -185,6 +193,17 @@ export class Journal {
     this.#endLsn = endLsn;
   }
 
+  /**
+   * Asked of each database that this process comes back to.
+   *
+   * @throws AncrageError `ANCRAGE_JOURNAL_WENT_BACK`
+   */
+  async assertWhole(db: Queryable): Promise<void> {
+    const last = await readLastBatch(db, this.#options.sourceId);
+    const number = last?.number ?? 0n;
+    if (number < this.#number) throw journalWentBack(number, this.#number);
+  }
+
   /** Deliveries of journaled messages that have no row yet; `settled` stays before them. */
   track(batch: BatchInFlight): void {
     if (batch.open > 0) this.#inFlight.push(batch);
@@ -194,7 +213,7 @@ export class Journal {
    * Commits a batch, however long the database takes. A row that it refuses becomes a rejection; the rest is taken.
    *
    * @returns the messages that are in; the others were refused
-   * @throws AncrageError `ANCRAGE_SUPERSEDED`; `ANCRAGE_JOURNAL_REFUSED` if `stop` was called while the database took nothing
+   * @throws AncrageError `ANCRAGE_SUPERSEDED`, `ANCRAGE_JOURNAL_WENT_BACK`; `ANCRAGE_JOURNAL_REFUSED` if `stop` was called while the database took nothing
    */
   async commit(batch: Batch): Promise<readonly Message[]> {
     let refused: BatchRefused;
@@ -319,7 +338,7 @@ export class Journal {
 
   /** Returns where the database is waited for; throws what no waiting mends. */
   async #afterRefusal(thrown: unknown): Promise<void> {
-    if (isSuperseded(thrown)) throw thrown;
+    if (isOver(thrown)) throw thrown;
     if (this.#isStopped) throw stoppedWhileRefusing(this.#state.kind === "refusing" ? this.#state : undefined);
     // It may be for want of a partition that was dropped since.
     this.#ensuredDays.clear();
@@ -396,8 +415,6 @@ export class Journal {
 const leaseRanOut = "the lease has run out: the database has not answered for as long, or this process stood still";
 const takeOverDelaysMs = [50, 100, 250];
 const readOnlyTransaction = "25006";
-
-const isSuperseded = (error: unknown): boolean => error instanceof AncrageError && error.code === "ANCRAGE_SUPERSEDED";
 
 /** After an error inside a transaction the session must be brought back; one that cannot be is closed. */
 function isUsable(client: pg.Client): Promise<boolean> {

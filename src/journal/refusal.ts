@@ -49,6 +49,24 @@ export function superseded(): AncrageError {
   });
 }
 
+/**
+ * What a process throws whose database was put back, or failed over to a replica without its last commits: what it knows of positions is of
+ * another history, and it would skip what is written in this one.
+ */
+export function journalWentBack(lastNumber: bigint, committed: bigint): AncrageError {
+  return new AncrageError(
+    "ANCRAGE_JOURNAL_WENT_BACK",
+    `the journal ends at batch ${lastNumber}, and this process has committed batch ${committed}: the database was put back to an earlier state, or failed over to a replica without its last commits. This process has stopped capturing and sending.`,
+    {
+      hint: "Start it anew: it goes on from where this database stands. What was sent of what the database has lost cannot be taken back.",
+    },
+  );
+}
+
+/** No waiting mends it: this process must end. */
+export const isOver = (error: unknown): boolean =>
+  error instanceof AncrageError && (error.code === "ANCRAGE_SUPERSEDED" || error.code === "ANCRAGE_JOURNAL_WENT_BACK");
+
 /** @param refusing since when and why the journal took no batch; undefined where it took them */
 export function stoppedWhileRefusing(refusing: { readonly since: Date; readonly because: string } | undefined): AncrageError {
   const because = refusing === undefined ? "." : ` since ${refusing.since.toISOString()}: ${refusing.because}`;

@@ -15,6 +15,8 @@ export interface JournalSessionOptions {
   readonly applicationName: string;
   readonly lease: Lease;
   readonly leaseMs: number;
+  /** Throws where the database lacks what this process has committed. */
+  readonly assertWhole: (client: pg.Client) => Promise<void>;
   readonly log: Logger;
 }
 
@@ -49,7 +51,10 @@ export class JournalSession {
     if (this.#client !== undefined) return this.#client;
     const client = await this.#connect();
     try {
-      await askWithin(client, this.#options.leaseMs, () => this.#lock(client));
+      await askWithin(client, this.#options.leaseMs, async () => {
+        await this.#lock(client);
+        await this.#options.assertWhole(client);
+      });
     } catch (error) {
       await endClient(client);
       throw error;

@@ -13,6 +13,8 @@ export interface ServerIdentity {
   readonly flushLsn: string;
   readonly version: number;
   readonly walLevel: string;
+  /** Of this database, as `server_encoding` has it. */
+  readonly encoding: string;
 }
 
 export async function readServerIdentity(db: Queryable): Promise<ServerIdentity> {
@@ -23,7 +25,8 @@ export async function readServerIdentity(db: Queryable): Promise<ServerIdentity>
         else ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::integer end as timeline,
       pg_is_in_recovery() as "isReplica",
       case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end::text as "flushLsn",
-      current_setting('server_version_num')::integer as version, current_setting('wal_level') as "walLevel"
+      current_setting('server_version_num')::integer as version, current_setting('wal_level') as "walLevel",
+      current_setting('server_encoding') as encoding
     from pg_database where datname = current_database()`);
   const [row] = rows;
   if (row === undefined) throw new Error("pg_database has no row for the current database");
@@ -92,13 +95,11 @@ export async function readPublications(db: Queryable, names: readonly string[]):
   }));
 }
 
-/**
- * What capture stands on, by name: the oid of each publication, and for each tracked table the oids of its places in them. A
- * publication that was dropped and made again has another oid, a table that was taken out and put back another place.
- */
+/** What capture stands on, by name: the versions of each thing. One that was taken away and made again has another version. */
 export type Footing = Readonly<Record<string, readonly string[]>>;
 
-export async function readFooting(db: Queryable, publications: readonly string[], tableOids: readonly number[]): Promise<Footing> {
+/** By the name of a publication its oid, and by `table <oid>` the oids of its places in them. */
+export async function readPublishedPlaces(db: Queryable, publications: readonly string[], tableOids: readonly number[]): Promise<Footing> {
   const { rows } = await db.query<{ name: string; oids: string[] }>(
     `select pubname::text as name, array_agg(oid::text) as oids from pg_publication where pubname = any($1) group by 1
      union all

@@ -41,7 +41,6 @@ export interface UsageRow {
   readonly slots: number;
   readonly senders: number;
   readonly sessions: number;
-  readonly encoding: string;
   /** Seconds since 1970, by the server's clock. */
   readonly clockS: number;
   /** Standbys that commits wait for and that are connected. */
@@ -55,7 +54,6 @@ export async function readUsage(db: Queryable): Promise<UsageRow> {
     `select (select count(*)::integer from pg_replication_slots) as slots,
        (select count(*)::integer from pg_stat_replication) as senders,
        (select count(*)::integer from pg_stat_activity where backend_type = 'client backend') as sessions,
-       current_setting('server_encoding') as encoding,
        extract(epoch from clock_timestamp())::float8 as "clockS",
        (select count(*)::integer from pg_stat_replication where sync_state in ('sync', 'quorum')) as "synchronousStandbys",
        (select coalesce(array_agg(slot_name::text order by 1), '{}') from pg_replication_slots

@@ -83,6 +83,11 @@ export async function readGapEndingAt(db: Queryable, source: string, toLsn: bigi
   return (await readGaps(db, `source = $1 and to_lsn = $2`, [source, formatLsn(toLsn)])).at(-1);
 }
 
+/** The one that begins exactly here, ended or not. */
+export async function readGapFrom(db: Queryable, source: string, fromLsn: bigint): Promise<Gap | undefined> {
+  return (await readGaps(db, `source = $1 and from_lsn = $2`, [source, formatLsn(fromLsn)])).at(-1);
+}
+
 async function readGap(db: Queryable, id: string): Promise<Gap | undefined> {
   return (await readGaps(db, `id = $1::bigint`, [id])).at(-1);
 }

@@ -211,7 +211,7 @@ create table ancrage.settings (
   timeline integer,
   environment text not null default 'production'::text,
   generation integer not null default 0,
-  footing jsonb,
+  footings jsonb not null default '{}'::jsonb,
   trigger_key bytea not null,
   inner_key bytea not null default ancrage.hmac_pad(trigger_key, 54),
   outer_key bytea not null default ancrage.hmac_pad(trigger_key, 92),
@@ -569,6 +569,10 @@ begin
   end if;
   if capture = 'wal' then
     perform pg_logical_emit_message(true, prefix, content);
+    return;
+  end if;
+  -- It takes no row, and has no changes that such a mark could be of: it must not fail for one, which the log would take.
+  if prefix = 'ancrage.origin' and current_setting('transaction_read_only') = 'on' then
     return;
   end if;
   if prefix = 'ancrage.subscription' then

@@ -34,7 +34,8 @@ export async function readSlotFacts(db: Queryable, slot: string | undefined, now
        select who, extract(epoch from now() - began_at)::float8 as age_s
        from (
          -- Sessions of other roles show their transaction to members of pg_monitor alone.
-         select xact_start as began_at, coalesce(nullif(application_name, ''), usename, backend_type) || ' (pid ' || pid || ')' as who
+         select xact_start as began_at,
+           'the transaction of ' || coalesce(nullif(application_name, ''), usename, backend_type) || ' (pid ' || pid || ')' as who
          from pg_stat_activity
          where xact_start is not null and backend_type = 'client backend' and (backend_xid is not null or backend_xmin is not null)
          union all

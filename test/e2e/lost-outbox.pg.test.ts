@@ -116,3 +116,20 @@ test("what migrate changes for the next release, or grants, is no alteration for
   expect(problems.filter(({ code }) => code !== "gap")).toEqual([]);
   expect(await gaps()).toEqual([]);
 });
+
+test("a mark in a transaction that is read-only, also by default, changes nothing and breaks nothing; a trigger there is refused", async () => {
+  const session = await system.database.connect();
+  await session.query("set default_transaction_read_only = on");
+  await session.query("begin");
+  await session.query("select ancrage.actor('integration:zapier'), ancrage.caused_by(null), ancrage.mute()");
+  expect((await session.query("select id from item limit 1")).rowCount).toBe(1);
+  await expect(session.query("select ancrage.trigger('ItemChanged', '1')")).rejects.toMatchObject({ code: "25006" });
+  await session.query("rollback");
+  await session.query("begin read write");
+  await session.query("select ancrage.mute()");
+  await session.query("insert into item values ($1)", [++id]);
+  await session.query("commit");
+  await system.rows("insert into item values ($1)", [++id]);
+  await received(id);
+  expect(system.receiver.requests.some(({ body }) => body === `{"id":${id - 1}}`)).toBe(false);
+});

@@ -3,9 +3,6 @@ import type { Footing } from "../../store/capture-state.ts";
 import { quoteTable } from "../../store/tables.ts";
 import { rowTrigger, type OutboxState } from "./install.ts";
 
-/** So that the footing of the log and that of the outbox stand beside each other in the settings: a switch leaves the other's. */
-const prefix = "the trigger on ";
-
 /**
  * What an outbox stands on, by name: for each tracked table the version of its trigger and of the function that it calls. Whoever drops or
  * disables one, or makes the table anew, changes it, also where all is as it was a moment later: what was written meanwhile is in no outbox.
@@ -16,17 +13,7 @@ export function triggerFooting(catalogue: Catalogue, { functions, triggers }: Ou
     [...catalogue.tables.values()].map(({ table }) => {
       const found = triggers.find((trigger) => trigger.tableOid === table.oid && trigger.name === rowTrigger);
       const version = found === undefined ? [] : [`${found.version} ${found.enabled} ${versionOf.get(found.function) ?? "none"}`];
-      return [`${prefix}${quoteTable(table)} (${table.oid})`, version];
+      return [`the trigger on ${quoteTable(table)} (${table.oid})`, version];
     }),
   );
-}
-
-/** The footing of settings, with that of the outbox replaced: what is not tracked any more leaves it. */
-export function withTriggerFooting(before: Footing | null, now: Footing): Footing {
-  return { ...Object.fromEntries(Object.entries(before ?? {}).filter(([name]) => !name.startsWith(prefix))), ...now };
-}
-
-/** The same for that of the log. */
-export function withLogFooting(before: Footing | null, now: Footing): Footing {
-  return { ...Object.fromEntries(Object.entries(before ?? {}).filter(([name]) => name.startsWith(prefix))), ...now };
 }

@@ -8,16 +8,19 @@ interface SilentSender {
   readonly withinMs: number;
 }
 
-/** Asks by another session whether the walsender that is silent is at work; one of which nothing is heard there either is not. */
-export async function isSenderBusy({ connectionString, pid, withinMs }: SilentSender): Promise<boolean> {
+/** `unknown`: the question had no answer, which says nothing of the walsender. */
+export type SenderWork = "busy" | "waiting" | "unknown";
+
+/** Asks by another session whether the walsender that is silent is at work; one that is gone counts as waiting. */
+export async function askSenderWork({ connectionString, pid, withinMs }: SilentSender): Promise<SenderWork> {
   try {
     const client = await connectClient({ connectionString, applicationName: "ancrage liveness", connectTimeoutMs: withinMs });
     try {
-      return await askWithin(client, withinMs, (session) => isWalSenderBusy(session, pid));
+      return (await askWithin(client, withinMs, (session) => isWalSenderBusy(session, pid))) ? "busy" : "waiting";
     } finally {
       await endClient(client);
     }
   } catch {
-    return false;
+    return "unknown";
   }
 }

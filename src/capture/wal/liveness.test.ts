@@ -11,7 +11,10 @@ test("a status is due after half the server's timeout, so that its own question 
 test("a server that was silent for two timeouts is dead, but not while we do not read", () => {
   expect(computeLiveness({ ...quiet, lastReceivedAtMs: 80_001 }).isDead).toBe(false);
   expect(computeLiveness({ ...quiet, lastReceivedAtMs: 80_000 }).isDead).toBe(true);
-  expect(computeLiveness({ ...quiet, lastReceivedAtMs: 0, isPaused: true }).isDead).toBe(false);
+  expect(computeLiveness({ ...quiet, lastReceivedAtMs: 0, isPaused: true })).toMatchObject({ isDead: false, isGivenUp: false });
+  // After five it is not even asked about any more.
+  expect(computeLiveness({ ...quiet, lastReceivedAtMs: 50_001 }).isGivenUp).toBe(false);
+  expect(computeLiveness({ ...quiet, lastReceivedAtMs: 50_000 }).isGivenUp).toBe(true);
 });
 
 test("statuses go out while nothing is read: a server that waits for us must not give us up", () => {

@@ -14,6 +14,8 @@ export interface Liveness {
   /** The status asks for an answer. */
   readonly shouldAsk: boolean;
   readonly isDead: boolean;
+  /** Dead, and for so long that it need not be asked about any more. */
+  readonly isGivenUp: boolean;
 }
 
 /** Used where the server has no timeout of its own: nothing may be derived from 0. */
@@ -34,5 +36,7 @@ export function computeLiveness(input: LivenessInput): Liveness {
     shouldSend: input.nowMs - input.lastSentAtMs >= timeoutMs / 2,
     shouldAsk: silentMs >= timeoutMs / 2,
     isDead: silentMs >= 2 * timeoutMs,
+    // Where the question about it has no answer either: one such answer must not end a session that works, to begin all over.
+    isGivenUp: silentMs >= 5 * timeoutMs,
   };
 }

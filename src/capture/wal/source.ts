@@ -46,6 +46,8 @@ export interface WalSourceOptions {
   /** `wal_sender_timeout` of the replication session. Default: 10 s. */
   readonly senderTimeoutMs?: number;
   readonly signal?: TestSignal | undefined;
+  /** Asked before a connection is made anew. Throws `ANCRAGE_JOURNAL_WENT_BACK` where that would skip what this database has. */
+  readonly assertWhole?: () => Promise<void>;
   /** All before the mark that switched to the log was in the outbox: nothing of it is handed over. */
   readonly isFromSwitch?: boolean;
 }
@@ -247,11 +249,12 @@ export class WalSource implements ChangeSource {
       await pause(delayOf(reconnectDelaysMs, this.#vainConnections++), this.#stopping.signal);
       if (this.#isStopped) return;
       try {
+        await this.#options.assertWhole?.();
         await this.#connect();
         log.info({ from: formatLsn(this.#ack.receivedLsn) }, "the replication stream is back");
         return;
       } catch (failure) {
-        if (failure instanceof AncrageError && failure.code === "ANCRAGE_SLOT_LOST") return this.#fail(failure);
+        if (failure instanceof AncrageError && isFinal(failure)) return this.#fail(failure);
         log.warn({ err: failure }, "could not connect the replication stream");
       }
     }
@@ -430,3 +433,6 @@ export class WalSource implements ChangeSource {
     listener?.();
   }
 }
+
+/** Connecting again does not mend it. */
+const isFinal = ({ code }: AncrageError): boolean => code === "ANCRAGE_SLOT_LOST" || code === "ANCRAGE_JOURNAL_WENT_BACK";

@@ -4,8 +4,8 @@ import copyStreams from "pg-copy-streams";
 import type { Clock } from "../../clock.ts";
 import { formatLsn } from "../../lsn.ts";
 import { connectOrEnd, endClient, sessionConfig } from "../../store/database.ts";
-import { isSenderBusy } from "./busy-sender.ts";
-import { computeLiveness } from "./liveness.ts";
+import { askSenderWork } from "./busy-sender.ts";
+import { computeLiveness, type Liveness } from "./liveness.ts";
 
 /** What the server sends, as the source handles it. `data` is a view of the socket's chunk: decode it before returning. */
 export interface StreamHandlers {
@@ -194,34 +194,41 @@ export class ReplicationStream {
     }
   }
 
-  #tick(): void {
+  get #liveness(): Liveness {
     const { senderTimeoutMs, clock } = this.#options;
-    const { shouldSend, shouldAsk, isDead } = computeLiveness({
+    return computeLiveness({
       nowMs: clock.monotonicMs(),
       lastReceivedAtMs: this.#lastReceivedAtMs,
       lastSentAtMs: this.#lastSentAtMs,
       senderTimeoutMs,
       isPaused: this.#isPaused,
     });
+  }
+
+  #tick(): void {
+    const { shouldSend, shouldAsk, isDead } = this.#liveness;
     if (shouldSend) this.sendStatus({ asks: shouldAsk });
     if (isDead && !this.#isAsking) void this.#endUnlessBusy();
   }
 
   /**
    * Reading a large transaction back and forth from its disk, a server answers nothing for as long as that takes. To connect anew would
-   * make it begin again, and again.
+   * make it begin again, and again. So it goes on being asked while the question has no answer, up to a bound.
    */
   async #endUnlessBusy(): Promise<void> {
     const { connectionString, senderTimeoutMs, clock } = this.#options;
     const silentSinceMs = this.#lastReceivedAtMs;
     this.#isAsking = true;
     const { processID: pid } = this.#client as unknown as { processID?: number };
-    const isBusy = pid !== undefined && (await isSenderBusy({ connectionString, pid, withinMs: senderTimeoutMs }));
+    const work = pid === undefined ? "waiting" : await askSenderWork({ connectionString, pid, withinMs: senderTimeoutMs });
     this.#isAsking = false;
     // It spoke meanwhile, or we have stopped listening.
     if (this.#isPaused || this.#lastReceivedAtMs > silentSinceMs) return;
-    if (isBusy) this.#lastReceivedAtMs = clock.monotonicMs();
-    else this.#end(new Error(`the server was silent for ${(2 * senderTimeoutMs) / 1000} s`));
+    if (work === "busy") this.#lastReceivedAtMs = clock.monotonicMs();
+    else if (work === "waiting" || this.#liveness.isGivenUp) {
+      const silentMs = clock.monotonicMs() - silentSinceMs;
+      this.#end(new Error(`the server was silent for ${(silentMs / 1000).toFixed(1)} s`));
+    }
   }
 
   #end(error: Error): void {

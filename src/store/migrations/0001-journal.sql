@@ -24,8 +24,8 @@ create table ancrage.settings (
   environment       text    not null default 'production',
   -- Up by one with each adoption: positions of before are then another source's, and so are the ids made of them.
   generation        integer not null default 0,
-  -- What capture stood on when it was last seen to be right: see capture/wal/footing.ts.
-  footing           jsonb,
+  -- What capture stood on when it was last seen to be right, by where changes are read: see capture/footing.ts.
+  footings          jsonb   not null default '{}',
   trigger_key       bytea   not null check (length(trigger_key) = 64),
   inner_key         bytea   not null generated always as (ancrage.hmac_pad(trigger_key, 54)) stored,
   outer_key         bytea   not null generated always as (ancrage.hmac_pad(trigger_key, 92)) stored,
@@ -442,6 +442,10 @@ begin
   end if;
   if capture = 'wal' then
     perform pg_logical_emit_message(true, prefix, content);
+    return;
+  end if;
+  -- It takes no row, and has no changes that such a mark could be of: it must not fail for one, which the log would take.
+  if prefix = 'ancrage.origin' and current_setting('transaction_read_only') = 'on' then
     return;
   end if;
   if prefix = 'ancrage.subscription' then
