@@ -250,11 +250,10 @@ test("a partition that brings no old values: what compares them is a rejection, 
   await system.rows("update trip set state = 'on' where id <= 2");
   // PostgreSQL calls this old row whole, and has null for what it lacks.
   await system.rows("delete from trip where id = 2; delete from trip where id = 1");
-  const trips = (count: number): Promise<unknown[]> => bodies(has("trip"), count);
-  expect(await trips(2)).toEqual([
-    { trip: 1, action: "update" },
-    { trip: 1, action: "delete" },
-  ]);
+  // Two requests may overtake each other.
+  const trips = async (count: number): Promise<readonly string[]> =>
+    ((await bodies(has("trip"), count)) as { trip: number; action: string }[]).map(({ trip, action }) => `${trip} ${action}`).toSorted();
+  expect(await trips(2)).toEqual(["1 delete", "1 update"]);
   const problem = { code: "partition-identity", message: expect.stringMatching(/^trip_2: a partition without "replica identity full"/) };
   for (let problems: unknown[] = []; problems.length === 0;) problems = (await system.call("GET", "/v1/status")).body.problems;
   expect((await system.call("GET", "/v1/status")).body).toMatchObject({ isReady: true, problems: [problem] });
@@ -270,10 +269,7 @@ test("a partition that brings no old values: what compares them is a rejection, 
   await system.until("select count(*) from ancrage.rejections where event = 'Travelled'", 3);
   await system.rows("alter table trip_2 replica identity full");
   await system.rows("update trip set state = 'on' where id = 3; delete from trip");
-  expect((await trips(4)).slice(2)).toEqual([
-    { trip: 3, action: "update" },
-    { trip: 3, action: "delete" },
-  ]);
+  expect(await trips(4)).toEqual(["1 delete", "1 update", "3 delete", "3 update"]);
 });
 
 test("a partition that is attached while it runs is its root, and a truncation makes no event but a warning", async () => {

@@ -1,6 +1,8 @@
+import { EventEmitter, once } from "node:events";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { pino } from "pino";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { adopt } from "../../src/adopt.ts";
 import { runProgram } from "../../src/cli/program.ts";
@@ -527,6 +529,81 @@ describe("on a server of its own", () => {
     expect((await session.query("select timeline from ancrage.settings")).rows).toEqual([{ timeline: 2 }]);
     await next.stop();
     await server.restart();
+  });
+
+  test("near its bound, behind, and held up by old transactions: metrics, status, log and doctor say so, until it has passed", async () => {
+    const looks = new EventEmitter();
+    const lines: { readonly level: number; readonly msg: string; readonly problem?: string }[] = [];
+    await start({
+      database: await server.createDatabase("near"),
+      internals: {
+        captureWatchMs: 100,
+        healthLimits: { behindS: 0.5, behindBytes: 1_000_000, oldTransactionS: 0.3 },
+        signal: (name) => void looks.emit(name),
+        log: pino({ level: "info" }, { write: (line: string) => lines.push(JSON.parse(line)) }),
+      },
+    });
+    await subscribe();
+    const [prepared, report, lock] = [await system.database.connect(), await system.database.connect(), await system.database.connect()];
+    await prepared.query("begin; insert into item values (1000); prepare transaction 'left over'");
+    await report.query("set application_name = 'report'; begin isolation level repeatable read; select count(*) from item");
+    await lock.query("begin; lock table ancrage.batches in share mode");
+    const id = await insert();
+    const untilProblems = async (codes: readonly string[], meanwhile: () => Promise<unknown>): Promise<Shown["problems"]> => {
+      for (;;) {
+        const { problems } = await statusOf();
+        if (problems.map(({ code }) => code).join() === codes.join()) return problems;
+        await meanwhile();
+        await once(looks, "watched");
+      }
+    };
+    const fill = (): Promise<unknown> => system.rows("select pg_logical_emit_message(true, 'filler', repeat('x', 1000000))");
+    // With it PostgreSQL says from where on the log is still needed.
+    const passOn = async (): Promise<void> => {
+      await system.rows("checkpoint");
+      await insert();
+    };
+    expect(await untilProblems(["slot-near-its-bound", "capture-behind", "vacuum-held-back"], fill)).toMatchObject([
+      {
+        message: expect.stringMatching(
+          /PostgreSQL keeps [\d.]+ MiB of its log for the replication slot, and gives the slot up in about \d+ (?:s|min):/,
+        ),
+        hint: expect.stringContaining("max_slot_wal_keep_size"),
+      },
+      { message: expect.stringMatching(/capture is [\d.]+ MiB and \d+ s behind the end of the log/) },
+      {
+        message: expect.stringMatching(/the prepared transaction 'left over' has been open for \d+ s: vacuum/),
+        hint: expect.stringContaining("rollback prepared"),
+      },
+    ]);
+    // It reads and delivers what it can: an alarm, and no fault of this process.
+    expect((await system.call("GET", "/readyz")).status).toBe(200);
+    const headers = { authorization: `Bearer ${String(system.options.token)}` };
+    const metrics = await (await system.ancrage().fetch(new Request("http://ancrage.test/metrics", { headers }))).text();
+    const metric = (name: string): number => Number(new RegExp(`^ancrage_${name} (.*)$`, "m").exec(metrics)?.[1]);
+    expect(metric("capture_lag_seconds")).toBeGreaterThan(0.5);
+    expect(metric("capture_lag_bytes")).toBeGreaterThan(1_000_000);
+    expect(metric("slot_seconds_left")).toBeLessThan(3_600);
+    expect(metric("slot_safe_bytes")).toBeLessThan(64 * 1024 * 1024);
+    expect(metric("oldest_transaction_seconds")).toBeGreaterThan(0.3);
+    const { text } = await cli("doctor", folder);
+    expect(text).toMatch(/a process reads it; [\d.]+ MiB are not journaled, .*; after [\d.]+ MiB more of it the slot is given up/);
+    expect(text).toMatch(/the prepared transaction 'left over' is the oldest that is open: for \d+ s/);
+
+    await lock.query("rollback");
+    await received(id);
+    await prepared.query("rollback prepared 'left over'");
+    await untilProblems(["vacuum-held-back"], passOn);
+    expect((await statusOf()).problems).toMatchObject([
+      { message: expect.stringMatching(/the transaction of report \(pid \d+\) has been open for/) },
+    ]);
+    await report.query("rollback");
+    await untilProblems([], passOn);
+    for (const problem of ["slot-near-its-bound", "capture-behind", "vacuum-held-back"]) {
+      const told = lines.filter((line) => line.problem === problem);
+      expect(told[0]).toMatchObject({ level: 40, msg: expect.stringMatching(/^(?:PostgreSQL keeps|capture is|the prepared transaction)/) });
+      expect(told.at(-1)).toMatchObject({ level: 30, msg: "this has passed" });
+    }
   });
 
   test("a slot that PostgreSQL gave up: a start captures nothing and says since when, delivers, and goes on from a slot made anew", async () => {
