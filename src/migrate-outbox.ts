@@ -99,6 +99,8 @@ async function readLostLog(migration: OutboxMigration): Promise<LostLog | undefi
   // A slot may look well, and not be readable across what was altered.
   const gap = await readEndlessGap(client, sourceId);
   if (gap !== undefined) return { ...gap, slotName, slot };
+  // Somebody reads it, and journals while we look: what was asked of the server before says nothing of that.
+  if (slot !== undefined && slot.activePid !== null) return undefined;
   const resume = await readResume(client, { sourceId, slotName, slot, server, settings });
   return resume.kind === "lost" ? { ...resume, slotName, slot } : undefined;
 }
