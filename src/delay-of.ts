@@ -3,3 +3,9 @@ export const delayOf = (delaysMs: readonly number[], attempt: number): number =>
 
 /** For what passes by itself while a batch waits. */
 export const faultDelaysMs: readonly number[] = [50, 250, 1_000, 2_000];
+
+/** For a database that capture reads and that does not answer. */
+export const silenceDelaysMs: readonly number[] = [100, 250, 500, 1_000, 2_000, 5_000];
+
+/** For a journal that takes nothing. */
+export const journalDelaysMs: readonly number[] = [50, 100, 250, 500, 1_000, 2_000];

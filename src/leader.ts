@@ -21,6 +21,7 @@ import { SubscriptionWatch } from "./subscription-watch.ts";
 import { HealthBook } from "./subscription/health-book.ts";
 import type { LiveSubscriptions } from "./subscription/live.ts";
 import { version } from "./version.ts";
+import { deliveryNameOf } from "./message.ts";
 
 export interface LeaderOptions extends EngineOptions {
   readonly source: ChangeSource;
@@ -135,8 +136,8 @@ export class Leader {
       log,
     });
     const onCanceled = (deliveries: readonly DeliveryKey[]): void => {
-      const keys = new Set(deliveries.map(({ messageId, subscriptionId }) => `${messageId} ${subscriptionId}`));
-      this.dispatcher.cancelWhere(({ message, subscriptionId }) => keys.has(`${message.id} ${subscriptionId}`));
+      const keys = new Set(deliveries.map(deliveryNameOf));
+      this.dispatcher.cancelWhere(({ message, subscriptionId }) => keys.has(deliveryNameOf({ messageId: message.id, subscriptionId })));
     };
     this.retention = new Retention({
       ...given.retention,

@@ -63,6 +63,10 @@ export interface DeliveryRow {
   readonly jobId?: string | undefined;
 }
 
+/** A delivery's name among all others, as one string. */
+export const deliveryNameOf = ({ messageId, subscriptionId }: Pick<DeliveryRow, "messageId" | "subscriptionId">): string =>
+  `${messageId} ${subscriptionId}`;
+
 /** A failed attempt, kept for whoever wants to know why. */
 export interface AttemptRow {
   readonly messageId: string;

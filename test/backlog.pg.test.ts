@@ -38,6 +38,16 @@ async function leave(
   );
 }
 
+/** Of a process that holds nothing, and whose lanes are all behind. */
+const createBacklogOfBehind = (): Backlog =>
+  new Backlog({
+    db: pool,
+    registry: createRegistry(),
+    dispatcher: { heldBy: () => 0, wake: () => undefined, isHeld: () => false, isBehind: () => true },
+    flushed: () => Promise.resolve(),
+    log: pino({ level: "silent" }),
+  });
+
 test("the sweep finds each lane with something due, once, and no other", async () => {
   await leave("sub_PENDING", 3);
   await leave("sub_DUE", 2, { state: "retrying", dueInS: -1 });
@@ -110,13 +120,7 @@ test("an ordered refill stops at what waits for its next attempt: all after it w
     "update ancrage.deliveries set state = 'retrying', attempts = 1, next_attempt_at = now() + interval '1 h' where subscription_id = 'sub_ORDERED' and message_id = $1",
     [ids[2]],
   );
-  const backlog = new Backlog({
-    db: pool,
-    registry: createRegistry(),
-    dispatcher: { heldBy: () => 0, wake: () => undefined, isHeld: () => false, isBehind: () => true },
-    flushed: () => Promise.resolve(),
-    log: pino({ level: "silent" }),
-  });
+  const backlog = createBacklogOfBehind();
   const lane = { subscriptionId: "sub_ORDERED" };
   const read = async (order: "record" | "all"): Promise<readonly number[]> => {
     const refill = await backlog.refill({ lane, order, after: "", limit: 100, whereIs: () => undefined });
@@ -162,13 +166,7 @@ test.each(["none", "record", "all"] as const)("what has no message any more does
     `delete from ancrage.messages where ordinal <= 10 and id in (select message_id from ancrage.deliveries where subscription_id = $1)`,
     [lane.subscriptionId],
   );
-  const backlog = new Backlog({
-    db: pool,
-    registry: createRegistry(),
-    dispatcher: { heldBy: () => 0, wake: () => undefined, isHeld: () => false, isBehind: () => true },
-    flushed: () => Promise.resolve(),
-    log: pino({ level: "silent" }),
-  });
+  const backlog = createBacklogOfBehind();
   const found: string[] = [];
   let after = "";
   for (let isAll = false; !isAll && found.length < 2;) {

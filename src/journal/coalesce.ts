@@ -1,4 +1,4 @@
-import type { DeliveryUpdate } from "../message.ts";
+import { deliveryNameOf, type DeliveryUpdate } from "../message.ts";
 
 /** What happened to one delivery, one after the other, as a single write. */
 export interface Chain {
@@ -21,7 +21,7 @@ export function coalesceUpdates(updates: readonly DeliveryUpdate[]): readonly (r
   const waves: { from: DeliveryUpdate["from"]; row: DeliveryUpdate["row"]; updates: DeliveryUpdate[] }[][] = [];
   const last = new Map<string, { readonly wave: number; readonly index: number }>();
   for (const update of updates) {
-    const delivery = `${update.row.messageId} ${update.row.subscriptionId}`;
+    const delivery = deliveryNameOf(update.row);
     const place = last.get(delivery);
     const chain = place === undefined ? undefined : waves[place.wave]?.[place.index];
     if (chain !== undefined && followsOn(chain.row, update)) {

@@ -1,7 +1,7 @@
 import type pg from "pg";
 import { startOfLog, type Position } from "../capture/change.ts";
 import { systemClock, type Clock } from "../clock.ts";
-import { delayOf } from "../delay-of.ts";
+import { delayOf, journalDelaysMs } from "../delay-of.ts";
 import { sqlStateOf } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import type { BatchInFlight, DeliveryUpdate, Message, Rejection } from "../message.ts";
@@ -67,7 +67,6 @@ export type JournalState = { readonly kind: "ok" } | { readonly kind: "refusing"
  * A standby takes over once it has run out, and is to lead within 5 s of a death. Shorter would pause on each hiccup of the database.
  */
 const defaultLeaseMs = 3_500;
-const retryDelaysMs = [50, 100, 250, 500, 1_000, 2_000];
 /** Batches below this many are history. */
 const keptBatches = 10_000n;
 
@@ -316,7 +315,7 @@ export class Journal {
         return;
       } catch (error) {
         await this.#afterRefusal(error);
-        await pause(delayOf(retryDelaysMs, attempt), this.#stopping.signal);
+        await pause(delayOf(journalDelaysMs, attempt), this.#stopping.signal);
       }
     }
   }

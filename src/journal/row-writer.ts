@@ -1,12 +1,10 @@
-import { delayOf } from "../delay-of.ts";
+import { delayOf, journalDelaysMs } from "../delay-of.ts";
 import { AncrageError, sqlStateOf } from "../errors.ts";
 import type { DeliveryUpdate } from "../message.ts";
 import { pause } from "../pause.ts";
 import { insertUntouched } from "../store/journal-rows.ts";
 import type { Lease } from "./lease.ts";
 import type { JournalSession } from "./session.ts";
-
-const retryDelaysMs = [50, 100, 250, 500, 1_000, 2_000];
 
 /** Writes first rows beside the batches. What `settled` says of them is told by the batch that comes after. */
 export class RowWriter {
@@ -42,7 +40,7 @@ export class RowWriter {
       } catch (error) {
         await this.#session.drop();
         if (!isUncertain(error)) throw error;
-        await pause(delayOf(retryDelaysMs, attempt), this.#stopping.signal);
+        await pause(delayOf(journalDelaysMs, attempt), this.#stopping.signal);
       }
     }
     for (const { batch } of updates) if (batch !== undefined) batch.open--;

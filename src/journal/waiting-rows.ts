@@ -1,5 +1,5 @@
 import type { Logger } from "../log.ts";
-import type { DeliveryUpdate } from "../message.ts";
+import { deliveryNameOf, type DeliveryUpdate } from "../message.ts";
 
 export interface WaitingRowsOptions {
   /** Writes them durably, each unless it is there. Throws where they cannot be written this way. */
@@ -51,7 +51,7 @@ export class WaitingRows {
   /** Takes a first row: one that is `isUntouched`. */
   add(update: DeliveryUpdate): void {
     if (this.#isStopped) return;
-    this.#waiting.set(keyOf(update), update);
+    this.#waiting.set(deliveryNameOf(update.row), update);
     if (this.#waiting.size === mostRows) this.#write();
     else this.#timer ??= setTimeout(() => this.#write(), lingerMs);
   }
@@ -65,12 +65,12 @@ export class WaitingRows {
   /** Rows that must go with a batch of these updates, and before them; those that are being written are waited for. */
   async claim(updates: readonly DeliveryUpdate[]): Promise<readonly DeliveryUpdate[]> {
     const later = updates.filter(({ from }) => from !== undefined);
-    if (later.some((update) => this.#writing.has(keyOf(update)))) await this.#written;
+    if (later.some((update) => this.#writing.has(deliveryNameOf(update.row)))) await this.#written;
     if (this.#isRefused) return this.#takeAll();
     if (this.#waiting.size === 0) return [];
     const claimed: DeliveryUpdate[] = [];
     for (const update of later) {
-      const key = keyOf(update);
+      const key = deliveryNameOf(update.row);
       const row = this.#waiting.get(key);
       if (row === undefined) continue;
       this.#waiting.delete(key);
@@ -132,5 +132,3 @@ export const isUntouched = ({ row, from, attempt }: DeliveryUpdate): boolean =>
   row.round === 1 &&
   row.nextAttemptAtMs === undefined &&
   row.jobId === undefined;
-
-const keyOf = ({ row }: DeliveryUpdate): string => `${row.messageId} ${row.subscriptionId}`;

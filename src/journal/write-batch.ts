@@ -12,6 +12,7 @@ import {
 import { isSmall, mostSmallRows, writeSmallBatch, type SmallBatch } from "../store/small-batch.ts";
 import { placeFormerStart, placeSubscription } from "../store/subscription-starts.ts";
 import { coalesceUpdates, type Chain } from "./coalesce.ts";
+import { deliveryNameOf } from "../message.ts";
 import { dayOfMessage, formatDay } from "../message-id.ts";
 import type { Batch } from "./journal.ts";
 
@@ -76,7 +77,7 @@ async function writeDeliveries(client: pg.ClientBase, chains: readonly Chain[]):
   for (const [day, ofDay] of Map.groupBy(later, ({ row }) => dayOfMessage(row.messageId))) {
     for (const id of await updateDeliveries(client, formatDay(day), ofDay)) written.add(id);
   }
-  return ({ from, row }) => from !== undefined && !written.has(`${row.messageId} ${row.subscriptionId}`);
+  return ({ from, row }) => from !== undefined && !written.has(deliveryNameOf(row));
 }
 
 /** What the journal keeps of the attempts of one delivery. */

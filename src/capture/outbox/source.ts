@@ -1,5 +1,5 @@
 import type { Clock } from "../../clock.ts";
-import { delayOf } from "../../delay-of.ts";
+import { delayOf, silenceDelaysMs } from "../../delay-of.ts";
 import type { Logger } from "../../log.ts";
 import { parseLsn } from "../../lsn.ts";
 import { AncrageError } from "../../errors.ts";
@@ -44,7 +44,6 @@ const pageBytes = 8 * 1024 * 1024;
  * those that notify commit one after another.
  */
 const lookDelaysMs = [1, 1, 2, 2, 5, 5, 5, 10, 10, 10, 20];
-const faultDelaysMs = [100, 250, 500, 1_000, 2_000, 5_000];
 
 /** Rows of one transaction, in order. */
 interface Piece {
@@ -386,7 +385,7 @@ export class OutboxSource implements ChangeSource {
         if (this.#stretch === undefined) this.#looking = this.#lookAgain();
         else this.#wake();
       },
-      delayOf(faultDelaysMs, this.#faults++),
+      delayOf(silenceDelaysMs, this.#faults++),
     ).unref();
   }
 

@@ -1,4 +1,4 @@
-import { delayOf } from "../../delay-of.ts";
+import { delayOf, silenceDelaysMs } from "../../delay-of.ts";
 import type { TransactionQueue } from "./queue.ts";
 import type { SnapshotReader } from "./snapshot-reader.ts";
 
@@ -11,9 +11,8 @@ export interface GateOptions {
   readonly onTime: () => void;
 }
 
-/** How soon a transaction that is committed but not yet visible is looked at again; the other, a database that does not answer. */
+/** How soon a transaction that is committed but not yet visible is looked at again. */
 const visibilityDelaysMs = [1, 1, 2, 5, 10, 25, 50];
-const silenceDelaysMs = [100, 250, 500, 1_000, 2_000, 5_000];
 
 /**
  * Lets out of the queue what others can see. PostgreSQL streams a commit before that: a look-up of a row of the same transaction would

@@ -1,5 +1,5 @@
 import type { Clock } from "../../clock.ts";
-import { delayOf } from "../../delay-of.ts";
+import { delayOf, silenceDelaysMs } from "../../delay-of.ts";
 import { AncrageError, sqlStateOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { formatLsn } from "../../lsn.ts";
@@ -58,7 +58,6 @@ const defaultSenderTimeoutMs = 10_000;
 const maxQueuedBytes = 16 * 1024 * 1024;
 /** A large transaction is handed over while it is still being read, this many changes at a time; a small one at its commit. */
 const handOverCount = 256;
-const reconnectDelaysMs = [100, 250, 500, 1_000, 2_000, 5_000];
 
 /**
  * Changes out of the write-ahead log, over one replication session.
@@ -142,7 +141,7 @@ export class WalSource implements ChangeSource {
             log.warn({ err: cause }, "the session that has the slot could not be ended; the server does once it is silent for long enough");
           });
         }
-        await pause(delayOf(reconnectDelaysMs, attempt), this.#stopping.signal);
+        await pause(delayOf(silenceDelaysMs, attempt), this.#stopping.signal);
       }
     }
   }
@@ -246,7 +245,7 @@ export class WalSource implements ChangeSource {
     this.#partial.clear();
     log.warn({ error: error.message }, "the replication stream ended; connecting again");
     for (;;) {
-      await pause(delayOf(reconnectDelaysMs, this.#vainConnections++), this.#stopping.signal);
+      await pause(delayOf(silenceDelaysMs, this.#vainConnections++), this.#stopping.signal);
       if (this.#isStopped) return;
       try {
         await this.#options.assertWhole?.();
