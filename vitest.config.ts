@@ -13,6 +13,8 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 60_000,
     teardownTimeout: 20_000,
+    // A machine that stands still for longer than a lease lasts shows another status until it is leased again.
+    expect: { poll: { timeout: 30_000, interval: 20 } },
     reporters: report === undefined || report === "" ? ["default"] : ["default", "json"],
     ...(report === undefined || report === "" ? {} : { outputFile: { json: report } }),
     pool: "forks",

@@ -300,5 +300,5 @@ test("a day that goes while an attempt is under way: the outcome is kept as late
   system.receiver.answer(200);
   await system.rows("insert into item (label) values ('after')");
   await system.until(`select count(*) from ancrage.deliveries where subscription_id = '${id}' and state = 'delivered'`, 1);
-  expect((await system.call("GET", "/v1/status")).body.isReady).toBe(true);
+  await expect.poll(async () => (await system.call("GET", "/v1/status")).body).toMatchObject({ isReady: true });
 });

@@ -68,7 +68,7 @@ test("a stop before a start, a start twice, a stop twice, and a start after it",
   const ancrage = system.ancrage();
   await Promise.all([ancrage.start(), ancrage.start()]);
   await ancrage.start();
-  expect(await statusOf(ancrage)).toMatchObject({ isReady: true, problems: [], details: { role: "leading" } });
+  await expect.poll(() => statusOf(ancrage)).toMatchObject({ isReady: true, problems: [], details: { role: "leading" } });
   expect(
     await system.rows(`select 1 from pg_stat_activity where datname = current_database() and application_name = 'ancrage journal'`),
   ).toHaveLength(1);
@@ -101,12 +101,14 @@ test("a start that fails says why, leaves no session, and may be tried again; on
   );
   const next = system.another();
   await next.start();
-  while ((await statusOf(next)).problems.length === 0) await insert(1);
-  expect(await statusOf(next)).toMatchObject({
-    isReady: false,
-    problems: [{ code: "ANCRAGE_SLOT_LOST", message: expect.stringContaining("was moved to") }, { code: "gap" }],
-    details: { role: "leading" },
-  });
+  while (!(await statusOf(next)).problems.some(({ code }) => code === "gap")) await insert(1);
+  await expect
+    .poll(() => statusOf(next))
+    .toMatchObject({
+      isReady: false,
+      problems: [{ code: "ANCRAGE_SLOT_LOST", message: expect.stringContaining("was moved to") }, { code: "gap" }],
+      details: { role: "leading" },
+    });
   await next.stop();
   expect(await sessions()).toEqual([]);
 });
@@ -121,10 +123,12 @@ test("a slot that was made anew is a gap: noted by migrate, shown by the status,
   await insert(1);
   const lost = system.another();
   await lost.start();
-  expect(await statusOf(lost)).toMatchObject({
-    isReady: false,
-    problems: [{ code: "ANCRAGE_SLOT_LOST", message: expect.stringContaining("is gone") }, { code: "gap" }],
-  });
+  await expect
+    .poll(() => statusOf(lost))
+    .toMatchObject({
+      isReady: false,
+      problems: [{ code: "ANCRAGE_SLOT_LOST", message: expect.stringContaining("is gone") }, { code: "gap" }],
+    });
   await lost.stop();
 
   const { ran } = await migrate(system.options);
@@ -223,7 +227,7 @@ test("a second instance waits, and takes over when the first one stops", async (
   await first.start();
   const second = system.another();
   await second.start();
-  expect(await statusOf(second)).toMatchObject({ isReady: true, problems: [], details: { role: "standby" } });
+  await expect.poll(() => statusOf(second)).toMatchObject({ isReady: true, problems: [], details: { role: "standby" } });
   await subscribe();
   await insert(100);
   await system.receiver.until((all) => all.length === 100);
@@ -256,7 +260,9 @@ test("a leader that was superseded stops capturing and sending, and leaves the s
   await system.receiver.until((all) => new Set(idsOf(all)).size === 101);
   proxy.resume();
   await untilRole(first, "failed");
-  expect(await statusOf(first)).toMatchObject({ isReady: false, problems: [{ code: "ANCRAGE_SUPERSEDED" }], details: { role: "failed" } });
+  await expect
+    .poll(() => statusOf(first))
+    .toMatchObject({ isReady: false, problems: [{ code: "ANCRAGE_SUPERSEDED" }], details: { role: "failed" } });
   expect(system.receiver.requests).toHaveLength(101);
   expect(
     await system.rows(`select application_name, count(*)::integer as count from pg_stat_activity
@@ -287,7 +293,9 @@ test("a leader that meets a fault of its own lets the lead go: its standby takes
   await insert(10);
   await untilRole(second, "leading");
   await system.receiver.until((all) => new Set(idsOf(all)).size === 11);
-  expect(await statusOf(first)).toMatchObject({ isReady: false, problems: [{ code: "capture-stopped" }], details: { role: "failed" } });
+  await expect
+    .poll(() => statusOf(first))
+    .toMatchObject({ isReady: false, problems: [{ code: "capture-stopped" }], details: { role: "failed" } });
   expect(
     await system.rows(`select 1 from pg_stat_activity where datname = current_database() and application_name = 'ancrage journal'`),
   ).toHaveLength(1);
@@ -318,7 +326,7 @@ test("a deletion that a standby answered is heeded by the leader, also once its 
       )
       .catch(() => undefined);
   }
-  expect(await statusOf(first)).toMatchObject({ problems: [{ code: "ANCRAGE_SLOT_LOST" }], details: { role: "leading" } });
+  await expect.poll(() => statusOf(first)).toMatchObject({ problems: [{ code: "ANCRAGE_SLOT_LOST" }], details: { role: "leading" } });
   await system.receiver.until(() => countOf("/deleted") > 20);
 
   await standby.subscriptions.delete(id);
@@ -368,7 +376,7 @@ test("a standby that cannot take over says so", async () => {
   await system.rows("update ancrage.settings set system_identifier = 'x' || system_identifier");
   await first.stop();
   await untilRole(second, "failed");
-  expect(await statusOf(second)).toMatchObject({ isReady: false, problems: [{ code: "ANCRAGE_DATABASE_COPIED" }] });
+  await expect.poll(() => statusOf(second)).toMatchObject({ isReady: false, problems: [{ code: "ANCRAGE_DATABASE_COPIED" }] });
   await system.until(`select count(*) from pg_stat_activity where datname = current_database() and ${ofPipeline}`, 0);
 });
 

@@ -167,17 +167,19 @@ describe("one system that loses capture again and again", () => {
     expect(await gaps()).toEqual([{ reason: "capture-altered", ended: false, well: true }]);
     // A start before it was mended says the same, and delivers.
     await system.restart();
-    expect(await statusOf()).toMatchObject({ isReady: false, problems: [{ code: "ANCRAGE_CAPTURE_ALTERED" }, { code: "gap" }] });
+    await expect.poll(() => statusOf()).toMatchObject({ isReady: false, problems: [{ code: "ANCRAGE_CAPTURE_ALTERED" }, { code: "gap" }] });
 
     await system.ancrage().stop();
     await migrate(system.options);
     if (await isSlotBroken()) await recreateSlot({ ...readOptions(system.options), database: system.database.url }, { isForced: true });
     await system.restart();
     await goesThrough();
-    expect(await statusOf()).toMatchObject({
-      isReady: true,
-      problems: [{ code: "gap", hint: expect.stringContaining("ancrage gaps resolve") }],
-    });
+    await expect
+      .poll(() => statusOf())
+      .toMatchObject({
+        isReady: true,
+        problems: [{ code: "gap", hint: expect.stringContaining("ancrage gaps resolve") }],
+      });
     expect(await gaps()).toEqual([{ reason: "capture-altered", ended: true, well: true }]);
   });
 
@@ -196,7 +198,7 @@ describe("one system that loses capture again and again", () => {
     await system.rows(`create table more (id integer primary key); alter publication "${await publication()}" add table more`);
     await system.restart();
     await goesThrough();
-    expect(await statusOf()).toMatchObject({ isReady: true, problems: [] });
+    await expect.poll(() => statusOf()).toMatchObject({ isReady: true, problems: [] });
   });
 
   test("a publication that was dropped and made again between two runs is a gap from before the last run's end", async () => {
@@ -212,7 +214,7 @@ describe("one system that loses capture again and again", () => {
     expect(told).toEqual(isBroken ? ["ANCRAGE_CAPTURE_ALTERED", true] : []);
     // A slot that could not be read is a gap of its own.
     const lost = Array.from({ length: isBroken ? 2 : 1 }, () => ({ reason: "capture-altered", ended: true, well: true }));
-    expect(await statusOf()).toMatchObject({ isReady: true, problems: lost.map(() => ({ code: "gap" })) });
+    await expect.poll(() => statusOf()).toMatchObject({ isReady: true, problems: lost.map(() => ({ code: "gap" })) });
     expect(await gaps()).toEqual(lost);
   });
 
@@ -278,7 +280,7 @@ describe("one system that loses capture again and again", () => {
       await system.restart();
       await goesThrough();
       await backfill(missed);
-      expect(await statusOf()).toMatchObject({ isReady: true, problems: [{ code: "gap" }] });
+      await expect.poll(() => statusOf()).toMatchObject({ isReady: true, problems: [{ code: "gap" }] });
       expect(await gaps()).toEqual([{ reason, ended: true, well: true }]);
       expect(await cli("gaps", "resolve", "--all")).toMatchObject({ code: 0 });
       expect(await gaps()).toEqual([]);
@@ -319,7 +321,7 @@ describe("one system that loses capture again and again", () => {
     const next = createAncrage({ ...outbox, logLevel: "silent" });
     await next.start();
     await goesThrough();
-    expect(await statusOf(next)).toMatchObject({ isReady: true, problems: [{ code: "gap" }] });
+    await expect.poll(() => statusOf(next)).toMatchObject({ isReady: true, problems: [{ code: "gap" }] });
     expect(await system.rows("select from pg_replication_slots where database = current_database()")).toEqual([]);
     expect(count(missed)).toBe(0);
     await next.stop();
@@ -342,7 +344,7 @@ describe("one system that loses capture again and again", () => {
     /** What is in the outbox is sent, and what was only in the log is told as missed. */
     const goesOn = async (next: Ancrage, { missed, kept }: { readonly missed: number; readonly kept: number }): Promise<void> => {
       await received(kept);
-      expect(await statusOf(next)).toMatchObject({ isReady: true, problems: [{ code: "gap" }] });
+      await expect.poll(() => statusOf(next)).toMatchObject({ isReady: true, problems: [{ code: "gap" }] });
       expect(await gaps()).toMatchObject([{ ended: true, well: true }]);
       expect(count(missed)).toBe(0);
       await goesThrough();
@@ -399,7 +401,7 @@ describe("a system of its own", () => {
     await system.rows("insert into item values (1); insert into more values (1); update item set note = 'b'");
     await received(1);
     for (const before = looks.count; looks.count < before + 3;) await new Promise((resolve) => setTimeout(resolve, 20));
-    expect(await statusOf()).toMatchObject({ isReady: true, problems: [] });
+    await expect.poll(() => statusOf()).toMatchObject({ isReady: true, problems: [] });
     // Then all of it: the older one finds its table in the publication that has more.
     await system.ancrage().stop();
     await migrate(newer);
@@ -644,7 +646,7 @@ describe("on a server of its own", () => {
     });
     await system.restart();
     await goesThrough();
-    expect(await statusOf()).toMatchObject({ isReady: true, problems: [{ code: "gap" }] });
+    await expect.poll(() => statusOf()).toMatchObject({ isReady: true, problems: [{ code: "gap" }] });
     expect(await cli("gaps", "list")).toMatchObject({ code: 0, text: expect.stringContaining("open") });
     expect(await gaps()).toEqual([{ reason: "slot-invalidated", ended: true, well: true }]);
     expect(await cli("gaps", "resolve", "--all")).toMatchObject({ code: 0 });

@@ -76,7 +76,7 @@ describe.each([
     expect((await system.call("GET", "/readyz")).status).toBe(503);
     // A start before it is mended says the same.
     if (sql.startsWith("drop trigger")) await system.restart();
-    expect(await status()).toMatchObject({ isReady: false, problems: [{ code: "ANCRAGE_CAPTURE_ALTERED" }, { code: "gap" }] });
+    await expect.poll(() => status()).toMatchObject({ isReady: false, problems: [{ code: "ANCRAGE_CAPTURE_ALTERED" }, { code: "gap" }] });
     await system.ancrage().stop();
     await migrate(system.options);
     await system.restart();
@@ -84,7 +84,7 @@ describe.each([
     await received(id);
     await system.rows("insert into part values ($1)", [++id]);
     await received(id);
-    expect(await status()).toMatchObject({ isReady: true, problems: [{ code: "gap" }] });
+    await expect.poll(() => status()).toMatchObject({ isReady: true, problems: [{ code: "gap" }] });
     expect(await gaps()).toEqual([{ reason: "capture-altered", ended: true, well: true }]);
     await resolve();
   });
@@ -98,7 +98,7 @@ test("taken away and put back between two runs is a gap, also where migrate put 
   await system.restart();
   await system.rows("insert into item values ($1)", [++id]);
   await received(id);
-  expect(await status()).toMatchObject({ isReady: true, problems: [{ code: "gap" }] });
+  await expect.poll(() => status()).toMatchObject({ isReady: true, problems: [{ code: "gap" }] });
   expect(await gaps()).toEqual([{ reason: "capture-altered", ended: true, well: true }]);
   await resolve();
 });

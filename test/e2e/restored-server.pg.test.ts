@@ -142,7 +142,7 @@ test("put back under a process that runs: it ends and says so, and started anew 
   expect(last).toContain("Start it anew: it goes on from where this database stands.");
   const second = await start(server);
   await received(4);
-  expect((await second.call("GET", "/v1/status")).body).toMatchObject({ isReady: true, problems: [] });
+  await expect.poll(async () => (await second.call("GET", "/v1/status")).body).toMatchObject({ isReady: true, problems: [] });
   expect(await second.child.end("SIGTERM")).toBe(0);
 });
 
