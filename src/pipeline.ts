@@ -157,7 +157,8 @@ export class Pipeline {
     const passed = this.#isCommitting ? journal.endLsn : this.#passed.endLsn;
     // What capture lost is behind nobody.
     if (this.#captureFailure !== undefined) return passed;
-    return [source.idleLsn(), source.emptyLsn?.()].reduce<bigint>((most, lsn = 0n) => (lsn > most ? lsn : most), passed);
+    const idle = source.idleLsn() ?? 0n;
+    return idle > passed ? idle : passed;
   }
 
   /** Since the start, for the metrics. */
@@ -398,8 +399,10 @@ export class Pipeline {
   #noteIdle(): void {
     // What the server has read since may hold changes that capture lost.
     if (this.#captureFailure !== undefined) return;
-    const idleLsn = this.#options.source.idleLsn();
-    if (idleLsn !== undefined && idleLsn > this.#passed.endLsn) this.#passed = { ...this.#passed, endLsn: idleLsn };
+    const { source } = this.#options;
+    const idleLsn = source.idleLsn();
+    if (idleLsn !== undefined && idleLsn > this.#passed.endLsn)
+      this.#passed = { ...this.#passed, endLsn: idleLsn, cursor: source.cursor?.() };
   }
 }
 

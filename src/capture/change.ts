@@ -114,14 +114,9 @@ export interface ChangeSource {
   onWork(listener: () => void): void;
   /** All up to this LSN is in the journal; the source may forget it. */
   confirm(lsn: bigint): void;
-  /** The last end of a transaction, or keepalive, with nothing outstanding before it; for idle positions. */
+  /** All that was committed before this place of the log is in the journal, although nothing came that says so; for idle positions. */
   idleLsn(): bigint | undefined;
-  /**
-   * All that was committed before this place of the log is in the journal, although nothing came that says so. Unlike `idleLsn` it is not
-   * journaled.
-   */
-  emptyLsn?(): bigint | undefined;
-  /** What `start` needs beside a position that was taken: journaled with it. A source that has none needs nothing more. */
+  /** What `start` needs beside a position that was taken, or an idle one: journaled with it. A source that has none needs nothing more. */
   cursor?(): string | undefined;
   /** Where it reads now, where it may change. */
   readonly reads?: "log" | "outbox";

@@ -93,12 +93,8 @@ export class SwitchingSource implements ChangeSource {
     return this.#wal?.isBeforeSwitch === true ? undefined : this.#source.idleLsn();
   }
 
-  emptyLsn(): bigint | undefined {
-    return this.#outbox?.emptyLsn();
-  }
-
   cursor(): string | undefined {
-    return this.#cursor;
+    return this.#outbox?.cursor() ?? this.#cursor;
   }
 
   get reads(): "log" | "outbox" {

@@ -87,3 +87,36 @@ test("a quiet database beside a busy one keeps no log: ten seconds later at the 
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
 });
+
+test.each(["wal", "outbox"] as const)("a feed of a database that has become idle shows the last message too (%s)", async (capture) => {
+  const quiet = await startSystem({
+    schema: "create table item (id integer primary key)",
+    events: { ItemCreated },
+    database: await server.createDatabase(`feed_${capture}`),
+    options: { capture },
+    internals: { clock: { nowMs: () => Date.now(), monotonicMs: () => performance.now() + aheadMs } },
+  });
+  try {
+    await quiet.rows("insert into item values (1)");
+    await quiet.until("select count(*) from ancrage.messages", 1);
+    const pull = async (): Promise<readonly object[]> => (await quiet.call("GET", "/v1/messages?order=oldest")).body.data;
+    // Nothing was read past it yet.
+    expect(await pull()).toEqual([]);
+    const newest = Date.now();
+    while ((await pull()).length === 0) {
+      aheadMs += 10_000;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    expect(Date.now() - newest).toBeLessThan(20_000);
+    // From an idle position nothing is lost, and nothing comes twice.
+    await quiet.restart();
+    await quiet.rows("insert into item values (2)");
+    while ((await pull()).length < 2) {
+      aheadMs += 10_000;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    await quiet.until("select count(*) from ancrage.messages", 2);
+  } finally {
+    await quiet.close();
+  }
+});

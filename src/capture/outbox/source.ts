@@ -159,17 +159,13 @@ export class OutboxSource implements ChangeSource {
     if (consumed !== undefined) this.#turns.consumed(consumed.snapshot);
   }
 
-  /** Where nothing was written there is nothing to pass: a later start finds the same from an earlier look. */
-  idleLsn(): undefined {
-    return undefined;
-  }
-
-  emptyLsn(): bigint | undefined {
-    return this.#stretch === undefined && this.#unconfirmed.length === 0 ? this.#from.endLsn : undefined;
+  /** The last look that found nothing. A start would do without; whoever asks how far the journal is complete would not. */
+  idleLsn(): bigint | undefined {
+    return this.#isIdle ? this.#from.endLsn : undefined;
   }
 
   cursor(): string {
-    return formatCursor(this.#cursor);
+    return formatCursor(this.#isIdle ? { from: this.#from } : this.#cursor);
   }
 
   /** The end of the transaction that switched to the log; undefined while it was not taken. */
@@ -180,6 +176,10 @@ export class OutboxSource implements ChangeSource {
   /** Behind all that was handed over. */
   get endPosition(): Position {
     return { commitLsn: this.#cursor.lastLsn ?? this.#from.endLsn, changeLsn: endOfTransaction, ordinal: 0 };
+  }
+
+  get #isIdle(): boolean {
+    return this.#stretch === undefined && this.#unconfirmed.length === 0 && this.#switched === undefined;
   }
 
   get ignoredMarks(): number {

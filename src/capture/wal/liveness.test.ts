@@ -29,8 +29,11 @@ test("a timeout of 0 means that the server never gives up: nothing is derived fr
   expect(computeLiveness({ ...silent, nowMs: 220_000 }).isDead).toBe(true);
 });
 
-test("a server that was silent for half its timeout is asked whether it lives, but not while we do not read", () => {
+test("a server that was silent for half its timeout, or five seconds, is asked where its log ends, but not while we do not read", () => {
   expect(computeLiveness({ ...quiet, lastReceivedAtMs: 95_001 }).shouldAsk).toBe(false);
   expect(computeLiveness({ ...quiet, lastReceivedAtMs: 95_000 }).shouldAsk).toBe(true);
   expect(computeLiveness({ ...quiet, lastReceivedAtMs: 0, isPaused: true }).shouldAsk).toBe(false);
+  const patient = { ...quiet, senderTimeoutMs: 60_000, lastReceivedAtMs: 95_000 };
+  expect(computeLiveness({ ...patient, lastSentAtMs: 95_001 }).shouldSend).toBe(false);
+  expect(computeLiveness({ ...patient, lastSentAtMs: 95_000 })).toMatchObject({ shouldSend: true, shouldAsk: true, isDead: false });
 });
