@@ -113,3 +113,27 @@ test("what overflows while a page is read, and stands before the page's end, is 
   expect(world.successes.size).toBe(1_201);
   await world.dispatcher.stop(0);
 });
+
+test("what is canceled while a page is read, which was read before, is not sent", async () => {
+  const world = createWorld();
+  world.add(1_200);
+  world.commit();
+  while (world.sent.length > 0) world.answer(0, delivered);
+  world.commit();
+  const begun = world.starts.length;
+  const waiting = [...world.rows].filter(([, row]) => row.state === "pending");
+  expect(waiting.length).toBeGreaterThan(100);
+  // The journal's rows first, then whoever has them in memory: nobody has.
+  const [[kept]] = waiting as [(typeof waiting)[number]];
+  for (const [name, row] of waiting) if (name !== kept) world.rows.set(name, { ...row, state: "canceled" });
+  world.dispatcher.cancelWhere(({ message }) => `${message.id} ${subscription.id}` !== kept);
+  await world.read();
+  expect(world.starts.slice(begun).map(({ id }) => `${id} ${subscription.id}`)).toEqual([kept]);
+  // Only those: what comes later is sent.
+  while (world.sent.length > 0) world.answer(0, delivered);
+  world.commit();
+  await world.read();
+  world.add(1);
+  expect(world.sent).toHaveLength(1);
+  await world.dispatcher.stop(0);
+});

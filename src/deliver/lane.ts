@@ -28,6 +28,8 @@ export interface Lane extends Applicant {
   readonly stale: Set<string>;
   /** Those of `stale` that the journal has by now; they leave when the refill that is under way has ended. */
   readonly fresh: Set<string>;
+  /** Cancellations that came while a page was being read, which may have been read before them: whom each of them means. */
+  canceled: ((delivery: Delivery) => boolean)[];
   isBehind: boolean;
   isRefilling: boolean;
   /** Raised by each overflow: a refill that ends with the number it began with has seen them all. */
@@ -59,6 +61,7 @@ export function createLane(id: LaneId, receiver: Receiver, order: "none" | "reco
     sending: new Set(),
     stale: new Set(),
     fresh: new Set(),
+    canceled: [],
     isBehind: order !== "none",
     isRefilling: false,
     overflows: order === "none" ? 0 : 1,

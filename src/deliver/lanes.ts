@@ -158,6 +158,7 @@ export class Lanes {
   /** @returns how many there were; what is in flight goes on, and its outcome changes nothing */
   cancel(lane: Lane, isMeant: (delivery: Delivery) => boolean): number {
     const nowMs = this.#options.clock.nowMs();
+    if (lane.isRefilling) lane.canceled.push(isMeant);
     const meant = [...lane.held.values()].filter(isMeant);
     for (const delivery of meant) {
       this.#letGo(lane, delivery);

@@ -115,12 +115,14 @@ export class Refiller {
         limit: lane.receiver.breaker.kind === "open" ? probeCount : refillCount,
         whereIs: (messageId) => whereIs(lane, messageId),
       });
+      const { canceled } = lane;
       endRefill(lane);
       // It was dropped meanwhile, or its order is another one.
       if (lanes.find(lane.id) !== lane || lane.order !== order) return pump(lane);
-      const taken = this.#take(lane, subscription, found.deliveries);
-      const isTaken = taken === found.deliveries.length;
-      const last = found.deliveries[taken - 1];
+      const deliveries = found.deliveries.filter((delivery) => !canceled.some((isMeant) => isMeant(delivery)));
+      const taken = this.#take(lane, subscription, deliveries);
+      const isTaken = taken === deliveries.length;
+      const last = deliveries[taken - 1];
       if (isTaken) reading.after = found.readTo ?? reading.after;
       else if (last !== undefined) reading.after = placeOfMessage(last.message.id);
       goBackToLeast(reading);
@@ -171,4 +173,5 @@ function endRefill(lane: Lane): void {
   lane.isRefilling = false;
   for (const messageId of lane.fresh) lane.stale.delete(messageId);
   lane.fresh.clear();
+  lane.canceled = [];
 }
