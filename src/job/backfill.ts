@@ -16,7 +16,7 @@ import { insertMessages, insertRejections } from "../store/journal-rows.ts";
 import { insertPendingDeliveries } from "../store/replay.ts";
 import { readSubscription, type SubscriptionRow } from "../store/subscriptions.ts";
 import type { TableInfo } from "../store/tables.ts";
-import { formatBackfilled } from "./backfilled.ts";
+import { askProject, formatBackfilled, inputOf } from "./backfilled.ts";
 import type { InputOf } from "./input.ts";
 import { readFilter } from "./receivers.ts";
 import type { Page, Work, WorkDeps } from "./work.ts";
@@ -54,7 +54,7 @@ export function createBackfill(deps: WorkDeps): Work {
       if (subscription === undefined || records.length === 0) {
         return { place, isLast: true, count: 0, write: async () => ({ done: 0, failed: 0 }) };
       }
-      const { messages, rejections } = await build(deps, { job, event, table, subscription, records });
+      const { messages, rejections, unplaced } = await build(deps, { job, event, table, subscription, records });
       const [only] = messages;
       return {
         place,
@@ -72,7 +72,7 @@ export function createBackfill(deps: WorkDeps): Work {
               messages.map(({ id }) => id),
             );
           }
-          return { done: records.length, failed: rejections.length };
+          return { done: records.length, failed: rejections.length + unplaced };
         },
         after: () => {
           if (messages.length > 0) wake(subscription.id, job.id);
@@ -111,7 +111,10 @@ interface Building {
   readonly records: readonly { readonly number: number; readonly key: string }[];
 }
 
-/** The messages of a page, and what could not become one. Records that are gone, or not meant, are neither. */
+/**
+ * The messages of a page, and what could not become one. Records that are gone, or not meant, are neither; `unplaced` are those of which
+ * it cannot be told whose they are.
+ */
 async function build(deps: WorkDeps, { job, event, table, subscription, records }: Building) {
   const keys = records.map(({ key }) => key);
   const found = await readRecordsByKey(deps.payload.readers, table, keys);
@@ -119,6 +122,7 @@ async function build(deps: WorkDeps, { job, event, table, subscription, records 
   const messages: Message[] = [];
   const rejections: Rejection[] = [];
   const inputs: (PayloadInput & { readonly number: number })[] = [];
+  let unplaced = 0;
   for (const { number, key } of records) {
     const record = found.get(key);
     if (record === undefined) continue;
@@ -127,20 +131,17 @@ async function build(deps: WorkDeps, { job, event, table, subscription, records 
       rejections.push(rejectionOf(job, identity, { reason: "record-missing", error: record.message }));
       continue;
     }
+    // The project first: what another project's record makes the code throw is not this one's to see.
+    const project = askProject(event, record, deps.catalogue);
+    if (project instanceof Error) {
+      // Not a rejection: that would show a record to this project, which is perhaps not its own.
+      deps.log.warn({ err: project, job: job.id, event: event.name, key }, "a backfill passes a record over: its project cannot be told");
+      unplaced++;
+      continue;
+    }
+    if (project !== subscription.project) continue;
     try {
-      // The project first: what another project's record makes the code throw is not this one's to see.
-      if (deps.catalogue.projectOf(event, record) !== subscription.project || !askWhere(event, record)) continue;
-      inputs.push({
-        event,
-        key,
-        record,
-        number,
-        reason: "backfill",
-        action: undefined,
-        before: undefined,
-        data: undefined,
-        actor: undefined,
-      });
+      if (askWhere(event, record)) inputs.push({ ...inputOf(event, key, record), number });
     } catch (error) {
       rejections.push(rejectionOf(job, identity, { reason: "where-threw", error: describeThrown(error, event.file) }));
     }
@@ -155,7 +156,7 @@ async function build(deps: WorkDeps, { job, event, table, subscription, records 
       if (isWanted === undefined || isWanted(body)) messages.push({ ...identity, body, envelopes: {} });
     } else if (payload?.kind === "rejected") rejections.push(rejectionOf(job, identity, payload));
   }
-  return { messages, rejections };
+  return { messages, rejections, unplaced };
 }
 
 /** Nobody else waits for a job: what runs out of time is told apart at once. */

@@ -2,15 +2,19 @@ import type { Change } from "../capture/change.ts";
 import { originOf } from "../build-messages.ts";
 import { AncrageError } from "../errors.ts";
 import type { Catalogue, CatalogueEvent, TrackedTable } from "../event/catalogue.ts";
-import { matchChange, type Matched, type Occurrence } from "../match.ts";
+import { askWhere, matchChange, type Matched, type Occurrence } from "../match.ts";
 import type { Message } from "../message.ts";
 import { computeMessageId } from "../message-id.ts";
 import { buildPayloads, type PayloadDeps, type PayloadInput } from "../payload/build.ts";
 import { describeThrown } from "../payload/describe.ts";
+import { readRecords } from "../payload/load.ts";
 import { readLacking } from "../payload/read-lacking.ts";
 import { parseOccurrence } from "../payload/occurrence-bytes.ts";
+import type { Queryable } from "../store/database.ts";
 import type { WholeRejection } from "../store/rejections.ts";
-import { parseBackfilled } from "./backfilled.ts";
+import { readSubscription } from "../store/subscriptions.ts";
+import { askProject, inputOf, parseBackfilled, type Backfilled } from "./backfilled.ts";
+import { readFilter } from "./receivers.ts";
 
 /** What a rejection becomes with the code as it is now. */
 export type Rebuilt =
@@ -23,6 +27,7 @@ export type Rebuilt =
   | { readonly kind: "rejected"; readonly reason: string; readonly error: string };
 
 export interface RebuildDeps {
+  readonly db: Queryable;
   readonly sourceId: string;
   readonly catalogue: Catalogue;
   readonly payload: PayloadDeps;
@@ -47,14 +52,7 @@ async function rebuildByKind(rejection: WholeRejection, deps: RebuildDeps): Prom
   const refused = parseRefused(rejection);
   if (refused !== undefined) return { kind: "built", messages: [refused], subscriptionId: undefined };
   const backfilled = parseBackfilled(rejection.occurrence);
-  if (backfilled !== undefined) {
-    const event = deps.catalogue.events.get(backfilled.event);
-    if (event === undefined)
-      return { kind: "rejected", reason: rejection.reason, error: `no file defines the event "${backfilled.event}" any more.` };
-    const nothing = { action: undefined, before: undefined, record: undefined, data: undefined, actor: undefined };
-    const input: PayloadInput = { event, key: backfilled.key, reason: "backfill", ...nothing };
-    return await build([{ input, idOf: () => firstIdOf(rejection) }], rejection, deps, backfilled.subscriptionId);
-  }
+  if (backfilled !== undefined) return await rebuildBackfilled(rejection, backfilled, deps);
   const handled = trackedByFile(rejection.event, deps.catalogue);
   if (handled !== undefined) return await rebuildHandled(rejection, handled, deps);
   const occurrence = parseOccurrence(rejection.occurrence, deps.catalogue.events);
@@ -65,6 +63,41 @@ async function rebuildByKind(rejection: WholeRejection, deps: RebuildDeps): Prom
 }
 
 const firstIdOf = ({ id }: WholeRejection): string => `msg_${id.slice("rej_".length)}`;
+
+/**
+ * All is asked that the backfill asks: the code that threw may say now that the record is another project's, or that it is not meant.
+ * The message would go to the one subscription all the same.
+ */
+async function rebuildBackfilled(
+  rejection: WholeRejection,
+  { event: name, key, subscriptionId }: Backfilled,
+  deps: RebuildDeps,
+): Promise<Rebuilt> {
+  const rejected = (error: string, reason = rejection.reason): Rebuilt => ({ kind: "rejected", reason, error });
+  const nothing: Rebuilt = { kind: "built", messages: [], subscriptionId };
+  const event = deps.catalogue.events.get(name);
+  if (event === undefined) return rejected(`no file defines the event "${name}" any more.`);
+  if (event.table === undefined) return rejected(`the event "${name}" has no table any more.`);
+  const subscription = await readSubscription(deps.db, subscriptionId);
+  if (subscription === undefined || subscription.state === "deleted") return nothing;
+  const record = (await readRecords(deps.payload.readers, event.table, [key])).get(key);
+  if (record === undefined) return nothing;
+  if (record instanceof Error) return rejected(record.message, "record-missing");
+  const project = askProject(event, record, deps.catalogue);
+  // What another project's record makes the code throw is not this one's to see.
+  if (project instanceof Error) return rejected("the project function threw for its record.");
+  if (project !== subscription.project) return nothing;
+  try {
+    if (!askWhere(event, record)) return nothing;
+  } catch (error) {
+    return rejected(describeThrown(error, event.file), "where-threw");
+  }
+  const input = inputOf(event, key, record);
+  const built = await build([{ input, idOf: () => firstIdOf(rejection) }], rejection, deps, subscriptionId);
+  const isWanted = readFilter(subscription);
+  if (built.kind === "rejected" || isWanted === undefined) return built;
+  return { ...built, messages: built.messages.filter(({ body }) => isWanted(body)) };
+}
 
 /** Its rule could not be asked then: it may say now that nothing happened. */
 async function rebuildMatched(rejection: WholeRejection, occurrence: Occurrence, deps: RebuildDeps): Promise<Rebuilt> {
