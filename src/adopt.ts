@@ -6,7 +6,9 @@ import { AncrageError } from "./errors.ts";
 import { migrate, runAsReplication } from "./migrate.ts";
 import type { CheckedOptions } from "./options.ts";
 import { fanOutUnsettled } from "./journal/restart.ts";
+import { parseLsn } from "./lsn.ts";
 import { readResume } from "./read-resume.ts";
+import { describeWentBack } from "./resume-position.ts";
 import { readServerIdentity, readSlot, type ServerIdentity } from "./store/capture-state.ts";
 import { emptyOutbox } from "./store/capture-switch.ts";
 import { connectClient, inTransaction } from "./store/database.ts";
@@ -83,6 +85,11 @@ async function foundCopy(
   }
   const { slot: slotName } = captureNames(server.databaseOid);
   const sourceId = sourceIdOf({ ...server, generation: settings.generation });
+  if (settings.capture === "outbox") {
+    const last = await readLastBatch(client, sourceId);
+    const flushLsn = parseLsn(server.flushLsn);
+    return last !== undefined && last.endLsn > flushLsn ? describeWentBack(last.endLsn, flushLsn) : undefined;
+  }
   const resume = await readResume(client, { sourceId, slotName, slot: await readSlot(client, slotName), server, settings });
   return resume.kind === "lost" && resume.reason === "log-went-back" ? resume.what : undefined;
 }

@@ -70,7 +70,10 @@ async function noteUnreadLog(db: Queryable, { checked, log, last }: BeginOptions
 
 async function isLost(db: Queryable, { sourceId, settings }: CheckedDatabase, loss: Loss): Promise<BegunCapture> {
   await openGap(db, sourceId, loss);
-  return { endLsn: loss.fromLsn, failure: new LossError({ ...loss, isLeft: settings.capture === "outbox" }) };
+  return {
+    endLsn: loss.fromLsn,
+    failure: new LossError({ ...loss, isLeft: loss.reason !== "log-went-back" && settings.capture === "outbox" }),
+  };
 }
 
 async function goOn(

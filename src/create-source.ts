@@ -1,3 +1,4 @@
+import type pg from "pg";
 import type { CheckedDatabase } from "./capture/check.ts";
 import type { ChangeSource } from "./capture/change.ts";
 import { OutboxSource } from "./capture/outbox/source.ts";
@@ -7,7 +8,8 @@ import type { EngineOptions } from "./engine.ts";
 import type { Journal } from "./journal/journal.ts";
 import type { Logger } from "./log.ts";
 import { dropPassedSlot } from "./store/capture-state.ts";
-import { connectClient, endClient } from "./store/database.ts";
+import { holdCapture } from "./store/capture-switch.ts";
+import { connectClient, endClient, inPoolTransaction } from "./store/database.ts";
 import { endSlotHolder } from "./store/leaders.ts";
 
 /** Where this process reads changes from. */
@@ -37,22 +39,27 @@ export function createSource(journal: Journal, { sourceId, ...checked }: Checked
         signal,
         isFromSwitch,
       }),
-    outbox: () => new OutboxSource(common),
+    outbox: () => new OutboxSource({ ...common, assertWhole: (client) => journal.assertWhole(client) }),
     first: checked.reads === "outbox" ? "outbox" : "wal",
-    onLogLeft: (endLsn) => dropSlot(replicationUrl, { slot, endLsn, log }),
+    onLogLeft: (endLsn) => dropSlot(db, replicationUrl, { slot, endLsn, log }),
     log,
   });
 }
 
-/** A slot that nobody reads would keep the log for ever. */
+/** A slot that nobody reads would keep the log for ever. One of that name may be made meanwhile, for the switch back. */
 async function dropSlot(
+  db: pg.Pool,
   replicationUrl: string,
   { slot, endLsn, log }: { readonly slot: string; readonly endLsn: bigint; readonly log: Logger },
 ): Promise<void> {
   try {
     const client = await connectClient({ connectionString: replicationUrl, applicationName: "ancrage slot" });
     try {
-      if (await dropPassedSlot(client, slot, endLsn)) log.info({ slot }, "the replication slot was dropped: the outbox is read");
+      const isDropped = await inPoolTransaction(
+        db,
+        async (held) => (await holdCapture(held)) === "outbox" && (await dropPassedSlot(client, slot, endLsn)),
+      );
+      if (isDropped) log.info({ slot }, "the replication slot was dropped: the outbox is read");
     } finally {
       await endClient(client);
     }

@@ -62,7 +62,7 @@ async function addTriggers(migration: OutboxMigration): Promise<void> {
 export async function switchToOutbox(migration: OutboxMigration): Promise<string | undefined> {
   const { client, catalogue, server, note } = migration;
   const last = await readJournal(migration);
-  if (last?.cursor !== undefined) throw isPending("outbox");
+  if (last?.cursor !== undefined) throw isPending("wal");
   const hasLog = (await readSlot(client, captureNames(server.databaseOid).slot)) !== undefined;
   const lost = await readLostLog(migration);
   const plan = await readOutboxPlan(client, catalogue);
@@ -125,12 +125,14 @@ async function leaveLog(migration: OutboxMigration, { slotName, slot, ...lost }:
  * where that begins.
  */
 export async function switchToLog(migration: OutboxMigration): Promise<void> {
-  const { client, note } = migration;
+  const { client, server, note } = migration;
+  const { slot } = captureNames(server.databaseOid);
   const state = { functions: await readOutboxFunctions(client), triggers: await readOutboxTriggers(client) };
   const removal = planOutboxRemoval(state);
   await inQuietMoment(client, async () => {
     await lockForSwitch(client, [...new Set(state.triggers.map(quoteTable))]);
     if ((await readJournal(migration))?.cursor === undefined && !(await isOutboxEmpty(client))) throw isPending("outbox");
+    if ((await readSlot(client, slot)) === undefined) throw slotTaken(slot);
     await writeSwitchMark(client, "wal");
     for (const sql of removal) await client.query(sql);
     await writeCapture(client, "wal");
@@ -169,6 +171,14 @@ function isPending(capture: "wal" | "outbox"): AncrageError {
     {
       hint: `Let Ancrage run with capture: "${capture}" until "ancrage status" shows it caught up, then migrate again.`,
     },
+  );
+}
+
+function slotTaken(slot: string): AncrageError {
+  return new AncrageError(
+    "ANCRAGE_COMMAND_FAILED",
+    `the replication slot "${slot}" that was made a moment ago is gone: a process that reads the outbox began meanwhile, and took it for the one of before.`,
+    { hint: "Run it again. Nothing was switched." },
   );
 }
 

@@ -11,6 +11,8 @@ import { migrateOutbox, prepareLog, switchToLog, switchToOutbox } from "./migrat
 import { readOptions, requireOptions, type AncrageOptions, type CheckedOptions } from "./options.ts";
 import { parseLsn } from "./lsn.ts";
 import { readServerIdentity, readSlot, type ServerIdentity } from "./store/capture-state.ts";
+import { readLastBatch } from "./store/batches.ts";
+import { writeSwitchMark } from "./store/capture-switch.ts";
 import { connectClient } from "./store/database.ts";
 import { endGap, openGap, readJournalEnd, type Gap } from "./store/gaps.ts";
 import { lockMigrations, migrateSchema } from "./store/migrate.ts";
@@ -156,6 +158,9 @@ export async function noteNewSlot(client: pg.Client, sourceId: string, slotName:
   const last = await readJournalEnd(client, sourceId);
   const slot = await readSlot(client, slotName);
   if (last === undefined || typeof slot?.confirmedLsn !== "string") return undefined;
+  // After a switch to the log that begins with the mark of it: one that stood there was not read, and is lost with the slot of before.
+  const isMarkAwaited = (await readSettings(client))?.capture === "wal" && (await readLastBatch(client, sourceId))?.cursor !== undefined;
+  if (isMarkAwaited) await explainDenied(client, () => writeSwitchMark(client, "wal"));
   await openGap(client, sourceId, { fromLsn: last.lsn, reason: "slot-recreated" });
   return endGap(client, sourceId, parseLsn(slot.confirmedLsn));
 }

@@ -6,6 +6,7 @@ import type { Clock } from "./clock.ts";
 import { sqlStateOf } from "./errors.ts";
 import { formatLsn } from "./lsn.ts";
 import { readResume } from "./read-resume.ts";
+import { readLastBatch } from "./store/batches.ts";
 import { readServerIdentity, readSlot } from "./store/capture-state.ts";
 import { connectClient } from "./store/database.ts";
 import { readSettings } from "./store/settings.ts";
@@ -13,8 +14,8 @@ import { readSlotFacts } from "./store/slot-facts.ts";
 
 export interface SlotStatus {
   readonly slot: string;
-  /** `resume`: a start goes on from it. */
-  readonly state: "resume" | "lost" | "not-made";
+  /** `resume`: a start goes on from it. `unused`: the outbox is read, and there is no slot. */
+  readonly state: "resume" | "lost" | "not-made" | "unused";
   /** Why it is lost, or null. */
   readonly problem: string | null;
   readonly hint: string | null;
@@ -36,13 +37,14 @@ export async function readSlotStatus(database: string, clock: Clock): Promise<Sl
     const settings = await explainDenied(client, () => readSettings(client)).catch(notMigrated);
     const slot = await readSlot(client, slotName);
     const sourceId = sourceIdOf({ ...server, generation: settings?.generation ?? 0 });
-    const resume = settings && (await readResume(client, { sourceId, slotName, slot, server, settings }));
+    const isUnused = slot === undefined && settings?.capture === "outbox" && (await readLastBatch(client, sourceId))?.cursor !== undefined;
+    const resume = isUnused ? undefined : settings && (await readResume(client, { sourceId, slotName, slot, server, settings }));
     const error = resume?.kind === "lost" ? new LossError({ ...resume, isLeft: settings?.capture === "outbox" }) : undefined;
     return {
       slot: slotName,
-      state: resume === undefined ? "not-made" : resume.kind,
+      state: isUnused ? "unused" : (resume?.kind ?? "not-made"),
       problem: error?.message ?? null,
-      hint: error?.hint ?? (resume === undefined ? 'Run "ancrage migrate FOLDER".' : null),
+      hint: error?.hint ?? (resume === undefined && !isUnused ? 'Run "ancrage migrate FOLDER".' : null),
       resumeLsn: resume?.kind === "resume" ? formatLsn(resume.endLsn) : null,
       isActive: health?.isActive ?? false,
       walStatus: health?.state ?? "missing",

@@ -39,6 +39,7 @@ export async function startOutboxSource(
     tables: new Map((await readTables(client)).map((table) => [table.name, table])),
     types: await readTypes(client),
     triggerKey: settings!.triggerKey,
+    assertWhole: () => Promise.resolve(),
     clock: systemClock,
     log: pino({ level: process.env["LOG"] ?? "silent" }),
     ...given,

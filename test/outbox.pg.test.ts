@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, expect, test } from "vitest";
 import type { ChangeSource } from "../src/capture/change.ts";
+import { AncrageError } from "../src/errors.ts";
 import { readOutboxSizes } from "../src/store/outbox.ts";
 import { cloneDatabase, type TestDatabase } from "./database.ts";
 import { installOutbox, migrateOutbox, startOutboxSource } from "./outbox-source.ts";
@@ -71,4 +72,34 @@ test("the outbox stays small beside a transaction that stays open and writes", a
   await readUntil(rows + 10);
   // The one that is written is left as it is below 4 MiB.
   while ((await sizes()) > 4.5 * 1024 * 1024) await new Promise((resolve) => setTimeout(resolve, 20));
+});
+
+test("on a database that is another one than before, nothing is read and nothing emptied", async () => {
+  await migrateOutbox(database, { deal: "inserts" });
+  let isWhole = true;
+  source = await startOutboxSource(database, {
+    assertWhole: () => (isWhole ? Promise.resolve() : Promise.reject(new AncrageError("ANCRAGE_JOURNAL_WENT_BACK", "it went back."))),
+  });
+  isWhole = false;
+  await database.client.query("select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'ancrage outbox%'");
+  await database.client.query("insert into deal values (1)");
+  const one = source;
+  while (!one.hasWork()) await new Promise<void>((resolve) => one.onWork(resolve));
+  await expect(one.take(10)).rejects.toMatchObject({ code: "ANCRAGE_JOURNAL_WENT_BACK" });
+});
+
+test("a page that is full to the last transaction is confirmed as a whole", async () => {
+  await migrateOutbox(database, { deal: "inserts" });
+  for (let id = 0; id < 4; id++) await database.client.query("insert into deal values ($1)", [id]);
+  const one = (source = await startOutboxSource(database, { maxListed: 2 }));
+  let taken = 0;
+  while (taken < 4) {
+    if (!one.hasWork()) await new Promise<void>((resolve) => one.onWork(resolve));
+    for (const item of await one.take(1)) {
+      if (item.kind === "change") taken++;
+      else if (item.kind === "commit") one.confirm(item.endLsn);
+    }
+  }
+  // Nothing is left that a later change would have to confirm.
+  while (one.idleLsn() === undefined) await new Promise((resolve) => setTimeout(resolve, 5));
 });

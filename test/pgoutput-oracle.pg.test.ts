@@ -31,12 +31,10 @@ beforeAll(async () => {
     create table visit_2026 partition of visit for values from ('2026-01-01') to ('2027-01-01');
     create publication everything for all tables with (publish_via_partition_root = true)`);
   for (const table of ["deal", "deal_full"]) await database.client.query(`alter table ${table} alter note set storage external`);
-  await database.client.query(
-    `select pg_create_logical_replication_slot('oracle_ours_' || oid, 'pgoutput') from pg_database where datname = current_database()`,
-  );
-  await database.client.query(
-    `select pg_create_logical_replication_slot('oracle_text_' || oid, 'test_decoding') from pg_database where datname = current_database()`,
-  );
+  const { rows: own } = await database.client.query<{ oid: number }>("select oid from pg_database where datname = current_database()");
+  // Not in one statement with the scan: PostgreSQL 15 may then fail with "buffer is not owned by resource owner TopTransaction".
+  await database.client.query("select pg_create_logical_replication_slot($1, 'pgoutput')", [`oracle_ours_${own[0]?.oid}`]);
+  await database.client.query("select pg_create_logical_replication_slot($1, 'test_decoding')", [`oracle_text_${own[0]?.oid}`]);
   const { rows } = await database.client.query<{ oid: number; name: string }>("select oid, format_type(oid, null) as name from pg_type");
   typeNames = new Map(rows.map((row) => [row.oid, row.name]));
 });

@@ -1,3 +1,4 @@
+import { AncrageError } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import type { Captured, ChangeSource, ResumePoint } from "./change.ts";
 import { computeOutboxResume, endOfTransaction, formatCursor, parseCursor, startOfOutbox } from "./outbox/cursor.ts";
@@ -50,7 +51,8 @@ export class SwitchingSource implements ChangeSource {
       await this.#startWal(resume, cursor !== undefined);
     } else {
       await this.#startOutbox(resume);
-      if (cursor !== undefined) this.#leaving = this.#options.onLogLeft(resume.endLsn);
+      // Where the log comes next, its slot is the one that was made for that.
+      if (cursor !== undefined && this.#options.first === "outbox") this.#leaving = this.#options.onLogLeft(resume.endLsn);
     }
   }
 
@@ -82,7 +84,8 @@ export class SwitchingSource implements ChangeSource {
   }
 
   confirm(lsn: bigint): void {
-    this.#source.confirm(lsn);
+    // Until the mark of the switch is in the journal, that is the outbox's: confirmed to the log, it could lie behind the mark.
+    if (this.#wal === undefined || this.#cursor === undefined) this.#source.confirm(lsn);
     if (this.#logEndLsn === undefined || lsn < this.#logEndLsn) return;
     this.#leaving = this.#options.onLogLeft(this.#logEndLsn);
     this.#logEndLsn = undefined;
@@ -158,6 +161,7 @@ export class SwitchingSource implements ChangeSource {
       return await work();
     } catch (error) {
       if (this.#isStopped) return [];
+      if (error instanceof AncrageError && error.code === "ANCRAGE_SLOT_LOST") throw error;
       this.#options.log.warn({ err: error }, "could not go on where changes were switched to; trying again");
       this.#timer = setTimeout(() => {
         this.#timer = undefined;
@@ -169,7 +173,8 @@ export class SwitchingSource implements ChangeSource {
 
   async #startWal(resume: ResumePoint, isFromSwitch: boolean): Promise<void> {
     const wal = this.#options.wal({ isFromSwitch });
-    await started(wal, resume);
+    // Where the outbox ended may lie behind the mark: the log is asked from where its slot stands.
+    await started(wal, isFromSwitch ? { ...resume, endLsn: 0n } : resume);
     this.#wal = wal;
   }
 

@@ -21,7 +21,7 @@ function statusCommand(context: CommandContext): Command {
       "Show how far the slot is, what it keeps, and whether a start could go on from it. Asks the database; no process need run.",
     )
     .option("--json", "print it as JSON")
-    .addHelpText("after", "\nExit codes: 0 a start goes on from it · 1 failed · 3 it is lost, or was never made.");
+    .addHelpText("after", "\nExit codes: 0 a start goes on from it, or the outbox is read · 1 failed · 3 it is lost, or was never made.");
   addOptionFlags(command, ["database"]);
   return command.action(async (flags: { readonly json?: boolean }) => {
     const options = await loadOptions(context.workingFolder, context, flagsOf(command));
@@ -29,7 +29,7 @@ function statusCommand(context: CommandContext): Command {
     const { readSlotStatus } = await import("../slot-status.ts");
     const status = await readSlotStatus(database, systemClock);
     context.print(flags.json === true ? JSON.stringify(status) : formatTree(status));
-    if (status.state !== "resume") context.exitWith(exitCodes.unavailable);
+    if (status.state === "lost" || status.state === "not-made") context.exitWith(exitCodes.unavailable);
   });
 }
 

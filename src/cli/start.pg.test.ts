@@ -28,8 +28,15 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
+/** With a password, also where the server under test asks for none. */
+const withPassword = (): string => {
+  const url = new URL(database.url);
+  url.password ||= "a-password";
+  return url.href;
+};
+
 const run = (...words: readonly string[]): AncrageProcess =>
-  startAncrage(words, { DATABASE_URL: database.url, ANCRAGE_TOKEN: token, ANCRAGE_SECRET_KEY: secretKey });
+  startAncrage(words, { DATABASE_URL: withPassword(), ANCRAGE_TOKEN: token, ANCRAGE_SECRET_KEY: secretKey });
 
 test("start refuses a database that is not migrated: 3, with the SQL", async () => {
   const start = run("start", folder, "--port", "0");
@@ -52,8 +59,7 @@ test("migrate tells each step and is done when run again; then start serves unti
   const start = run("start", folder, "--port", "0", "--json");
   const ready = JSON.parse(await start.line(/^\{"ready":true/)) as { url: string };
   // What a container prints is kept: no token in it, and no password.
-  const shown = new URL(database.url);
-  expect(shown.password).not.toBe("");
+  const shown = new URL(withPassword());
   shown.password = "…";
   expect(ready).toEqual({
     ready: true,

@@ -48,7 +48,7 @@ test("the types of a database are those of its values", async () => {
   readonly tags: string[];
   /** boolean */
   readonly "Odd name": boolean | null;
-  /** numeric${isOld ? ", generated: the log does not carry it, `load` does." : ""} */
+  /** numeric${isOld ? ", generated: the log does not carry it, it is read as it is now." : ""} */
   readonly total: string | null;
 }
 `);

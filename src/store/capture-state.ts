@@ -17,12 +17,20 @@ export interface ServerIdentity {
   readonly encoding: string;
 }
 
+/** The control file knows a new timeline only after the first checkpoint on it. */
+const timelineSql =
+  "case when pg_is_in_recovery() then 0 else ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::integer end";
+
+/** 0 on a replica. */
+export async function readTimeline(db: Queryable): Promise<number> {
+  const { rows } = await db.query<{ timeline: number }>(`select ${timelineSql} as timeline`);
+  return rows[0]?.timeline ?? 0;
+}
+
 export async function readServerIdentity(db: Queryable): Promise<ServerIdentity> {
   const { rows } = await db.query<ServerIdentity>(`
     select oid as "databaseOid", datname::text as "databaseName", (select system_identifier::text from pg_control_system()) as "systemIdentifier",
-      -- The control file knows a new timeline only after the first checkpoint on it.
-      case when pg_is_in_recovery() then 0
-        else ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::integer end as timeline,
+      ${timelineSql} as timeline,
       pg_is_in_recovery() as "isReplica",
       case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end::text as "flushLsn",
       current_setting('server_version_num')::integer as version, current_setting('wal_level') as "walLevel",

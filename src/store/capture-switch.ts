@@ -6,6 +6,13 @@ export async function lockForSwitch(db: Queryable, tables: readonly string[]): P
   if (tables.length > 0) await db.query(`lock table ${tables.join(", ")} in share row exclusive mode`);
 }
 
+/** @returns where changes are written, which stays so until this transaction ends */
+export async function holdCapture(db: Queryable): Promise<"wal" | "outbox" | undefined> {
+  await db.query("select pg_advisory_xact_lock_shared(hashtext('ancrage.capture'))");
+  const { rows } = await db.query<{ capture: "wal" | "outbox" }>("select capture from ancrage.settings");
+  return rows[0]?.capture;
+}
+
 /** The mark goes where changes are written at this moment of the transaction. */
 export async function writeSwitchMark(db: Queryable, to: "wal" | "outbox"): Promise<void> {
   await db.query("select ancrage.emit('ancrage.switch', jsonb_build_object('to', $1::text))", [to]);

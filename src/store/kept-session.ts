@@ -1,13 +1,18 @@
 import type pg from "pg";
 import { connectClient, endClient, type SessionOptions } from "./database.ts";
 
+export interface KeptSessionOptions extends SessionOptions {
+  /** Asked of each new session before it is used; where it throws, `get` does. */
+  readonly check?: ((client: pg.Client) => Promise<void>) | undefined;
+}
+
 /** One session that outlives its connection: it connects when it is asked for, and anew once it was lost. */
 export class KeptSession {
-  readonly #options: SessionOptions;
+  readonly #options: KeptSessionOptions;
   /** Undefined while it is not connected. */
   #client: pg.Client | undefined;
 
-  constructor(options: SessionOptions) {
+  constructor(options: KeptSessionOptions) {
     this.#options = options;
   }
 
@@ -28,6 +33,12 @@ export class KeptSession {
     client.on("error", () => {
       if (this.#client === client) this.#client = undefined;
     });
+    try {
+      await this.#options.check?.(client);
+    } catch (error) {
+      await endClient(client);
+      throw error;
+    }
     return client;
   }
 }

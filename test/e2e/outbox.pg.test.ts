@@ -6,6 +6,8 @@ import { afterEach, expect, test } from "vitest";
 import { migrate } from "../../src/create-ancrage.ts";
 import { EmbeddedPostgres } from "../../src/dev/embedded-postgres.ts";
 import { defineEvent } from "../../src/event/define.ts";
+import { readOptions } from "../../src/options.ts";
+import { recreateSlot } from "../../src/recreate-slot.ts";
 import type { TestDatabase } from "../database.ts";
 import { startSystem, type System } from "./system.ts";
 
@@ -129,4 +131,69 @@ test("switched to the outbox and back while writers write, nothing is lost and n
   );
   expect(messages).toEqual({ n: String(expected?.n), keys: String(expected?.n) });
   expect(last).toBeGreaterThan(10);
+});
+
+test("a switch back to the log that is cut off goes on: its slot is kept, its mark is read, and a slot that is lost first is made anew", async () => {
+  const system = await startSystem({ schema, events, options: { capture: "outbox" } });
+  cleanups.push(() => system.close());
+  await subscribe(system, ["ItemCreated"]);
+  const written = async (id: number): Promise<void> => {
+    await system.rows("insert into item (id) values ($1)", [id]);
+  };
+  const arrived = (id: number): Promise<unknown> =>
+    system.receiver.until((requests) => requests.some(({ body }) => (JSON.parse(body) as { data: { id: number } }).data.id === id));
+  const last = "number = (select max(number) from ancrage.batches)";
+  const switchBack = async (): Promise<void> => {
+    await system.ancrage().stop();
+    Object.assign(system.options, { capture: "wal" });
+    await migrate(system.options);
+  };
+  /** As a process may, that ends while the switch is made: behind where the slot was made, or the mark was written. */
+  const journaledLater = (): Promise<unknown> => system.rows(`update ancrage.batches set end_lsn = pg_current_wal_lsn() where ${last}`);
+  const toOutbox = async (): Promise<void> => {
+    Object.assign(system.options, { capture: "outbox" });
+    await migrate(system.options);
+    await system.restart();
+  };
+  await written(1);
+  await arrived(1);
+  await switchBack();
+  await journaledLater();
+  await written(2);
+  await system.restart();
+  await arrived(2);
+
+  // The outbox is read to its end, but the log cannot be.
+  const withoutLog = async (): Promise<void> => {
+    await switchBack();
+    Object.assign(system.options, { replicationUrl: "postgres://127.0.0.1:1/none" });
+    await system.restart();
+    await system.until(`select cursor like '%isSwitched%' from ancrage.batches where ${last}`, true);
+    await system.ancrage().stop();
+    Object.assign(system.options, { replicationUrl: undefined });
+    await journaledLater();
+  };
+  await toOutbox();
+  await written(3);
+  await arrived(3);
+  await withoutLog();
+  await written(4);
+  await system.restart();
+  await arrived(4);
+
+  await toOutbox();
+  await written(5);
+  await arrived(5);
+  await withoutLog();
+  await expect(migrate({ ...system.options, capture: "outbox" })).rejects.toMatchObject({
+    hint: expect.stringContaining('capture: "wal"'),
+  });
+  await system.rows("select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = current_database()");
+  await written(6);
+  await recreateSlot({ ...readOptions(system.options), database: system.database.url }, { isForced: false });
+  await written(7);
+  await system.restart();
+  await arrived(7);
+  expect(await system.rows("select reason from ancrage.gaps")).toEqual([{ reason: "slot-recreated" }]);
+  expect(dataOf(system).map((data) => (data as { id: number }).id)).toEqual([1, 2, 3, 4, 5, 7]);
 });

@@ -1,9 +1,11 @@
+import type pg from "pg";
 import type { Clock } from "../../clock.ts";
 import { delayOf, silenceDelaysMs } from "../../delay-of.ts";
 import type { Logger } from "../../log.ts";
 import { parseLsn } from "../../lsn.ts";
 import { AncrageError } from "../../errors.ts";
 import { KeptSession } from "../../store/kept-session.ts";
+import { readTimeline } from "../../store/capture-state.ts";
 import { lookAtOutbox, readOutboxPage, readOutboxRows, type OutboxLook, type OutboxRow } from "../../store/outbox.ts";
 import type { TableInfo } from "../../store/tables.ts";
 import type { ValueTypes } from "../../store/types.ts";
@@ -30,6 +32,8 @@ export interface OutboxSourceOptions {
   readonly tables: ReadonlyMap<string, TableInfo>;
   readonly types: ValueTypes;
   readonly triggerKey: Buffer;
+  /** Throws where the database has not what the journal of this process had. */
+  readonly assertWhole: (client: pg.Client) => Promise<void>;
   readonly clock: Clock;
   readonly log: Logger;
   /** Transactions that are listed at once. Default: 20,000. */
@@ -90,13 +94,17 @@ export class OutboxSource implements ChangeSource {
   #listener: (() => void) | undefined;
   #isStopped = false;
   #ignoredMarks = 0;
+  /** Of the server, at the first session. */
+  #timeline: number | undefined;
 
   constructor(options: OutboxSourceOptions) {
     this.#options = options;
     this.sourceId = options.sourceId;
     this.#reader = createRowReader(options.tables, options.types);
-    this.#turns = new OutboxTurns(options);
-    this.#session = new KeptSession({ connectionString: options.connectionString, applicationName: "ancrage outbox" });
+    const { connectionString, log } = options;
+    const check = (client: pg.Client): Promise<void> => this.#check(client);
+    this.#turns = new OutboxTurns({ connectionString, check, log });
+    this.#session = new KeptSession({ connectionString, applicationName: "ancrage outbox", check });
   }
 
   async start({ endLsn, journaled, cursor }: ResumePoint): Promise<void> {
@@ -195,6 +203,20 @@ export class OutboxSource implements ChangeSource {
     await this.#session.end();
   }
 
+  /**
+   * A snapshot says nothing of a database that was promoted, or put back, meanwhile: numbers of transactions are used again there, and
+   * what has them would be passed over, or emptied out unread. A start goes on from what that database's own journal says.
+   */
+  async #check(client: pg.Client): Promise<void> {
+    await this.#options.assertWhole(client);
+    const timeline = await readTimeline(client);
+    if (timeline === 0) throw new Error("the server is a replica, which nobody has promoted yet");
+    this.#timeline ??= timeline;
+    if (timeline !== this.#timeline) {
+      throw wentBack(`the server is on timeline ${timeline}, and was on ${this.#timeline}: a replica was promoted, or a backup restored.`);
+    }
+  }
+
   // --- looking -------------------------------------------------------------------------------------------------------------------
 
   #lookLater(ms: number): void {
@@ -222,10 +244,13 @@ export class OutboxSource implements ChangeSource {
 
   async #look(): Promise<void> {
     const stretch = { from: this.#from.snapshot, to: undefined };
-    const look = await lookAtOutbox(await this.#session.get(), stretch, { skip: 0, limit: this.#maxListed });
+    const look = await lookAtOutbox(await this.#session.get(), stretch, { skip: 0, limit: this.#maxListed + 1 });
     const lsn = parseLsn(look.lsn);
     const endLsn = lsn > this.#from.endLsn ? lsn : this.#from.endLsn;
     const to = { snapshot: look.snapshot, endLsn, atUs: BigInt(look.atUs) };
+    if (isBefore(to.snapshot, this.#from.snapshot)) {
+      throw wentBack(`the outbox was read up to the transactions of ${this.#from.snapshot}, and the server is at ${to.snapshot}.`);
+    }
     if (look.transactions.length === 0) this.#from = to;
     else this.#begin(to, 0, look);
   }
@@ -233,12 +258,14 @@ export class OutboxSource implements ChangeSource {
   /** The transactions of a stretch that was looked at before, from one of them on. */
   async #list(to: PollPoint, skip: number): Promise<void> {
     const stretch = { from: this.#from.snapshot, to: to.snapshot };
-    this.#begin(to, skip, await lookAtOutbox(await this.#session.get(), stretch, { skip, limit: this.#maxListed }));
+    this.#begin(to, skip, await lookAtOutbox(await this.#session.get(), stretch, { skip, limit: this.#maxListed + 1 }));
   }
 
   #begin(to: PollPoint, offset: number, { transactions }: OutboxLook): void {
-    const isListed = transactions.length < this.#maxListed;
-    this.#stretch = { from: this.#from, to, transactions, offset, isListed, next: 0, after: "0", open: undefined };
+    // One more than is taken says that there are more.
+    const isListed = transactions.length <= this.#maxListed;
+    const listed = isListed ? transactions : transactions.slice(0, this.#maxListed);
+    this.#stretch = { from: this.#from, to, transactions: listed, offset, isListed, next: 0, after: "0", open: undefined };
   }
 
   get #maxListed(): number {
@@ -372,7 +399,7 @@ export class OutboxSource implements ChangeSource {
   /** A database that restarts is waited for; what cannot be read at all ends capture. */
   async #afterFault(error: unknown): Promise<void> {
     if (this.#isStopped) return;
-    if (error instanceof AncrageError && error.code === "ANCRAGE_PROTOCOL") {
+    if (error instanceof AncrageError && (error.code === "ANCRAGE_PROTOCOL" || error.code === "ANCRAGE_JOURNAL_WENT_BACK")) {
       this.#failure = error;
       this.#wake();
       return;
@@ -395,6 +422,17 @@ export class OutboxSource implements ChangeSource {
     listener?.();
   }
 }
+
+/** Whether transactions that had ended by then have not begun here. */
+function isBefore(snapshot: string, earlier: string): boolean {
+  const endOfSnapshot = (text: string): bigint => BigInt(text.split(":")[1] ?? 0);
+  return endOfSnapshot(snapshot) < endOfSnapshot(earlier);
+}
+
+const wentBack = (what: string): AncrageError =>
+  new AncrageError("ANCRAGE_JOURNAL_WENT_BACK", what, {
+    hint: "Start again: it goes on from what the journal of this database says, and nothing that is written here is missed.",
+  });
 
 function compareRows(a: OutboxRow, b: OutboxRow): number {
   return a.id.length - b.id.length || (a.id < b.id ? -1 : 1);

@@ -1,9 +1,12 @@
+import type pg from "pg";
 import type { Logger } from "../../log.ts";
 import { KeptSession } from "../../store/kept-session.ts";
 import { readOutboxSizes, truncateOutbox, turnOutbox, type OutboxSizes } from "../../store/outbox.ts";
 
 export interface OutboxTurnsOptions {
   readonly connectionString: string;
+  /** Throws where the database is not the one of before: what was consumed is another one's. */
+  readonly check: (client: pg.Client) => Promise<void>;
   readonly log: Logger;
 }
 
@@ -48,7 +51,8 @@ export class OutboxTurns {
 
   constructor(options: OutboxTurnsOptions) {
     this.#options = options;
-    this.#session = new KeptSession({ connectionString: options.connectionString, applicationName: "ancrage outbox turns" });
+    const { connectionString, check } = options;
+    this.#session = new KeptSession({ connectionString, applicationName: "ancrage outbox turns", check });
   }
 
   start(): void {

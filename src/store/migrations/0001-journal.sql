@@ -437,6 +437,9 @@ begin
   if current_setting('transaction_isolation') = 'read committed' then
     perform pg_advisory_xact_lock_shared(hashtext('ancrage.capture'));
     select s.capture into strict capture from ancrage.settings s;
+  elsif prefix = 'ancrage.origin' and current_setting('transaction_read_only') = 'on' then
+    -- It has no changes that the mark could be of, and may lock nothing.
+    select s.capture into strict capture from ancrage.settings s;
   else
     select s.capture into strict capture from ancrage.settings s for share;
   end if;
