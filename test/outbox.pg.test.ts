@@ -101,5 +101,5 @@ test("a page that is full to the last transaction is confirmed as a whole", asyn
     }
   }
   // Nothing is left that a later change would have to confirm.
-  while (one.idleLsn() === undefined) await new Promise((resolve) => setTimeout(resolve, 5));
+  await expect.poll(() => one.idleLsn()).toBeDefined();
 });
