@@ -106,18 +106,27 @@ export async function readPublications(db: Queryable, names: readonly string[]):
 /** What capture stands on, by name: the versions of each thing. One that was taken away and made again has another version. */
 export type Footing = Readonly<Record<string, readonly string[]>>;
 
-/** By the name of a publication its oid, and by `table <oid>` the oids of its places in them. */
-export async function readPublishedPlaces(db: Queryable, publications: readonly string[], tableOids: readonly number[]): Promise<Footing> {
-  const { rows } = await db.query<{ name: string; oids: string[] }>(
-    `select pubname::text as name, array_agg(oid::text) as oids from pg_publication where pubname = any($1) group by 1
+export interface PublishedPlaces {
+  /** By the name of a publication its oid. */
+  readonly publications: ReadonlyMap<string, readonly string[]>;
+  /** By the oid of a table the oids of its places in them. */
+  readonly tables: ReadonlyMap<number, readonly string[]>;
+}
+
+export async function readPublishedPlaces(db: Queryable, names: readonly string[], tableOids: readonly number[]): Promise<PublishedPlaces> {
+  const { rows } = await db.query<{ name: string | null; table_oid: number | null; oids: string[] }>(
+    `select pubname::text as name, null as table_oid, array_agg(oid::text) as oids from pg_publication where pubname = any($1) group by 1
      union all
-     select 'table ' || r.prrelid::oid, array_agg(r.oid::text order by r.oid)
+     select null, r.prrelid::oid, array_agg(r.oid::text order by r.oid)
      from pg_publication_rel r join pg_publication p on p.oid = r.prpubid
      where p.pubname = any($1) and r.prrelid = any($2::oid[]) group by r.prrelid
-     order by 1`,
-    [publications, tableOids],
+     order by 1, 2`,
+    [names, tableOids],
   );
-  return Object.fromEntries(rows.map(({ name, oids }) => [name, oids]));
+  return {
+    publications: new Map(rows.flatMap(({ name, oids }) => (name === null ? [] : [[name, oids] as const]))),
+    tables: new Map(rows.flatMap(({ table_oid, oids }) => (table_oid === null ? [] : [[table_oid, oids] as const]))),
+  };
 }
 
 /** Columns of a table that PostgreSQL computes when they are read: no log carries them. By the oid of the table. */

@@ -416,6 +416,33 @@ describe("a system of its own", () => {
     await next.stop();
     expect(await system.rows("select key from ancrage.messages order by id")).toEqual([{ key: "1" }, { key: "2" }, { key: "2" }]);
   });
+
+  test("what was written before a table was renamed, and not read yet, is read under its new name; one that is made anew is a gap", async () => {
+    const on = (table: string) => ({ ItemMade: defineEvent({ table, on: "insert", payload: (item) => ({ id: item["id"] }) }) });
+    await start({ events: on("item") });
+    await system.call("POST", "/v1/subscriptions", { event: "ItemMade", url: system.receiver.url, format: "bare" });
+    await system.rows("insert into item values (1)");
+    await received(1);
+    await system.ancrage().stop();
+    await system.rows("insert into item values (2); alter table item rename to thing");
+    Object.assign(system.options, { events: on("thing") });
+    await migrate(system.options);
+    await system.restart();
+    await received(2);
+    await system.rows("insert into thing values (3)");
+    await received(3);
+    expect(await gaps()).toEqual([]);
+
+    await system.ancrage().stop();
+    await system.rows(`insert into thing values (4); alter table thing rename to thing_before;
+      create table thing (id integer primary key, note text); insert into thing values (5); drop table thing_before`);
+    await migrate(system.options);
+    await system.restart();
+    await system.rows("insert into thing values (6)");
+    await received(6);
+    expect(await gaps()).toEqual([{ reason: "capture-altered", ended: true, well: true }]);
+    expect(system.receiver.requests.map(({ body }) => body)).toEqual(expect.arrayContaining(['{"id":4}']));
+  });
 });
 
 describe("on a server of its own", () => {

@@ -103,6 +103,19 @@ test("taken away and put back between two runs is a gap, also where migrate put 
   await resolve();
 });
 
+test("a table that is made anew between two runs is a gap, also where migrate gave the new one its trigger", async () => {
+  await system.ancrage().stop();
+  await system.rows(`alter table item rename to item_before; create table item (id integer primary key, note text);
+    insert into item values (${++id}); drop table item_before`);
+  await migrate(system.options);
+  await system.restart();
+  await system.rows("insert into item values ($1)", [++id]);
+  await received(id);
+  await expect.poll(() => status()).toMatchObject({ isReady: true, problems: [{ code: "gap" }] });
+  expect(await gaps()).toEqual([{ reason: "capture-altered", ended: true, well: true }]);
+  await resolve();
+});
+
 test("what migrate changes for the next release, or grants, is no alteration for the process that runs", async () => {
   const PartGone = defineEvent({ table: "part", on: "delete", payload: (part) => ({ id: part["id"] }), example: { id: 1 } });
   await migrate({ ...system.options, events: { ItemChanged, PartCreated, PartGone } });

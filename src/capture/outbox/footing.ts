@@ -12,8 +12,9 @@ export function triggerFooting(catalogue: Catalogue, { functions, triggers }: Ou
   return Object.fromEntries(
     [...catalogue.tables.values()].map(({ table }) => {
       const found = triggers.find((trigger) => trigger.tableOid === table.oid && trigger.name === rowTrigger);
-      const version = found === undefined ? [] : [`${found.version} ${found.enabled} ${versionOf.get(found.function) ?? "none"}`];
-      return [`the trigger on ${quoteTable(table)} (${table.oid})`, version];
+      const version =
+        found === undefined ? [] : [`${table.oid} ${found.version} ${found.enabled} ${versionOf.get(found.function) ?? "none"}`];
+      return [`the trigger on ${quoteTable(table)}`, version];
     }),
   );
 }

@@ -26,7 +26,7 @@ type Parse = ((text: string) => Value) | undefined;
  *   says that they are whole, and has null for all that they have not.
  */
 export function compileRelation(message: RelationMessage, table: TableInfo | undefined, types: ValueTypes, isOldPartial = false): Relation {
-  const name = nameTable(message.schema, message.table);
+  const name = table?.name ?? nameTable(message.schema, message.table);
   const names = message.columns.map((column) => column.name);
   const parsers: readonly Parse[] = message.columns.map((column) => types.parser(column.typeOid));
   const isIdentity = message.columns.map((column) => column.isKey);

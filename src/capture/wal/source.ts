@@ -69,6 +69,8 @@ export class WalSource implements ChangeSource {
   readonly sourceId: string;
   readonly #options: WalSourceOptions;
   readonly #senderTimeoutMs: number;
+  /** By their oids, which stay through renames. */
+  readonly #tableOf: ReadonlyMap<number, TableInfo>;
   readonly #relations = new Map<number, Relation>();
   /** Relations that were described since the last change: a partition's comes right after its root's, before the first change of it. */
   #described: RelationMessage[] = [];
@@ -109,6 +111,7 @@ export class WalSource implements ChangeSource {
   constructor(options: WalSourceOptions) {
     this.#options = options;
     this.#senderTimeoutMs = options.senderTimeoutMs ?? defaultSenderTimeoutMs;
+    this.#tableOf = new Map([...options.tables.values()].map((table) => [table.oid, table]));
     this.#snapshots = new SnapshotReader(options);
     this.#gate = new Gate({
       queue: this.#queue,
@@ -320,7 +323,9 @@ export class WalSource implements ChangeSource {
     this.#described.push(message);
     const { tables, types } = this.#options;
     const isOldPartial = (this.#partial.get(message.oid)?.size ?? 0) > 0;
-    this.#relations.set(message.oid, compileRelation(message, tables.get(nameTable(message.schema, message.table)), types, isOldPartial));
+    // The log has the name of that time. Of one that was made anew since, what the former one of its name had is read all the same.
+    const table = this.#tableOf.get(message.oid) ?? tables.get(nameTable(message.schema, message.table));
+    this.#relations.set(message.oid, compileRelation(message, table, types, isOldPartial));
   }
 
   /**
