@@ -48,8 +48,10 @@ function hasBegun({ startLsn, events }: Start, commitLsn: bigint): boolean {
 }
 
 /** Whether it would come back to whom it came from, or around for ever. */
-const isEcho = ({ id, ignoredActors }: Subscription, { actor, causedBy, depth }: MessageOrigin): boolean =>
-  depth >= mostDepth || causedBy === id || (actor !== undefined && ignoredActors?.includes(actor) === true);
+export const isEcho = (
+  { id, ignoredActors }: Pick<Subscription, "id" | "ignoredActors">,
+  { actor, causedBy, depth }: MessageOrigin,
+): boolean => depth >= mostDepth || causedBy === id || (actor !== undefined && ignoredActors?.includes(actor) === true);
 
 /** A payload is parsed once a message, and only where a filter asks for it. */
 function lazily<Value>(make: () => Value): () => Value {

@@ -56,6 +56,12 @@ export function leastIdOf(messages: readonly { readonly id: string }[]): string 
   return least;
 }
 
+/**
+ * By how much commit times may go backwards in the order of the log. They are taken a moment before the place in it: microseconds, but
+ * for a stall.
+ */
+export const disorderMs = 2_000;
+
 /** Rejections share the digits of the message that they would have been, so that a retry journals it under its first id. */
 export const rejectionIdOf = (messageId: string): string => `rej_${messageId.slice(4)}`;
 

@@ -44,7 +44,7 @@ function start(db = pool): void {
     onCanceled: nothing,
     wake: nothing,
     dropLane: (jobId) => dropped.push(jobId),
-    passedLsn: () => 0n,
+    passedLsn: () => 1n << 63n,
     clock: systemClock,
     log: pino({ level: "silent" }),
   });

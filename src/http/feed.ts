@@ -1,4 +1,5 @@
 import { readFeed, readReach, type FeedFilter, type MessageRow, type Reach } from "../store/messages.ts";
+import { disorderMs } from "../message-id.ts";
 import { search, type FoundPage } from "../search.ts";
 import type { Queryable } from "../store/database.ts";
 
@@ -30,8 +31,6 @@ export function createFeed(db: Queryable): Feed {
   };
 }
 
-/** By how much commit times may go backwards. They are taken a moment before the place in the log: microseconds, but for a stall. */
-const disorderMs = 2_000;
 const mostSeen = 64;
 const seenEveryMs = 1_000;
 

@@ -1,4 +1,6 @@
+import { isEcho } from "../fan-out.ts";
 import type { DeliveryState } from "../message.ts";
+import { disorderMs } from "../message-id.ts";
 import { readLastBatch, type BatchRow } from "../store/batches.ts";
 import type { Queryable } from "../store/database.ts";
 import type { JobRow } from "../store/jobs.ts";
@@ -7,12 +9,13 @@ import {
   hasUnsettled,
   insertPendingDeliveries,
   readLeastId,
+  readNewestCommitMs,
   scanMessages,
   type ReplayRange,
   type ReplayScan,
 } from "../store/replay.ts";
 import { readMessages } from "../store/resume.ts";
-import { readSubscription } from "../store/subscriptions.ts";
+import { readSubscription, type SubscriptionRow } from "../store/subscriptions.ts";
 import { estimate } from "./estimate.ts";
 import type { InputOf } from "./input.ts";
 import { readFilter } from "./receivers.ts";
@@ -26,7 +29,7 @@ const scanCount = 2_000;
 
 /** Recover and replay: messages of the journal for one subscription, under their ids, with their bytes. */
 export function createReplay(deps: WorkDeps): Work {
-  const { db, sourceId, wake } = deps;
+  const { db, sourceId, passedLsn, wake } = deps;
   return {
     async begin(job) {
       const range = await readRange(db, job);
@@ -35,18 +38,33 @@ export function createReplay(deps: WorkDeps): Work {
 
     async read(job, limit): Promise<Page> {
       const range = await readRange(db, job);
-      const last = await readLastBatch(db, sourceId);
-      // Nothing was ever journaled, or nobody is there to get it.
-      if (range === undefined || last === undefined) return nothing;
+      // Nobody is there to get it.
+      if (range === undefined) return nothing;
       const after = (job.place as Place)?.after ?? "";
-      if (await isUnsettled(db, last, range.toId)) return { ...nothing, isLast: false, isIdle: true };
-      const scan = await scanMessages(db, range, { after, limit: scanCount, settled: last.settled });
+      // Before the batch is read: what is in the journal by now is settled by it, or waited for.
+      const toId = await readableTo(job, range);
+      const last = await readLastBatch(db, sourceId);
+      const end = toId === range.toId ? nothing : idle;
+      // Nothing was ever journaled.
+      if (last === undefined) return end;
+      if (await isUnsettled(db, last, toId)) return idle;
+      const scan = await scanMessages(db, { ...range, toId }, { after, limit: scanCount, settled: last.settled });
+      if (scan.lastId === undefined) return end;
       return pageOf(job, range, await withoutUnwanted(db, range, cut(scan, limit)), wake);
     },
   };
+
+  /** Where a range ends for now: where no message can come in any more. */
+  async function readableTo(job: JobRow, { toId }: ReplayRange): Promise<string> {
+    // At the place itself something may have been written that nobody could see then.
+    if (passedLsn() > job.lsn) return toId;
+    const completeTo = await readLeastId(db, (await readNewestCommitMs(db)) - disorderMs);
+    return completeTo < toId ? completeTo : toId;
+  }
 }
 
 const nothing: Page = { place: null, isLast: true, count: 0, write: async () => ({ done: 0, failed: 0 }) };
+const idle: Page = { ...nothing, isLast: false, isIdle: true };
 
 function pageOf(job: JobRow, range: ReplayRange, { lastId, found }: ReplayScan, wake: WorkDeps["wake"]): Page {
   const to = { subscriptionId: range.subscriptionId, project: range.project, jobId: job.id };
@@ -54,7 +72,7 @@ function pageOf(job: JobRow, range: ReplayRange, { lastId, found }: ReplayScan, 
   const ended = found.filter(({ isMissing }) => !isMissing).map(({ messageId }) => messageId);
   return {
     place: { after: lastId ?? "" },
-    isLast: lastId === undefined,
+    isLast: false,
     count: found.length,
     async write(client) {
       const made = missing.length === 0 ? 0 : await insertPendingDeliveries(client, to, missing);
@@ -72,15 +90,17 @@ function cut({ lastId, found }: ReplayScan, limit: number): ReplayScan {
   return { lastId: taken.at(-1)?.messageId, found: taken };
 }
 
-/** Messages that it never had because it does not want them. */
-async function withoutUnwanted(db: Queryable, { isWanted }: WantedRange, scan: ReplayScan): Promise<ReplayScan> {
-  const missing = scan.found.filter(({ isMissing }) => isMissing).map(({ messageId }) => messageId);
-  if (isWanted === undefined || missing.length === 0) return scan;
+/** Without messages that it never had because it does not want them, or made them happen itself. */
+async function withoutUnwanted(db: Queryable, { subscription, isWanted }: WantedRange, { lastId, found }: ReplayScan): Promise<ReplayScan> {
+  const due = found.filter(({ isMissing, origin }) => !isMissing || origin === undefined || !isEcho(subscription, origin));
+  const missing = due.filter(({ isMissing }) => isMissing).map(({ messageId }) => messageId);
+  if (isWanted === undefined || missing.length === 0) return { lastId, found: due };
   const unwanted = new Set((await readMessages(db, missing)).filter(({ body }) => !isWanted(body)).map(({ id }) => id));
-  return { ...scan, found: scan.found.filter(({ messageId }) => !unwanted.has(messageId)) };
+  return { lastId, found: due.filter(({ messageId }) => !unwanted.has(messageId)) };
 }
 
 interface WantedRange extends ReplayRange {
+  readonly subscription: SubscriptionRow;
   /** By its filter; undefined: all. */
   readonly isWanted: ((body: Buffer) => boolean) | undefined;
 }
@@ -100,6 +120,7 @@ export async function readRange(
     return {
       subscriptionId,
       project,
+      subscription,
       isWanted,
       events: input.events,
       fromId: await readLeastId(db, Date.parse(input.from)),
@@ -113,6 +134,7 @@ export async function readRange(
   return {
     subscriptionId,
     project,
+    subscription,
     isWanted,
     events,
     fromId: await readLeastId(db, fromMs),

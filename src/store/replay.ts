@@ -1,7 +1,7 @@
 import type pg from "pg";
 import type { Position } from "../capture/change.ts";
 import { formatLsn } from "../lsn.ts";
-import type { DeliveryState, Message } from "../message.ts";
+import type { DeliveryState, Message, MessageOrigin } from "../message.ts";
 import type { Queryable } from "./database.ts";
 
 /** What recover and replay read and write: messages of the past for one subscription. */
@@ -25,6 +25,18 @@ export async function readLeastId(db: Queryable, ms: number): Promise<string> {
   return rows[0]?.id ?? "";
 }
 
+/**
+ * The commit time of the newest message, in ms since the epoch; 0 where there is none. What a backfill made has the job's time, which
+ * says nothing of the log; where the newest are all its own, the answer is 0 as well.
+ */
+export async function readNewestCommitMs(db: Queryable): Promise<number> {
+  const { rows } = await db.query<{ ms: number }>(
+    `select coalesce(floor(extract(epoch from max(committed_at)) * 1000), 0)::float8 as ms
+     from (select commit_lsn, committed_at from ancrage.messages order by id desc limit 1000) as newest where commit_lsn > '0/0'`,
+  );
+  return rows[0]?.ms ?? 0;
+}
+
 /** All but the range of ids. */
 const isMeant = (range: string, message: string): string => `
   ${message}.project = ${range}2 and ${message}.event = any (${range}3::text[])
@@ -43,7 +55,15 @@ export interface ReplayScan {
   /** The last message that was looked at; undefined where the range has no more. */
   readonly lastId: string | undefined;
   /** Those that are meant, by id. */
-  readonly found: readonly { readonly messageId: string; readonly isMissing: boolean }[];
+  readonly found: readonly FoundMessage[];
+}
+
+export interface FoundMessage {
+  readonly messageId: string;
+  /** The subscription never had it. */
+  readonly isMissing: boolean;
+  /** Who made it, as far as the application said; undefined where nobody did. */
+  readonly origin: MessageOrigin | undefined;
 }
 
 /**
@@ -57,13 +77,17 @@ export async function scanMessages(
   range: ReplayRange,
   page: { readonly after: string; readonly limit: number; readonly settled: Position },
 ): Promise<ReplayScan> {
-  const { rows } = await db.query<{ last_id: string | null; ids: string[]; missing: boolean[] }>(
+  const { rows } = await db.query<{
+    last_id: string | null;
+    found: { id: string; missing: boolean; actor: string | null; caused_by: string | null; depth: number }[];
+  }>(
     `with scanned as materialized (
-       select m.id, m.project, m.event, m.commit_lsn, m.change_lsn, m.ordinal from ancrage.messages m
+       select m.id, m.project, m.event, m.commit_lsn, m.change_lsn, m.ordinal, m.actor, m.caused_by, m.depth from ancrage.messages m
        where m.id >= $6 and m.id > $8 and m.id < $7 order by m.id limit $9
      )
-     select (select max(id) from scanned) as last_id, coalesce(array_agg(s.id order by s.id), '{}') as ids,
-       coalesce(array_agg(d.message_id is null order by s.id), '{}') as missing
+     select (select max(id) from scanned) as last_id,
+       coalesce(json_agg(json_build_object('id', s.id, 'missing', d.message_id is null, 'actor', s.actor, 'caused_by', s.caused_by,
+         'depth', s.depth) order by s.id), '[]') as found
      from scanned s
      left join ancrage.deliveries d on d.message_id = s.id and d.subscription_id = $1 and d.message_id >= $6 and d.message_id < $7
      where (s.commit_lsn, s.change_lsn, s.ordinal) <= ($10::pg_lsn, $11::pg_lsn, $12::integer) and ${isMeant("$", "s")}`,
@@ -81,7 +105,14 @@ export async function scanMessages(
   const [row] = rows;
   return {
     lastId: row?.last_id ?? undefined,
-    found: (row?.ids ?? []).map((messageId, index) => ({ messageId, isMissing: row?.missing[index] === true })),
+    found: (row?.found ?? []).map(({ id, missing, actor, caused_by: causedBy, depth }) => ({
+      messageId: id,
+      isMissing: missing,
+      origin:
+        actor === null && causedBy === null && depth === 0
+          ? undefined
+          : { actor: actor ?? undefined, causedBy: causedBy ?? undefined, depth },
+    })),
   };
 }
 

@@ -36,12 +36,13 @@ beforeAll(async () => {
 afterAll(() => system.close());
 beforeEach(() => system.receiver.answer(200));
 
-async function subscribe(path: string): Promise<string> {
+const toItems = { event: "ItemAdded", format: "bare", project: "acme" };
+
+async function subscribe(path: string, more: object = {}): Promise<string> {
   const { body, status } = await system.call("POST", "/v1/subscriptions", {
-    event: "ItemAdded",
+    ...toItems,
     url: system.receiver.url + path,
-    format: "bare",
-    project: "acme",
+    ...more,
   });
   expect(status).toBe(201);
   await system.until(`select start_lsn is not null from ancrage.subscriptions where id = '${body.id}'`, true);
@@ -140,6 +141,19 @@ test("replay gives a subscription what it never had, once; with again all of it"
     { round: 2, number: 1, status: 200, reason: null },
   ]);
   expect(before).not.toBe(later);
+
+  // What it made happen itself is not sent back to it: by its name, by its delivery, around for ever.
+  const echoed = await subscribe("/echoed", { ignoredActors: ["itself"] });
+  const ids = await system.rows<{ id: string }>("select id from ancrage.messages order by id limit 3");
+  for (const [index, { id }] of ids.entries()) {
+    await system.rows("update ancrage.messages set actor = $2, caused_by = $3, depth = $4 where id = $1", [
+      id,
+      index === 0 ? "itself" : null,
+      index === 1 ? echoed : null,
+      index === 2 ? 5 : 0,
+    ]);
+  }
+  expect(await ended(await job({ ...replay, subscriptionId: echoed }))).toMatchObject({ done: total - 3 });
 });
 
 test("one delivery is sent again by hand; in states in which it cannot be, the answer says why", async () => {
@@ -194,7 +208,7 @@ test("an outcome of the round before comes too late: what was begun by hand stan
   await system.call("DELETE", `/v1/subscriptions/${id}`);
 });
 
-test("a cancellation ends what was committed before it, also where capture has not come to it yet", async () => {
+test("a cancellation ends, and a replay sends, what was committed before it, also where capture has not come to it yet", async () => {
   const id = await subscribe("/behind");
   await system.call("POST", `/v1/subscriptions/${id}/pause`);
   const { promise, resolve: release } = Promise.withResolvers<void>();
@@ -202,13 +216,18 @@ test("a cancellation ends what was committed before it, also where capture has n
   await system.rows("insert into item (label) values ('behind')");
   const { body: cancel } = await system.call("POST", "/v1/deliveries/cancel", { subscriptionId: id });
   await system.until(`select state <> 'waiting' from ancrage.jobs where id = '${cancel.id}'`, true);
+  // One of a subscription that was made too late to get it.
+  const late = await system.call("POST", "/v1/subscriptions", { ...toItems, url: `${system.receiver.url}/too-late` });
+  const replay = await job({ kind: "replay", subscriptionId: late.body.id, from: new Date(Date.now() - 30_000).toISOString() });
   // Another one is made and done meanwhile: it has had its turn to end.
   const { body: other } = await system.call("POST", "/v1/jobs", { kind: "retry", event: "ItemAdded", from: past() });
   await ended(other.id);
-  expect((await system.call("GET", `/v1/jobs/${cancel.id}`)).body.state).toBe("running");
+  for (const held of [cancel.id, replay]) expect((await system.call("GET", `/v1/jobs/${held}`)).body.state).toBe("running");
   captureHold = undefined;
   release();
   await ended(cancel.id);
+  await ended(replay);
+  expect(system.receiver.requests.filter(of("/too-late")).map(({ body }) => body)).toContain('{"label":"behind change"}');
   expect(await system.rows("select state from ancrage.deliveries where subscription_id = $1", [id])).toEqual([{ state: "canceled" }]);
   await system.call("DELETE", `/v1/subscriptions/${id}`);
 });
