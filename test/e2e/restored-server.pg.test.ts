@@ -16,6 +16,8 @@ import { startReceiver, type Receiver } from "../receiver.ts";
  */
 const token = "a-token-of-the-operator";
 const environment = { ANCRAGE_TOKEN: token, ANCRAGE_SECRET_KEY: Buffer.alloc(32, 7).toString("base64") };
+/** What the next command is told. */
+let capture: "wal" | "outbox" = "wal";
 const library = new URL("../../src/index.ts", import.meta.url).href;
 
 let folder: string;
@@ -49,7 +51,7 @@ afterAll(async () => {
 async function cli(on: OwnServer, ...words: readonly string[]): Promise<{ code: number; text: string }> {
   const text: string[] = [];
   const code = await runProgram(words, {
-    env: { DATABASE_URL: on.url("shop"), ...environment },
+    env: { DATABASE_URL: on.url("shop"), ANCRAGE_CAPTURE: capture, ...environment },
     workingFolder: folder,
     print: (line) => text.push(line),
     note: (line) => text.push(line),
@@ -61,6 +63,7 @@ async function cli(on: OwnServer, ...words: readonly string[]): Promise<{ code: 
 const run = (on: OwnServer, ...words: readonly string[]): AncrageProcess =>
   startAncrage(["start", folder, "--port", "0", "--allow-http", "--allow-network", "127.0.0.0/8", ...words], {
     DATABASE_URL: on.url("shop"),
+    ANCRAGE_CAPTURE: capture,
     ...environment,
   });
 
@@ -117,33 +120,44 @@ async function restoreDump(from: pg.Client, to: pg.Client): Promise<void> {
   }
 }
 
-test("put back under a process that runs: it ends and says so, and started anew it misses nothing of what is written there", async () => {
+/**
+ * @param base what its rows are numbered from: the receiver has those of other tests too
+ * @returns the status at the end
+ */
+async function putBack(server: OwnServer, base: number): Promise<unknown> {
+  let session = await connect(server);
   const first = await start(server);
   await subscribe(first);
-  await insert(session, 1);
-  await received(1);
+  await insert(session, base + 1);
+  await received(base + 1);
   // As a snapshot of its volume has it, of a server that runs: the process goes on, and the snapshot has it as the one that leads.
   const snapshot = `${server.directory}.snapshot`;
   cleanups.push(() => rm(snapshot, { recursive: true, force: true }));
   await server.restart(async () => void (await copyCluster(server.directory, snapshot)), {}, "immediate");
   session = await connect(server);
-  await insert(session, 2);
-  await received(2);
+  await insert(session, base + 2);
+  await received(base + 2);
   await session.query("select pg_logical_emit_message(true, 'filler', repeat('x', 4000000))");
-  await insert(session, 3);
-  await received(3);
+  await insert(session, base + 3);
+  await received(base + 3);
   await server.restart(async () => void (await copyCluster(snapshot, server.directory)));
   session = await connect(server);
   // Its log begins again where the process has read already.
-  await insert(session, 4);
+  await insert(session, base + 4);
   expect(await first.child.ended).toBe(1);
   const last = first.child.err.join("\n");
   expect(last).toMatch(/ANCRAGE_JOURNAL_WENT_BACK: the journal ends at batch \d+, and this process has committed batch \d+/);
   expect(last).toContain("Start it anew: it goes on from where this database stands.");
   const second = await start(server);
-  await received(4);
-  await expect.poll(async () => (await second.call("GET", "/v1/status")).body).toMatchObject({ isReady: true, problems: [] });
+  await received(base + 4);
+  const { body } = await second.call("GET", "/v1/status");
   expect(await second.child.end("SIGTERM")).toBe(0);
+  return body;
+}
+
+test("put back under a process that runs: it ends and says so, and started anew it misses nothing of what is written there", async () => {
+  expect(await putBack(server, 0)).toMatchObject({ problems: [] });
+  session = await connect(server);
 });
 
 test("a dump that is restored into another server neither captures nor sends until it is adopted", async () => {
@@ -226,4 +240,14 @@ test("files that are copied have the identity of the first server: started as an
     await new Promise((done) => setTimeout(done, 20));
   expect(await staging.child.end("SIGTERM")).toBe(0);
   expect(receiver.requests.length).toBe(before);
+});
+
+test("put back under a process that reads an outbox: the same", async () => {
+  capture = "outbox";
+  const other = await startOwnServer();
+  cleanups.push(() => other.remove());
+  const { client } = await other.createDatabase("shop");
+  await client.query("create table item (id integer primary key)");
+  expect(await cli(other, "migrate", folder)).toMatchObject({ code: 0 });
+  expect(await putBack(other, 100)).toMatchObject({ problems: [] });
 });
