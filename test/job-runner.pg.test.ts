@@ -19,7 +19,7 @@ beforeAll(async () => {
   pool = new pg.Pool({ connectionString: database.url, application_name: "test" });
   await pool.query(
     `insert into ancrage.subscriptions (id, project, events, url, secrets) select id, 'default', '{E}', 'http://localhost', '[]'
-     from unnest(array['sub_A', 'sub_B']) id`,
+     from unnest(array['sub_A', 'sub_B', 'sub_1', 'sub_2', 'sub_3', 'sub_4']) id`,
   );
   await pool.query("select ancrage.ensure_partitions(current_date)");
 });
@@ -51,16 +51,27 @@ function start(db = pool): void {
   runner.start();
 }
 
+/** The pool, with something that happens before each statement. */
+function around(before: (text: string, values: readonly unknown[]) => Promise<void>): pg.Pool {
+  const query = pool.query.bind(pool) as (...args: unknown[]) => Promise<unknown>;
+  return Object.assign(Object.create(pool) as pg.Pool, {
+    async query(text: string, values: readonly unknown[]) {
+      await before(text, values);
+      return query(text, values);
+    },
+  });
+}
+
 const replayOf = (subscriptionId: string) => {
   const input = { kind: "replay", events: ["E"], from: new Date(0).toISOString(), to: new Date().toISOString(), again: false };
   return insertJob(pool, { project: "default", kind: "replay", subscriptionId, input });
 };
-const leave = (subscriptionId: string, jobId: string) =>
+const leave = (subscriptionId: string, jobId: string, state = "retrying") =>
   pool.query(
     `insert into ancrage.deliveries (message_id, subscription_id, project, state, round, attempts, next_attempt_at, updated_at, job_id)
-     values ('msg_' || ancrage.base32((extract(epoch from now()) * 1000)::bigint, 10) || repeat('0', 46), $1, 'default', 'retrying', 1, 1,
+     values ('msg_' || ancrage.base32((extract(epoch from now()) * 1000)::bigint, 10) || repeat('0', 46), $1, 'default', $3, 1, 1,
        now() + interval '1 h', now(), $2)`,
-    [subscriptionId, jobId],
+    [subscriptionId, jobId, state],
   );
 const stateOf = async (jobId: string): Promise<unknown> =>
   (await pool.query<{ state: string }>("select state from ancrage.deliveries where job_id = $1", [jobId])).rows[0]?.state;
@@ -71,13 +82,9 @@ const until = async (isSo: () => Promise<boolean>): Promise<void> => {
 test("a job that is canceled in the moment in which it ends is canceled: what it made ends with it", async () => {
   const { id } = await replayOf("sub_A");
   await leave("sub_A", id);
-  const query = pool.query.bind(pool) as (...args: unknown[]) => Promise<unknown>;
-  const between = Object.assign(Object.create(pool) as pg.Pool, {
-    async query(text: string, values: readonly unknown[]) {
-      if (text.includes("set state = $2") && values[1] === "done")
-        await pool.query("update ancrage.jobs set state = 'canceled', ended_at = now() where id = $1", [id]);
-      return query(text, values);
-    },
+  const between = around(async (text, values) => {
+    if (text.includes("set state = $2") && values[1] === "done")
+      await pool.query("update ancrage.jobs set state = 'canceled', ended_at = now() where id = $1", [id]);
   });
   start(between);
   await until(async () => (await stateOf(id)) === "canceled");
@@ -102,4 +109,44 @@ test("what a job of before left is cleared up while the next ones run", async ()
   holder.release();
   await until(async () => (await stateOf(left.id)) === "canceled");
   await until(async () => (await pool.query("select from ancrage.job_records")).rowCount === 0);
+});
+
+test("jobs whose receivers take nothing keep no other one waiting; where the subscription is disabled its job fails", async () => {
+  const held: string[] = [];
+  for (const subscriptionId of ["sub_1", "sub_2", "sub_3", "sub_4"]) {
+    const { id } = await replayOf(subscriptionId);
+    await leave(subscriptionId, id, "pending");
+    held.push(id);
+  }
+  const behind = await replayOf("sub_1");
+  const input = { kind: "cancel", from: new Date(0).toISOString(), to: new Date(0).toISOString() };
+  const cancel = await insertJob(pool, { project: "default", kind: "cancel", subscriptionId: "sub_1", input });
+  const next = await replayOf("sub_A");
+  start();
+  for (const { id } of [cancel, next]) await until(async () => (await readJob(pool, id, undefined))?.state === "done");
+  for (const id of held) expect(await readJob(pool, id, undefined)).toMatchObject({ state: "running" });
+  expect(await readJob(pool, behind.id, undefined)).toMatchObject({ state: "waiting" });
+  await pool.query("update ancrage.subscriptions set state = 'disabled', state_reason = 'gone' where id = 'sub_2'");
+  await until(async () => (await readJob(pool, held[1] ?? "", undefined))?.state === "failed");
+  expect(await readJob(pool, held[1] ?? "", undefined)).toMatchObject({ error: expect.stringContaining("sub_2 was disabled (gone)") });
+});
+
+test("a job whose work cannot be counted in time begins without a number; one that cannot begin can be canceled", async () => {
+  const timeout = Object.assign(new Error("canceling statement due to statement timeout"), { code: "57014" });
+  const uncounted = await replayOf("sub_A");
+  let held: string | undefined;
+  start(
+    around(async (text) => {
+      if (text.includes("as meant")) throw timeout;
+      // What a range is read with, before anything is counted.
+      if (held === undefined || !text.includes("ancrage.base32(")) return;
+      await pool.query("update ancrage.jobs set state = 'canceled', ended_at = now() where id = $1", [held]);
+      throw timeout;
+    }),
+  );
+  await until(async () => (await readJob(pool, uncounted.id, undefined))?.state === "done");
+  expect(await readJob(pool, uncounted.id, undefined)).toMatchObject({ total: null });
+  held = (await replayOf("sub_B")).id;
+  runner?.wake();
+  await until(async () => dropped.includes(held ?? ""));
 });

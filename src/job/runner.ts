@@ -23,11 +23,15 @@ export interface JobRunnerOptions extends Omit<WorkDeps, "stopping"> {
 }
 
 const pollMs = 1_000;
-/** A cancellation by another process is heeded within this, and a lane that has room is filled. */
+/** A lane that has room is filled within this. */
 const roomMs = 100;
+/** Where a receiver has taken nothing for ten seconds. A cancellation by another process is heeded within this. */
+const mostRoomMs = 1_000;
 /** A day is dropped within seconds. */
 const againMs = 1_000;
 const mostAtOnce = 4;
+/** With those that wait for something else: each asks once a second whether it has come. */
+const mostRunning = 64;
 /** Of a job that makes no deliveries. */
 const plainPageCount = 500;
 
@@ -40,9 +44,9 @@ const plainPageCount = 500;
 export class JobRunner {
   readonly #options: JobRunnerOptions;
   readonly #stopping = new AbortController();
-  /** By what must not run twice at once: a subscription, or the job. */
+  /** By what must not run twice at once: the subscription that is sent to, or the job. */
   readonly #running = new Map<string, Promise<void>>();
-  /** Those of them that wait for something else, perhaps for as long as capture stands still: they take nobody's turn. */
+  /** Those of them that wait for something else: capture that stands still, a receiver that takes nothing. They take nobody's turn. */
   readonly #idle = new Set<string>();
   #loop: Promise<void> | undefined;
   /** Whoever pauses. Each leaves when its time is over. */
@@ -102,8 +106,10 @@ export class JobRunner {
     for (const job of jobs) {
       const place = placeOf(job);
       if (this.#running.size - this.#idle.size >= mostAtOnce || this.#running.has(place)) continue;
+      if (isShaped(job) && this.#running.size >= mostRunning) continue;
       const ended = this.#runJob(job).finally(() => {
         this.#running.delete(place);
+        this.#idle.delete(place);
         this.wake();
       });
       this.#running.set(place, ended);
@@ -180,12 +186,14 @@ export class JobRunner {
   async #pages(job: JobRow, work: Work): Promise<"done" | "dropped" | "stopped"> {
     const { db, clock } = this.#options;
     if (job.pages === 0) {
-      const total = await this.#patiently(() => work.begin(job));
-      if (!(await this.#patiently(() => beginJob(db, job, total)))) return "dropped";
+      // Asked before each try: what cannot begin can be canceled all the same.
+      const begun = await this.#patiently(async () => ((await this.#isGone(job)) ? undefined : { total: await work.begin(job) }));
+      if (begun === undefined || !(await this.#patiently(() => beginJob(db, job, begun.total)))) return "dropped";
     }
     let current = job;
     let pace = createPace((job.input as { readonly ratePerSecond?: number }).ratePerSecond, clock.monotonicMs());
     let most = mostUnfinished;
+    let idleFromMs: number | undefined;
     while (!this.#isStopping) {
       const room = isShaped(job) ? await this.#room(current, pace) : { count: plainPageCount, pace };
       if (room === undefined) return this.#isStopping ? "stopped" : "dropped";
@@ -195,11 +203,11 @@ export class JobRunner {
       if (page.isIdle === true) {
         pace = giveBack(pace, room.count);
         if (await this.#isGone(current)) return "dropped";
-        this.#idle.add(placeOf(job));
-        await this.#pause(roomMs);
-        this.#idle.delete(placeOf(job));
+        await this.#waitIdle(job, (idleFromMs ??= clock.monotonicMs()));
         continue;
       }
+      idleFromMs = undefined;
+      this.#idle.delete(placeOf(job));
       const written = await this.#write(current, page, asked);
       if (written === "dropped") return "dropped";
       if (written === "smaller" || written === "again") {
@@ -247,25 +255,27 @@ export class JobRunner {
   /** Waits until the job may make something. @returns undefined where it was canceled, or this process ends */
   async #room(job: JobRow, pace: Pace): Promise<{ readonly count: number; readonly pace: Pace } | undefined> {
     const { db, clock } = this.#options;
+    const fromMs = clock.monotonicMs();
     for (let current = pace; !this.#isStopping;) {
       if (await this.#isGone(job)) return undefined;
       const { pending, retrying } = await this.#patiently(() => countUnfinished(db, laneOf(job), mostUnfinished + 1));
       const taken = takePace(current, { nowMs: clock.monotonicMs(), unfinished: pending + retrying });
       if (taken.count > 0) return taken;
       current = taken.pace;
-      await this.#pause(roomMs);
+      await this.#waitIdle(job, fromMs);
     }
     return undefined;
   }
 
   /** Retries go on by their schedule, in days; a job that waited for them would keep the next ones of its subscription waiting. */
   async #drain(job: JobRow): Promise<"done" | "dropped" | "stopped"> {
+    const fromMs = this.#options.clock.monotonicMs();
     while (!this.#isStopping) {
       if (await this.#isGone(job)) return "dropped";
       if (!isShaped(job)) return "done";
       const { pending } = await this.#patiently(() => countUnfinished(this.#options.db, laneOf(job), mostUnfinished + 1));
       if (pending === 0) return "done";
-      await this.#pause(roomMs);
+      await this.#waitIdle(job, fromMs);
     }
     return "stopped";
   }
@@ -276,8 +286,15 @@ export class JobRunner {
     if (row === undefined || row.state === "canceled" || row.pages !== job.pages) return true;
     if (job.subscriptionId === null) return false;
     const subscription = await this.#patiently(() => readSubscription(db, job.subscriptionId ?? ""));
-    if (subscription !== undefined && subscription.state !== "deleted") return false;
-    throw new AncrageError("ANCRAGE_JOB_REFUSED", `its subscription ${job.subscriptionId} was deleted.`);
+    if (subscription === undefined || subscription.state === "deleted")
+      throw new AncrageError("ANCRAGE_JOB_REFUSED", `its subscription ${job.subscriptionId} was deleted.`);
+    if (subscription.state === "disabled" && isShaped(job)) {
+      const why = subscription.stateReason === null ? "" : ` (${subscription.stateReason})`;
+      throw new AncrageError("ANCRAGE_JOB_REFUSED", `its subscription ${subscription.id} was disabled${why}: nothing is sent to it.`, {
+        hint: "Enable it and make another job. What this one had begun, a replay with again sends.",
+      });
+    }
+    return false;
   }
 
   #workOf(job: JobRow): Work {
@@ -312,6 +329,13 @@ export class JobRunner {
     }
   }
 
+  /** Until the job works on, it takes nobody's turn. The longer it has waited, the less often it asks. */
+  async #waitIdle(job: JobRow, fromMs: number): Promise<void> {
+    this.#idle.add(placeOf(job));
+    const waitedMs = this.#options.clock.monotonicMs() - fromMs;
+    await this.#pause(Math.min(mostRoomMs, Math.max(roomMs, waitedMs / 10)));
+  }
+
   /** Less, where it is woken. */
   async #pause(ms: number): Promise<void> {
     if (this.#isStopping) return;
@@ -331,7 +355,7 @@ export class JobRunner {
 /** Whether it makes deliveries of one subscription, and so at the rate that its receiver takes them. */
 const isShaped = ({ kind }: JobRow): boolean => kind === "recover" || kind === "replay" || kind === "backfill";
 
-/** What must not run twice at once. */
-const placeOf = ({ subscriptionId, id }: JobRow): string => subscriptionId ?? id;
+/** What must not run twice at once. Whoever cancels deliveries does not wait for what makes them. */
+const placeOf = (job: JobRow): string => (isShaped(job) ? (job.subscriptionId ?? job.id) : job.id);
 
 const laneOf = (job: JobRow) => ({ subscriptionId: job.subscriptionId ?? "", jobId: job.id });
