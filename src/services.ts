@@ -14,6 +14,7 @@ import type { Logger } from "./log.ts";
 import type { Readings } from "./metrics.ts";
 import type { CheckedOptions } from "./options.ts";
 import type { PayloadDeps } from "./payload/build.ts";
+import { readRecords } from "./payload/load.ts";
 import { createSampleReaders } from "./payload/record-readers.ts";
 import { readSamples } from "./payload/sample.ts";
 import { readStatus } from "./status.ts";
@@ -123,7 +124,10 @@ async function triggerEvent(name: string, options: TriggerOptions, parts: Servic
   }
 }
 
-/** Whose record a key is; undefined where there is none. One project's token must not make events of another. */
+/**
+ * Whose record a key is; undefined where there is none, where it is no key of that table, and where the code cannot say whose it is. One
+ * project's token must not make events of another, nor hear what another's record makes the code throw.
+ */
 async function projectOfKey(
   name: string,
   { key, data }: TriggerOptions,
@@ -131,9 +135,13 @@ async function projectOfKey(
 ): Promise<string | undefined> {
   const event = catalogue.events.get(name);
   if (event === undefined) return undefined;
-  if (event.table === undefined) return catalogue.projectOf(event, { key, data });
-  const record = (await payload.readers.byKeys(event.table, [key])).get(key);
-  return record === undefined ? undefined : catalogue.projectOf(event, record);
+  const record = event.table === undefined ? { key, data } : (await readRecords(payload.readers, event.table, [key])).get(key);
+  if (record === undefined || record instanceof Error) return undefined;
+  try {
+    return catalogue.projectOf(event, record);
+  } catch {
+    return undefined;
+  }
 }
 
 /** Another one for each record, and the same at each look: a client that polls samples tells new ones by their id. */

@@ -230,6 +230,21 @@ describe("problems", () => {
     expect((await api.call(method, path, body === undefined ? {} : { body })).status).toBe(422);
   });
 
+  test.each([
+    ["POST", subscriptions, {}],
+    ["POST", subscriptions, { raw: "" }],
+    ["PATCH", `${subscriptions}/sub_1`, { raw: "" }],
+    ["POST", "/v1/jobs", { raw: "" }],
+    ["POST", "/v1/events/deal.won/trigger", { raw: "" }],
+    ["POST", "/v1/tokens", {}],
+    ["POST", `${subscriptions}/sub_1/recover`, { raw: "" }],
+    ["POST", "/v1/deliveries/cancel", { raw: "" }],
+    ["POST", `${subscriptions}/sub_1/rotate-secret`, { raw: "" }],
+  ])("nothing at all in place of a body is the caller's mistake: %s %s %j", async (method, path, options) => {
+    expect((await api.call(method, path, options)).status).toBeLessThan(500);
+    expect(api.logged).toEqual([]);
+  });
+
   test("JSON that is nested too deep is refused, not run into", async () => {
     const nested = (depth: number): string =>
       `{"event":"deal.won","url":"https://example.com/","metadata":{"a":${"[".repeat(depth)}${"]".repeat(depth)}}}`;

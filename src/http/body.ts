@@ -1,4 +1,4 @@
-import type { MiddlewareHandler } from "hono";
+import type { Context, MiddlewareHandler } from "hono";
 import type { ApiEnv } from "./auth.ts";
 import { refusal, unsupportedMediaType } from "./problem.ts";
 
@@ -55,6 +55,14 @@ export const requireJson: MiddlewareHandler<ApiEnv> = async (c, next) => {
   }
   return next();
 };
+
+/** The body of a request that needs one, where the service checks it and no schema of the route. */
+export async function readJson(c: Context): Promise<unknown> {
+  const body = await c.req.text();
+  // What was sent was checked by `requireJson`; nothing at all was not.
+  if (body === "") checkJson(body);
+  return JSON.parse(body);
+}
 
 async function readInTime(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<Uint8Array<ArrayBuffer> | undefined | "late"> {
   const { promise: late, resolve } = Promise.withResolvers<"late">();

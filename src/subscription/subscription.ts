@@ -75,7 +75,8 @@ export interface SubscriptionService {
    * With an `idempotencyKey` whoever repeats this within a day gets the subscription that was made the first time.
    *
    * @returns the row, and the secret that no row shows
-   * @throws AncrageError `ANCRAGE_SUBSCRIPTION_INVALID`; `subscriptionFaults` lists what is wrong with it
+   * @throws AncrageError `ANCRAGE_SUBSCRIPTION_INVALID`; `subscriptionFaults` lists what is wrong with it; `ANCRAGE_SUBSCRIPTION_STATE` where
+   * what the key made was deleted since
    */
   create(input: NewSubscription, options?: { readonly idempotencyKey?: string | undefined }): Promise<CreatedSubscription>;
   /** Undefined where there is none, where it was deleted, or where it is another project's. */
@@ -211,6 +212,10 @@ export function createSubscriptionService(options: SubscriptionServiceOptions): 
     if (!before.requestHash.equals(requestHash)) {
       const detail = `the idempotency key ${JSON.stringify(key)} was sent with another request; expected the same one, or another key`;
       throw refusedSubscription("made", [{ pointer: "", detail }]);
+    }
+    if (row.state === "deleted") {
+      const detail = `the subscription ${row.id}, which the idempotency key ${JSON.stringify(key)} made, was deleted since.`;
+      throw new AncrageError("ANCRAGE_SUBSCRIPTION_STATE", detail, { hint: "Send the request with another key to make another one." });
     }
     const [secret = createSecret()] = openSecrets(secretKey, row, new Date(nowMs()));
     return { subscription: row, secret: formatSecret(secret) };

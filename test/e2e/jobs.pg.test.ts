@@ -258,6 +258,11 @@ test("a backfill makes messages of the rows that are there, of its project and f
   );
   expect(rejections.map(({ reason }) => reason)).toEqual(["schema-refused", "where-threw", "where-threw", "where-threw"]);
 
+  const [secret] = await system.rows<{ id: number }>("select id from item where label = 'secret'");
+  for (const key of [secret?.id, "no number"]) {
+    expect(await system.call("POST", "/v1/events/ItemAdded/trigger?project=acme", { key })).toMatchObject({ status: 404 });
+  }
+
   // Mended, a record is asked anew whose it is, whether it is meant, and whether it is wanted.
   const [long, ...torn] = rejections;
   const [moved, hidden, unwanted] = await system.rows<{ id: number }>("select id from item where label = 'torn' order by id");

@@ -2,7 +2,7 @@ import { z } from "@hono/zod-openapi";
 import { nearestName } from "../../nearest-name.ts";
 import { describeUnknownEvent, isStorable, type Fault } from "../../subscription/check-subscription.ts";
 import { subscriptionFaults } from "../../subscription/subscription.ts";
-import { projectOf } from "../auth.ts";
+import { actorsIgnoredBy, projectOf, type Principal } from "../auth.ts";
 import { notFound, refusal } from "../problem.ts";
 import { bearer, createRoute, invalid, json, problems, text, type Api } from "../route.ts";
 import type { Services } from "../services.ts";
@@ -14,11 +14,12 @@ import { readSamples } from "./events.ts";
  * Fields that weavy does not name are ignored here, as weavy does; its bodies need no content type.
  */
 const handlers = {
-  async EPT_WebhookSubscribe(services, project, body) {
+  async EPT_WebhookSubscribe(services, project, body, principal) {
     const { event, hookUrl } = readTexts(body, ["event", "hookUrl"]);
     try {
       // `result` is how weavy wraps what it sends.
-      const { subscription } = await services.subscriptions.create({ event, url: hookUrl, format: "result", project });
+      const asked = { ...actorsIgnoredBy(principal), event, url: hookUrl, format: "result" as const, project };
+      const { subscription } = await services.subscriptions.create(asked);
       return { codeWebhookSubscription: subscription.id };
     } catch (error) {
       const faults = subscriptionFaults(error);
@@ -41,7 +42,7 @@ const handlers = {
     // The payload alone: what a delivery of format `result` has inside `result`.
     return [...(await readSamples(services, event, { project, limit: 3, format: "bare" }))];
   },
-} satisfies Readonly<Record<string, (services: Services, project: string, body: unknown) => Promise<unknown>>>;
+} satisfies Readonly<Record<string, (services: Services, project: string, body: unknown, principal: Principal) => Promise<unknown>>>;
 
 const route = createRoute({
   method: "post",
@@ -86,8 +87,9 @@ export function addEntryPointRoutes(api: Api, services: Services): void {
       const handler = code === undefined || !Object.hasOwn(handlers, code) ? undefined : handlers[code as keyof typeof handlers];
       if (handler === undefined) throw unknownEntryPoint(code);
       const project = projectOf(c.get("principal"), c.req.valid("param").project) ?? c.req.valid("param").project;
-      const body: unknown = c.req.raw.body === null && c.req.header("content-type") === undefined ? {} : await c.req.json();
-      return c.json({ result: await handler(services, project, body) }, 200);
+      const text = await c.req.text();
+      const body: unknown = text === "" ? {} : JSON.parse(text);
+      return c.json({ result: await handler(services, project, body, c.get("principal")) }, 200);
     });
   }
 }

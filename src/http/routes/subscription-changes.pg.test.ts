@@ -360,6 +360,19 @@ describe("an idempotency key", () => {
     expect(acme.body.id).not.toBe(first.body.id);
   });
 
+  test("whose subscription was deleted since makes no other, and says so", async () => {
+    const { body } = await post("deleted");
+    await api.call("DELETE", `/v1/subscriptions/${body.id}`);
+    expect(await post("deleted")).toMatchObject({
+      status: 409,
+      body: {
+        code: "wrong-state",
+        detail: expect.stringContaining(`the subscription ${body.id}`),
+        hint: expect.stringContaining("another key"),
+      },
+    });
+  });
+
   test.each([["a b"], [""], ["x".repeat(256)]])("%j is none", async (key) => {
     expect(await post(key)).toMatchObject({ status: 422, body: { errors: [{ pointer: "idempotency-key" }] } });
   });

@@ -2,6 +2,7 @@ import { z } from "@hono/zod-openapi";
 import type { NewSubscription, SubscriptionPatch } from "../../subscription/subscription.ts";
 import { checkUrl, isStorable, unstorable } from "../../subscription/check-subscription.ts";
 import { actorsIgnoredBy, projectOf, type Principal } from "../auth.ts";
+import { readJson } from "../body.ts";
 import { answerChange, noSubscription, orRefuse, subscriptionParams as params } from "../subscription-answers.ts";
 import { parseIdempotencyKey } from "../idempotency-key.ts";
 import { refusal } from "../problem.ts";
@@ -121,7 +122,7 @@ export function addSubscriptionRoutes(api: Api, services: Services): void {
 
   api.openapi(create, async (c) => {
     const key = parseIdempotencyKey(c.req.header("idempotency-key"));
-    const { subscription, secret } = await createFor(services, c.get("principal"), await c.req.json(), key);
+    const { subscription, secret } = await createFor(services, c.get("principal"), await readJson(c), key);
     const location = new URL(`v1/subscriptions/${subscription.id}`, baseUrl(services.publicUrl, c.req.url));
     return c.json({ ...viewSubscription(subscription), secret }, 201, { Location: location.href });
   });
@@ -157,7 +158,7 @@ export function addSubscriptionRoutes(api: Api, services: Services): void {
 
   api.openapi(update, async (c) => {
     const { id } = c.req.valid("param");
-    const patch = await c.req.json<SubscriptionPatch>();
+    const patch = (await readJson(c)) as SubscriptionPatch;
     const row = await answerChange(id, () => subscriptions.update(id, patch, c.get("principal").project));
     return c.json(viewSubscription(row), 200);
   });
