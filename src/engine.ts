@@ -205,7 +205,8 @@ export class Engine {
   async subscriptionChanged(row: SubscriptionRow): Promise<void> {
     this.#leader?.changed(row);
     const wasMade = row.revision === row.startRevision && row.former.length === 0;
-    if (this.#state === "leading" || wasMade) return;
+    // One whose lease has run out may not lead any more: whoever does is asked.
+    if ((this.#state === "leading" && this.#journal?.isLeased === true) || wasMade) return;
     try {
       await changesAcknowledged(this.#options.deliveryDb, this.#stopping.signal);
     } catch (error) {

@@ -74,11 +74,12 @@ export class Leader {
       version,
       clock,
     });
+    const mayLead = (): boolean => journal.isLeased && !this.pipeline.hasEnded;
     this.dispatcher = new Dispatcher({
       // A process that stood still for a while finds requests that wait for a connection, and another process that leads.
       sender: {
         ...this.#sender,
-        send: (attempt, done) => this.#sender.send({ ...attempt, isWanted: () => journal.isLeased && attempt.isWanted() }, done),
+        send: (attempt, done) => this.#sender.send({ ...attempt, isWanted: () => mayLead() && attempt.isWanted() }, done),
       },
       subscription: (id) => registry.get(id),
       retry: { scheduleS: given.retry.schedule, jitter: given.retry.jitter },
@@ -156,7 +157,7 @@ export class Leader {
       passedLsn: () => this.pipeline.passedLsn,
       unpark: (name) => this.pipeline.unpark(name),
       onCanceled,
-      wake: (subscriptionId, jobId) => this.dispatcher.wake(subscriptionId, jobId),
+      wake: (subscriptionId, jobId) => this.dispatcher.added(subscriptionId, jobId),
       dropLane: (jobId) => void this.dispatcher.cancelWhere((delivery) => delivery.jobId === jobId),
       clock,
       log,
@@ -180,6 +181,9 @@ export class Leader {
       this.pipeline.stopCapture(error);
     });
     await patiently(() => this.#health.load());
+    // What was changed since the subscriptions were read, and its change answered because nobody led, counts for the first request.
+    await patiently(() => this.#watch.look());
+    this.#watch.start();
     this.dispatcher.start();
     if (last !== undefined) {
       const batch = await fanOutUnsettled({
@@ -193,7 +197,6 @@ export class Leader {
     this.pipeline.start(endLsn);
     this.#isRunning = true;
     this.#backlog.start();
-    this.#watch.start();
     this.jobs.start();
     this.#care.start();
     this.#health.start();

@@ -23,9 +23,10 @@ export async function placeSubscriptions(
   marks: readonly SubscriptionMark[],
   { registry, refreshSubscription, log, stopping }: PlacingDeps,
 ): Promise<readonly SubscriptionStart[] | undefined> {
+  // Kept over a fault: what has its place in memory is not placed again.
+  const starts: SubscriptionStart[] = [];
   for (let attempt = 0; ; attempt++) {
     try {
-      const starts: SubscriptionStart[] = [];
       for (const { subscriptionId, revision, transaction } of marks) {
         if (!(await refreshSubscription(subscriptionId))) continue;
         const lsn = transaction.commitLsn;

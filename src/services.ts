@@ -65,7 +65,7 @@ export function createServices(parts: ServiceParts): Services {
       sourceId: () => readLastSource(api),
       onChanged: () => engine.jobs?.wake(),
       // Where another process leads, its sweep finds it within 5 s.
-      wake: (subscriptionId) => engine.dispatcher?.wake(subscriptionId),
+      wake: (subscriptionId) => engine.dispatcher?.added(subscriptionId),
       unpark: (name) => engine.pipeline?.unpark(name),
     }),
     catalogue: () => catalogue,

@@ -46,7 +46,7 @@ export class SubscriptionWatch {
   }
 
   start(): void {
-    this.#watching = repeat(() => this.#look(), {
+    this.#watching = repeat(() => this.look(), {
       everyMs: pollMs,
       signal: this.#stopping.signal,
       onFault: (error) => this.#options.log.warn({ err: error }, "could not read which subscriptions were changed"),
@@ -59,7 +59,8 @@ export class SubscriptionWatch {
     await this.#watching;
   }
 
-  async #look(): Promise<void> {
+  /** Heeds what was changed by now. */
+  async look(): Promise<void> {
     const { db, source, epoch, from, onChanged } = this.#options;
     const revision = await readLastRevision(db);
     if (revision === this.#acknowledged) return;

@@ -168,7 +168,7 @@ export function createWorld(options: WorldOptions = {}) {
       const known = rows.get(name);
       // What the journal promises: a first row is new, a later one is written only where it still is what the attempt began from.
       if (from === undefined) expect(known).toBeUndefined();
-      else if (known?.state !== from.state || known.attempts !== from.attempts) continue;
+      else if (known?.state !== from.state || known.attempts !== from.attempts || known.round !== row.round) continue;
       rows.set(name, row);
     }
     dispatcher.journaled(updates);

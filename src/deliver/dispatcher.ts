@@ -91,6 +91,7 @@ export class Dispatcher {
       clock,
       log,
       pump,
+      subscription: options.subscription,
       wakeIn: (receiver, waitMs) => this.#wakeIn(receiver, waitMs),
       isStopped: () => this.#isStopped,
     });
@@ -177,11 +178,23 @@ export class Dispatcher {
 
   /** The journal has deliveries of it that nobody holds: of an earlier process, or due again. */
   wake(subscriptionId: string, jobId?: string): void {
-    const subscription = this.#options.subscription(subscriptionId);
+    this.#wake({ subscriptionId, jobId }, (lane) => {
+      // Where all that is there waits for something, it goes on to: such a lane is found at each sweep.
+      if (lane.isBehind) lane.reading = { after: "" };
+      else this.#lanes.overflow(lane);
+    });
+  }
+
+  /** The journal has new ones of it, that this process has not made: of a job, or resent. */
+  added(subscriptionId: string, jobId?: string): void {
+    this.#wake({ subscriptionId, jobId }, (lane) => this.#lanes.overflow(lane));
+  }
+
+  #wake(id: LaneId, note: (lane: Lane) => void): void {
+    const subscription = this.#options.subscription(id.subscriptionId);
     if (subscription === undefined || subscription.state !== "enabled") return;
-    const lane = this.#lanes.of({ subscriptionId, jobId }, subscription);
-    if (lane.isBehind) lane.reading = { after: "" };
-    else this.#lanes.overflow(lane);
+    const lane = this.#lanes.of(id, subscription);
+    note(lane);
     this.#pump(lane);
   }
 
@@ -306,6 +319,7 @@ export class Dispatcher {
       if (lane.order !== undefined) markSending(lane.order, message, false);
       if (outcome.kind === "unsent") this.#takeBack(lane, delivery, outcome);
       else this.#finish(lane, { delivery, subscription, isProbe }, outcome);
+      this.#lanes.notSending(lane, message.id);
       this.#grants.release(grant);
       this.#pumpAll(lane.receiver);
       if (this.#inFlight === 0) this.#whenIdle?.();
@@ -354,7 +368,8 @@ export class Dispatcher {
       // Canceled while it was under way, or begun again by hand: that stands, and this outcome is kept as late.
       this.#record(applyOutcome({ ...delivery, hasRow: true, batch: undefined }, outcome, retry, { ms: nowMs, random: random() }));
       // Two attempts of one message are never under way at once: the other round has waited for this.
-      this.#lanes.giveBack(lane, [message]);
+      if (held === undefined) this.#lanes.giveBack(lane, [message]);
+      else this.#lanes.makeReady(lane, held);
     } else {
       // It may have got a row while it was under way.
       const step = applyOutcome(held, outcome, retry, { ms: nowMs, random: random() });

@@ -75,10 +75,18 @@ export function createLane(id: LaneId, receiver: Receiver, order: "none" | "reco
 export const keyOf = ({ subscriptionId, jobId }: LaneId): string => (jobId === undefined ? subscriptionId : `${subscriptionId} ${jobId}`);
 
 /** Nothing is held, nothing is under way, and the journal has nothing: it need not be kept. */
-export const isIdle = (lane: Lane): boolean => lane.held.size + lane.stale.size === 0 && !lane.isBehind && !lane.isRefilling;
+export const isIdle = ({ held, stale, sending, isBehind, isRefilling }: Lane): boolean =>
+  held.size + stale.size + sending.size === 0 && !isBehind && !isRefilling;
 
 /** Deliveries that nothing but the receiver keeps from being sent. */
 export const readyCount = (lane: Lane): number => lane.ready.length - lane.head;
+
+/** Through any lane of its receiver: never twice at once. */
+function isSending({ sending, receiver: { lanes } }: Lane, messageId: string): boolean {
+  if (lanes.size < 2) return sending.has(messageId);
+  for (const lane of lanes.values()) if (lane.sending.has(messageId)) return true;
+  return false;
+}
 
 /** The next one in order, which the caller then sends; undefined where none is left. */
 export function takeReady(lane: Lane): Delivery | undefined {
@@ -92,7 +100,7 @@ export function takeReady(lane: Lane): Delivery | undefined {
     if (delivery === undefined) continue;
     // Since it became ready its row may have been written, it may have been canceled, or an earlier one of its order have come.
     const current = lane.held.get(delivery.message.id);
-    if (current === undefined || lane.sending.has(current.message.id)) continue;
+    if (current === undefined || isSending(lane, current.message.id)) continue;
     // It was tried since, or resent: this is an older word of it.
     if (current.attempts !== delivery.attempts || current.round !== delivery.round) continue;
     if (lane.order !== undefined && !isTurn(lane.order, current.message)) continue;

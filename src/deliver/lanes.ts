@@ -110,6 +110,14 @@ export class Lanes {
     });
   }
 
+  /** It is not in flight any more: begun again by hand, it may have waited for that in another lane. */
+  notSending(lane: Lane, messageId: string): void {
+    for (const sister of lane.receiver.lanes.values()) {
+      const delivery = sister === lane ? undefined : sister.held.get(messageId);
+      if (delivery !== undefined) this.makeReady(sister, delivery);
+    }
+  }
+
   /** From here on all goes to the journal only, until a refill has seen all of it. @param message where it may be read; none: anywhere */
   overflow(lane: Lane, message?: Message): void {
     lane.isBehind = true;

@@ -67,12 +67,13 @@ export function leave(order: Order, message: Message): Message | undefined {
   return queue.messages[0];
 }
 
-/** It leaves memory unfinished, and all that wait for it with it. @returns all of them, itself included */
+/** It leaves memory unfinished, and all that wait for it with it; what is in flight stays. @returns all of them, itself included */
 export function release(order: Order, message: Message): readonly Message[] {
   const key = orderKeyOf(order.kind, message.key);
   const queue = order.queues.get(key);
-  order.queues.delete(key);
   order.released.add(key);
+  if (queue?.isSending === true && queue.messages[0]?.id !== message.id) return [message, ...queue.messages.splice(1)];
+  order.queues.delete(key);
   return queue?.messages ?? [message];
 }
 

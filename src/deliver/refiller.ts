@@ -32,6 +32,7 @@ export interface Refill {
 export interface RefillerOptions {
   readonly refill: (request: RefillRequest) => Promise<Refill>;
   readonly lanes: Lanes;
+  readonly subscription: (id: string) => Subscription | undefined;
   readonly clock: Clock;
   readonly log: Logger;
   readonly pump: (lane: Lane) => void;
@@ -88,7 +89,7 @@ export class Refiller {
     if (turns.count >= mostReading) turns.waiting.add(lane);
     else if (lanes.takesMore(lane, subscription)) {
       turns.count++;
-      void this.#refill(lane, subscription).finally(() => this.#nextTurn(turns));
+      void this.#refill(lane).finally(() => this.#nextTurn(turns));
     } else this.#waitingForRoom.add(lane);
   }
 
@@ -102,7 +103,7 @@ export class Refiller {
     }
   }
 
-  async #refill(lane: Lane, subscription: Subscription): Promise<void> {
+  async #refill(lane: Lane): Promise<void> {
     const { lanes, clock, log, refill, pump } = this.#options;
     lane.isRefilling = true;
     const { overflows, order, reading } = lane;
@@ -120,7 +121,9 @@ export class Refiller {
       // It was dropped meanwhile, or its order is another one.
       if (lanes.find(lane.id) !== lane || lane.order !== order) return pump(lane);
       const deliveries = found.deliveries.filter((delivery) => !canceled.some((isMeant) => isMeant(delivery)));
-      const taken = this.#take(lane, subscription, deliveries);
+      // As it is now: paused meanwhile, it takes nothing.
+      const now = this.#options.subscription(lane.id.subscriptionId);
+      const taken = now === undefined ? 0 : this.#take(lane, now, deliveries);
       const isTaken = taken === deliveries.length;
       const last = deliveries[taken - 1];
       if (isTaken) reading.after = found.readTo ?? reading.after;

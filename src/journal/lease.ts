@@ -142,8 +142,11 @@ export class Lease {
   /** Ends the session; where nobody has taken over, the next process need not wait. Nothing may be sent after. */
   async stop(): Promise<void> {
     this.#stopping.abort();
+    // Whoever finds it given back leads at once.
+    this.#grant = undefined;
     this.#wake();
     await this.#keeping;
+    this.#grant = undefined;
     const session = this.#session;
     this.#session = undefined;
     if (session === undefined) return;

@@ -1,5 +1,5 @@
 import pg from "pg";
-import { inTransaction, type Queryable } from "./database.ts";
+import { answerGraceMs, inTransaction, type Queryable } from "./database.ts";
 import { keyOf, quoteTable, type TableInfo } from "./tables.ts";
 
 /** Records that were there before: found in one snapshot, kept by their keys until their turn comes. */
@@ -7,6 +7,8 @@ import { keyOf, quoteTable, type TableInfo } from "./tables.ts";
 const fetchCount = 5_000;
 /** However large the table is, its snapshot must not hold vacuum back for longer. */
 const readTimeoutMs = 30 * 60_000;
+/** Of the pool's own, which is for short ones. */
+const limits = { query_timeout: readTimeoutMs + answerGraceMs };
 
 /**
  * The keys of all records that `where` (SQL) holds for, as one snapshot has them, in the order of the primary key.
@@ -29,12 +31,14 @@ export async function readKeys(
       await client.query(`set local statement_timeout = ${readTimeoutMs}`);
       // As a prepared statement, which is one statement: `where` cannot bring another.
       await client.query({
+        ...limits,
         name: "records",
         text: `declare records no scroll cursor for ${keysSql(table, where)} order by ${keyColumns(table)}`,
       });
       const makeKey = keyOf(table);
       for (;;) {
         const { rows } = await client.query<(string | null)[]>({
+          ...limits,
           text: `fetch ${fetchCount} from records`,
           rowMode: "array",
           types: rawTexts,

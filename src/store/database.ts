@@ -47,6 +47,9 @@ export function sessionConfig(options: SessionOptions): pg.ClientConfig {
   };
 }
 
+/** More than the statement's own time. */
+export const answerGraceMs = 5_000;
+
 export interface PoolOptions extends SessionOptions {
   /** The most sessions at once. */
   readonly size: number;
@@ -55,11 +58,25 @@ export interface PoolOptions extends SessionOptions {
 }
 
 export function createPool(options: PoolOptions): pg.Pool {
-  const pool = new pg.Pool({ ...sessionConfig(options), max: options.size, idleTimeoutMillis: 30_000 });
+  const pool = new pg.Pool({
+    ...sessionConfig(options),
+    max: options.size,
+    idleTimeoutMillis: 30_000,
+    query_timeout: answerWithinMs(options),
+  });
   pool.on("error", options.onIdleError);
   // A session that dies while somebody has it would otherwise end the process; whoever has it is told by the statement that fails.
   pool.on("connect", (client) => client.on("error", () => undefined));
   return pool;
+}
+
+/**
+ * A server ends a statement in its time, and says so. Where nothing is said some seconds later the session is lost, though the network
+ * does not tell for a quarter of an hour or two hours: all sessions of a pool would wait for that.
+ */
+function answerWithinMs({ settings }: PoolOptions): number | undefined {
+  const statementMs = Number(settings?.["statement_timeout"] ?? 0);
+  return statementMs === 0 ? undefined : statementMs + answerGraceMs;
 }
 
 /** @throws AncrageError `ANCRAGE_DATABASE_UNREACHABLE` */
@@ -78,7 +95,7 @@ export async function connectClient(options: SessionOptions): Promise<pg.Client>
  * otherwise makes an answer 500 that should be 503.
  */
 export const isLostSession = (error: Error): boolean =>
-  /^(?:Connection terminated|timeout exceeded when trying to connect|timeout expired)/.test(error.message);
+  /^(?:Connection terminated|timeout exceeded when trying to connect|timeout expired|Query read timeout)/.test(error.message);
 
 /** Connects a client that somebody may end meanwhile: `connect` of `pg` would then never settle. */
 export function connectOrEnd(client: pg.Client): Promise<void> {
