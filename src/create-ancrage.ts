@@ -7,6 +7,7 @@ import { AncrageError } from "./errors.ts";
 import { buildCatalogue, type Catalogue } from "./event/catalogue.ts";
 import { discover } from "./event/discover.ts";
 import { createApp } from "./http/app.ts";
+import { answerProbe, answerStopped, answerUnconnected } from "./http/unconnected.ts";
 import { createLogger, type Logger } from "./log.ts";
 import { readOptions, requireOptions, type AncrageOptions } from "./options.ts";
 import type { PayloadDeps } from "./payload/build.ts";
@@ -27,7 +28,10 @@ export { migrate } from "./migrate.ts";
 
 /** The running system, as a library. */
 export interface Ancrage {
-  /** Answers Ancrage's HTTP API, with or without `start`. Connects on the first request. */
+  /**
+   * Answers Ancrage's HTTP API, with or without `start`. Connects on the first request; while the database does not answer, and once this
+   * was stopped, the answer is 503. Rejects only where definitions are wrong.
+   */
   readonly fetch: (request: Request) => Promise<Response>;
   /** The functions that the subscription routes call. */
   readonly subscriptions: SubscriptionService;
@@ -98,6 +102,8 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
   const waiting = new Map<string, (came: TriggerCame) => void>();
   const ended = Promise.withResolvers<unknown>();
   let parts: Promise<Parts> | undefined;
+  /** Once the routes were there. */
+  let isConnected = false;
   let stopping: Promise<void> | undefined;
 
   const connect = (): Promise<Parts> => {
@@ -207,6 +213,7 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
         engine,
         subscriptions,
       });
+      isConnected = true;
       return { pools, engine, subscriptions, tests, fetch: createApp(services).fetch };
     } catch (error) {
       await Promise.all(pools.map((one) => one.end()));
@@ -217,7 +224,16 @@ export function createAncrage(given: AncrageOptions, internals: Internals = {}):
   const lazily = async (): Promise<SubscriptionService> => (await connect()).subscriptions;
   return {
     async fetch(request) {
-      return (await connect()).fetch(request);
+      if (stopping !== undefined) return answerStopped();
+      const probed = isConnected ? undefined : answerProbe(request);
+      if (probed !== undefined) return probed;
+      let made: Parts;
+      try {
+        made = await connect();
+      } catch (error) {
+        return answerUnconnected(error, request, log);
+      }
+      return made.fetch(request);
     },
     subscriptions: {
       create: async (input, options) => (await lazily()).create(input, options),

@@ -1,13 +1,11 @@
-import { randomBytes } from "node:crypto";
 import { OpenAPIHono } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { methodNotAllowed } from "hono/method-not-allowed";
-import { AncrageError, isMissingPartition, sqlStateOf } from "../errors.ts";
-import { BatchFault } from "../payload/fault.ts";
-import { isLostSession } from "../store/database.ts";
+import { AncrageError } from "../errors.ts";
 import { requireToken, type ApiEnv } from "./auth.ts";
 import { readBody, requireJson } from "./body.ts";
+import { answerFailure, createErrorId } from "./failure.ts";
 import { answerProblem, problemOfStatus } from "./problem.ts";
 import { refuseInvalid } from "./route.ts";
 import { addDeliveryRoutes } from "./routes/deliveries.ts";
@@ -80,37 +78,12 @@ function answerError(error: Error, c: Context<ApiEnv>, services: Services): Resp
     if (problem !== undefined) return answerProblem(problem);
   }
   // What failed inside may name tables, values and hosts: it goes to the log, and the caller gets the id to find it by.
-  const id = `err_${randomBytes(8).toString("hex")}`;
+  const id = createErrorId();
   services.logError(error, { id, method: c.req.method, path: c.req.path });
-  if (isUnavailable(error)) {
-    return answerProblem({
-      code: "unavailable",
-      detail: `the database does not answer, or takes no changes (${id}).`,
-      hint: "Send the request again in a moment.",
-      headers: { "retry-after": "5" },
-    });
-  }
   if (error instanceof AncrageError && error.code === "ANCRAGE_SECRET_KEY_INVALID") {
     // It names keys by their fingerprints and a subscription of the caller's own, and says how it is mended.
     const { message: detail, hint } = error;
     return answerProblem({ code: "secret-key-invalid", detail, ...(hint === undefined ? {} : { hint }) });
   }
-  return answerProblem({ code: "internal", detail: `something failed that should not (${id}).`, hint: `The log says more under ${id}.` });
+  return answerFailure(error, id);
 }
-
-/**
- * Connection lost (08), read-only (25006), a deadlock (40), resources (53), shutdown or a timeout (57), a day without its partition, no connection
- * at all, or none in time: all of it passes.
- */
-function isUnavailable(error: Error): boolean {
-  if (error instanceof AncrageError) return error.code === "ANCRAGE_DATABASE_UNREACHABLE";
-  // A read of an event's code, or of the record that it is about.
-  if (error instanceof BatchFault || isMissingPartition(error)) return true;
-  if (/^(08|25006|40|53|57)/.test(sqlStateOf(error) ?? "")) return true;
-  return isLostSession(error) || ("code" in error && passingCodes.has(String(error.code)));
-}
-
-/** Of sockets and resolvers; the last two say that no descriptor is left. */
-const passingCodes: ReadonlySet<string> = new Set(
-  "ECONNREFUSED ECONNRESET ENOTFOUND ETIMEDOUT EPIPE EAI_AGAIN EHOSTUNREACH ENETUNREACH EMFILE ENFILE".split(" "),
-);

@@ -453,3 +453,24 @@ test("a stop ends although the journal takes nothing; what it could not note is 
   await system.restart();
   await system.receiver.until((all) => all.length === 5);
 });
+
+test("before the first session, and after the end, the API answers with problems; a probe of the process needs no database", async () => {
+  const secretKey = Buffer.alloc(32, 1).toString("base64");
+  const unreachable = {
+    database: "postgres://127.0.0.1:1/nothing",
+    events: {},
+    token: "a-token-of-the-operator",
+    secretKey,
+    logLevel: "silent",
+  } as const;
+  const ancrage = createAncrage(unreachable);
+  const ask = (path: string): Promise<Response> => ancrage.fetch(new Request(`http://ancrage.test${path}`));
+  expect((await ask("/healthz")).status).toBe(200);
+  for (const path of ["/readyz", "/v1/me"]) {
+    const answer = await ask(path);
+    expect([answer.status, answer.headers.get("retry-after"), answer.headers.get("cache-control")]).toEqual([503, "5", "no-store"]);
+    expect(await answer.json()).toMatchObject({ code: "unavailable" });
+  }
+  await ancrage.stop();
+  expect((await ask("/v1/me")).status).toBe(503);
+});
