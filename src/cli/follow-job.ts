@@ -23,7 +23,7 @@ const linesMs = 10_000;
 /**
  * Shows a job's progress until it has ended, then the job. Whoever ends the command leaves the job as it is.
  *
- * The code is 0 where it is done, 1 where it has failed or was canceled, or rejections stayed what they were.
+ * The code is 0 where it is done, 1 where it has failed or was canceled, or rejections stayed what they were, 3 where it goes on.
  */
 export async function followJob(context: CommandContext, server: Server, made: JobView, isJson: boolean): Promise<void> {
   let job = made;
@@ -46,6 +46,7 @@ export async function followJob(context: CommandContext, server: Server, made: J
     context.note(
       `${job.id} goes on without this command. \`ancrage jobs show ${job.id}\` shows it, \`ancrage jobs cancel ${job.id}\` ends it.`,
     );
+    context.exitWith(exitCodes.unavailable);
     return;
   }
   context.print(isJson ? JSON.stringify(job) : formatTree(job));

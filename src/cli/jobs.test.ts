@@ -31,7 +31,7 @@ afterEach(async () => {
   await new Promise((resolve) => server.close(resolve));
 });
 
-async function run(words: readonly string[], isTerminal = false) {
+async function run(words: readonly string[], isTerminal = false, stopping = new AbortController().signal) {
   const out: string[] = [];
   const err: string[] = [];
   const bar: string[] = [];
@@ -41,7 +41,7 @@ async function run(words: readonly string[], isTerminal = false) {
     print: (text) => void out.push(text),
     note: (text) => void err.push(text),
     ...(isTerminal ? { progress: (text: string) => void bar.push(text) } : {}),
-    stopping: new AbortController().signal,
+    stopping,
   });
   return { code, out: out.join("\n"), err: err.join("\n"), bar };
 }
@@ -90,6 +90,12 @@ test("a job that fails ends the command with 1, and --json has it whole", async 
   });
   expect(JSON.parse(out)).toMatchObject({ state: "failed", error: expect.stringContaining("deleted") });
   expect(code).toBe(1);
+});
+
+test("whoever ends the command before the job has ended is not told that it is done: 3", async () => {
+  answers = [{ status: 201, body: job({ state: "waiting" }) }];
+  const { code, err } = await run(["jobs", "recover", "sub_1", "--since", "1h"], false, AbortSignal.abort());
+  expect({ code, err }).toEqual({ code: 3, err: expect.stringContaining("job_1 goes on without this command") });
 });
 
 test("--dry-run counts, --no-wait does not wait, a refusal is said", async () => {

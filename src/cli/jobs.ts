@@ -42,7 +42,10 @@ function showCommand(context: CommandContext): Command {
   return addServerFlags(new Command("show").description("Show a job with its progress."))
     .argument("<id>", "job_…")
     .option("--wait", "until it has ended")
-    .addHelpText("after", "\nExit codes: 0 shown · 1 with --wait: it has failed or was canceled · 2 no such job · 3 not reachable.")
+    .addHelpText(
+      "after",
+      "\nExit codes: 0 shown · 1 with --wait: it has failed or was canceled · 2 no such job · 3 not reachable, or with --wait: it goes on.",
+    )
     .action(async (id: string, flags: ServerFlags & { readonly json?: boolean; readonly wait?: boolean }) => {
       const server = await findServer(context, flags);
       const { body } = await requestApi(server, { path: `/v1/jobs/${encodeURIComponent(id)}` });

@@ -23,7 +23,7 @@ export function addJobFlags(command: Command, { isShaped }: { readonly isShaped:
 }
 
 export const jobExitCodes =
-  "\nExit codes: 0 done, or counted · 1 it has failed or was canceled · 2 it cannot be done as asked · 3 not reachable.\nEnding the command with ^C leaves the job: `ancrage jobs cancel` ends it.";
+  "\nExit codes: 0 done, or counted · 1 it has failed or was canceled · 2 it cannot be done as asked · 3 not reachable, or it goes on.\nEnding the command with ^C leaves the job: `ancrage jobs cancel` ends it.";
 
 interface JobToMake {
   readonly path: string;
