@@ -70,6 +70,7 @@ export function createServices(parts: ServiceParts): Services {
     }),
     catalogue: () => catalogue,
     publicUrl: parts.options.publicUrl,
+    cursorKey: parts.secretKey,
     operatorToken: parts.token,
     logError: (error, context) => log.error({ err: error, ...context }, "the API answered with an error of ours"),
     status: () => readStatus(engine, catalogue, openGaps),

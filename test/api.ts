@@ -97,6 +97,7 @@ export function createTestApi(
     trigger: notGiven("trigger"),
     status: notGiven("status"),
     metrics: notGiven("metrics"),
+    cursorKey: parseSecretKey(randomBytes(32).toString("base64")),
     operatorToken,
     logError: (error, { id }) => logged.push({ error, id }),
     ...given,

@@ -72,9 +72,12 @@ export const text = (what: string) =>
     .refine(isStorable, unstorable);
 
 /** Where a list goes on: an id that the page before ended with. Any other text would skip rows, or show none, and say so to nobody. */
-export const cursor = (prefix: string) =>
+export const cursor = (prefix: string, { orSealed }: { readonly orSealed?: boolean } = {}) =>
   text("the next of the page before")
-    .regex(new RegExp(`^${prefix}[0-9A-Z]{1,60}$`), "expected the next of the page before")
+    .regex(
+      new RegExp(`^(?:${prefix}[0-9A-Z]{1,60}${orSealed === true ? String.raw`|cur_[\w-]{1,400}` : ""})$`),
+      "expected the next of the page before",
+    )
     .optional();
 
 /** The parameters that all lists share. */

@@ -5,6 +5,7 @@ import type { Explanation } from "../explain.ts";
 import type { Format } from "../format.ts";
 import type { JobService } from "../job/service.ts";
 import type { TokenService } from "../tokens.ts";
+import type { SecretKey } from "../subscription/secret.ts";
 import type { SubscriptionService } from "../subscription/subscription.ts";
 
 /**
@@ -33,6 +34,8 @@ export interface Services {
   metrics(): Promise<string>;
   /** What `Location` and links are built from; else the request's own origin. */
   readonly publicUrl?: string | undefined;
+  /** What seals where a list goes on, for tokens of one project. */
+  readonly cursorKey: SecretKey;
   /** Good for all projects. */
   readonly operatorToken: string;
   /** Takes an error that the API answered as 500 or 503, with the id that its answer names. */

@@ -54,7 +54,7 @@ export function createBackfill(deps: WorkDeps): Work {
       if (subscription === undefined || records.length === 0) {
         return { place, isLast: true, count: 0, write: async () => ({ done: 0, failed: 0 }) };
       }
-      const { messages, rejections, unplaced } = await build(deps, { job, event, table, subscription, records });
+      const { messages, rejections, unplaced, foreign } = await build(deps, { job, event, table, subscription, records });
       const [only] = messages;
       return {
         place,
@@ -72,7 +72,8 @@ export function createBackfill(deps: WorkDeps): Work {
               messages.map(({ id }) => id),
             );
           }
-          return { done: records.length, failed: rejections.length + unplaced };
+          // How many of other projects there are is not this one's to see.
+          return { done: records.length - foreign, failed: rejections.length + unplaced };
         },
         after: () => {
           if (messages.length > 0) wake(subscription.id, job.id);
@@ -113,7 +114,7 @@ interface Building {
 
 /**
  * The messages of a page, and what could not become one. Records that are gone, or not meant, are neither; `unplaced` are those of which
- * it cannot be told whose they are.
+ * it cannot be told whose they are, `foreign` those of other projects.
  */
 async function build(deps: WorkDeps, { job, event, table, subscription, records }: Building) {
   const keys = records.map(({ key }) => key);
@@ -123,6 +124,7 @@ async function build(deps: WorkDeps, { job, event, table, subscription, records 
   const rejections: Rejection[] = [];
   const inputs: (PayloadInput & { readonly number: number })[] = [];
   let unplaced = 0;
+  let foreign = 0;
   for (const { number, key } of records) {
     const record = found.get(key);
     if (record === undefined) continue;
@@ -139,7 +141,10 @@ async function build(deps: WorkDeps, { job, event, table, subscription, records 
       unplaced++;
       continue;
     }
-    if (project !== subscription.project) continue;
+    if (project !== subscription.project) {
+      foreign++;
+      continue;
+    }
     try {
       if (askWhere(event, record)) inputs.push({ ...inputOf(event, key, record), number });
     } catch (error) {
@@ -156,7 +161,7 @@ async function build(deps: WorkDeps, { job, event, table, subscription, records 
       if (isWanted === undefined || isWanted(body)) messages.push({ ...identity, body, envelopes: {} });
     } else if (payload?.kind === "rejected") rejections.push(rejectionOf(job, identity, payload));
   }
-  return { messages, rejections, unplaced };
+  return { messages, rejections, unplaced, foreign };
 }
 
 /** Nobody else waits for a job: what runs out of time is told apart at once. */

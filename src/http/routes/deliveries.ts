@@ -10,6 +10,7 @@ import {
   type FoundDelivery,
 } from "../../store/deliveries.ts";
 import { projectOf } from "../auth.ts";
+import { readPageCursor } from "../page-cursor.ts";
 import { notFound, refusal } from "../problem.ts";
 import {
   bearer,
@@ -106,9 +107,11 @@ export function addDeliveryRoutes(api: Api, services: Services): void {
   const { db } = services;
 
   api.openapi(list, async (c) => {
-    const { project, after, limit, event, state, messageId, subscriptionId, jobId, ...range } = c.req.valid("query");
+    const { project, after: given, limit, event, state, messageId, subscriptionId, jobId, ...range } = c.req.valid("query");
+    const principal = c.get("principal");
+    const cursor = readPageCursor("deliveries", given, principal, services.cursorKey);
     const filter = {
-      project: projectOf(c.get("principal"), project),
+      project: projectOf(principal, project),
       event,
       state,
       messageId,
@@ -117,14 +120,14 @@ export function addDeliveryRoutes(api: Api, services: Services): void {
       range: rangeOf(range, Date.now()),
     };
     const { rows, next } = await search<FoundDelivery, DeliveryKey>({
-      after: after === undefined ? undefined : cursorOf(after),
+      after: cursor.after === undefined ? undefined : placeOf(cursor.after),
       limit,
       look: ({ after, ...bounds }) => listDeliveries(db, { ...filter, after }, bounds),
       placeOf: (row) => row,
     });
     const attempts = Map.groupBy(await listAttempts(db, rows, false), formatDeliveryId);
     const data = rows.map((row) => viewDelivery(row, attempts.get(formatDeliveryId(row)) ?? []));
-    return c.json({ data, next: next === undefined ? null : formatDeliveryId(next) }, 200);
+    return c.json({ data, next: cursor.next(next === undefined ? undefined : formatDeliveryId(next)) }, 200);
   });
 
   api.openapi(get, async (c) => {
@@ -150,7 +153,7 @@ export function addDeliveryRoutes(api: Api, services: Services): void {
     const request = { project: projectOf(c.get("principal"), project), subscriptionId, input };
     if (dryRun === true) return c.json(await count(services, request), 200);
     const job = await made(services, request);
-    return c.json(viewJob({ job }), 201, { Location: locationOf(services, c.req.url, job) });
+    return c.json(viewJob({ job }, c.get("principal")), 201, { Location: locationOf(services, c.req.url, job) });
   });
 }
 
@@ -166,7 +169,7 @@ export function parseDeliveryId(id: string): DeliveryKey | undefined {
   return { messageId: `msg_${message}`, subscriptionId: `sub_${subscription}` };
 }
 
-function cursorOf(after: string): DeliveryKey {
+function placeOf(after: string): DeliveryKey {
   const key = parseDeliveryId(after);
   if (key === undefined)
     throw invalid([{ pointer: "?after", detail: `expected the next of the page before, got ${JSON.stringify(after)}` }]);

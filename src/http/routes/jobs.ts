@@ -159,9 +159,12 @@ export function addJobRoutes(api: Api, services: Services): void {
       subscriptionId: "subscriptionId" in asked ? asked.subscriptionId : undefined,
       input: await inputOf(asked, services),
     };
-    if (dryRun === true) return c.json(await count(services, request), 200);
+    if (dryRun === true) {
+      const counted = await count(services, request);
+      return c.json(isCountOfAll(asked.kind, principal) ? { ...counted, total: null } : counted, 200);
+    }
     const job = await made(services, request);
-    return c.json(viewJob({ job }), 201, { Location: locationOf(services, c.req.url, job) });
+    return c.json(viewJob({ job }, principal), 201, { Location: locationOf(services, c.req.url, job) });
   });
 
   api.openapi(recover, async (c) => {
@@ -171,7 +174,7 @@ export function addJobRoutes(api: Api, services: Services): void {
     const request = { project: c.get("principal").project, subscriptionId: id, input };
     if (dryRun === true) return c.json(await count(services, request), 200);
     const job = await made(services, request);
-    return c.json(viewJob({ job }), 201, { Location: locationOf(services, c.req.url, job) });
+    return c.json(viewJob({ job }, c.get("principal")), 201, { Location: locationOf(services, c.req.url, job) });
   });
 
   api.openapi(list, async (c) => {
@@ -182,7 +185,7 @@ export function addJobRoutes(api: Api, services: Services): void {
         rows,
         limit,
         (row) => row.id,
-        (job) => viewJob({ job }),
+        (job) => viewJob({ job }, c.get("principal")),
       ),
       200,
     );
@@ -192,14 +195,14 @@ export function addJobRoutes(api: Api, services: Services): void {
     const { id } = c.req.valid("param");
     const status = await jobs.get(id, c.get("principal").project);
     if (status === undefined) throw refusal(noJob(id));
-    return c.json(viewJob(status), 200);
+    return c.json(viewJob(status, c.get("principal")), 200);
   });
 
   api.openapi(cancel, async (c) => {
     const { id } = c.req.valid("param");
     const job = await refusing(() => jobs.cancel(id, c.get("principal").project));
     if (job === undefined) throw refusal(noJob(id));
-    return c.json(viewJob({ job }), 200);
+    return c.json(viewJob({ job }, c.get("principal")), 200);
   });
 }
 
@@ -288,7 +291,13 @@ export function locationOf({ publicUrl }: Services, requestUrl: string, { id }: 
   return new URL(`v1/jobs/${id}`, baseUrl(publicUrl, requestUrl)).href;
 }
 
-export function viewJob({ job, unfinished, exhausted }: Pick<JobStatus, "job"> & Partial<JobStatus>): z.infer<typeof jobSchema> {
+/** A backfill counts the records of a table before it asks whose each is: how many all projects have is not one project's to see. */
+const isCountOfAll = (kind: JobRow["kind"], { project }: Principal): boolean => kind === "backfill" && project !== undefined;
+
+export function viewJob(
+  { job, unfinished, exhausted }: Pick<JobStatus, "job"> & Partial<JobStatus>,
+  principal: Principal,
+): z.infer<typeof jobSchema> {
   const { id, project, kind, subscriptionId, state, total, done, failed, error } = job;
   const { kind: _, ...input } = job.input as JobInput;
   return {
@@ -298,7 +307,7 @@ export function viewJob({ job, unfinished, exhausted }: Pick<JobStatus, "job"> &
     subscriptionId,
     input,
     state,
-    total,
+    total: isCountOfAll(kind, principal) ? null : total,
     done,
     failed,
     ...(unfinished === undefined ? {} : { unfinished }),

@@ -140,6 +140,31 @@ describe("messages", () => {
     expect(idsOf(away.body)).toEqual([ids.tenDays, ids.other, ids.yesterday, ids.hour]);
   });
 
+  test("a token of one project is told no id of another's: where a list goes on is sealed, for it and that list", async () => {
+    const asAcme = (path: string) => api.call("GET", path, { token: "acme-token" });
+    const pages = ["order=newest", "order=oldest"].map(async (order) => {
+      const { body: first } = await asAcme(`/v1/messages?${order}&limit=1`);
+      expect(first.next).toMatch(/^cur_/);
+      const { body: second } = await asAcme(`/v1/messages?${order}&limit=2&after=${first.next}`);
+      expect([idsOf(first), idsOf(second)].flat().toSorted()).toEqual([ids.yesterday, ids.hour].toSorted());
+      return second.next as string | null;
+    });
+    const [newest, oldest] = await Promise.all(pages);
+    expect(newest).toBeNull();
+    expect((await asAcme(`/v1/messages?order=oldest&after=${oldest}`)).body).toEqual({ data: [], next: oldest });
+    for (const refused of [
+      await api.call("GET", `/v1/messages?after=${oldest}`),
+      await asAcme(`/v1/rejections?after=${oldest}`),
+      await asAcme(`/v1/messages?after=${oldest?.slice(0, -4)}AAAA`),
+    ]) {
+      expect(refused).toMatchObject({ status: 422, body: { errors: [{ pointer: "?after" }] } });
+    }
+    // Whoever has an id of its own may go on from that.
+    expect(idsOf((await asAcme(`/v1/messages?order=oldest&after=${ids.yesterday}`)).body)).toEqual([ids.hour]);
+    const { body: deliveries } = await asAcme("/v1/deliveries?limit=1");
+    expect(idsOf((await asAcme(`/v1/deliveries?limit=1&after=${deliveries.next}`)).body)).toHaveLength(1);
+  });
+
   test("what a later message may come before is held back from those who pull: capture may be far behind", async () => {
     const young = await insertMessage({ ageMs: -60_000, project: "acme", event: "deal.won", key: "young" });
     const pull = async () => idsOf((await api.call("GET", "/v1/messages?order=oldest&key=young")).body);

@@ -3,6 +3,7 @@ import { listMessages, readMessage, type MessageRow } from "../../store/messages
 import { projectOf } from "../auth.ts";
 import { search } from "../../search.ts";
 import { createFeed } from "../feed.ts";
+import { readPageCursor } from "../page-cursor.ts";
 import { notFound, refusal } from "../problem.ts";
 import { bearer, createRoute, cursor, json, listQuery, page, problems, rangeOf, rangeQuery, text, type Api, query } from "../route.ts";
 import { messageSchema } from "../schemas.ts";
@@ -21,7 +22,7 @@ const list = createRoute({
   request: {
     query: query({
       ...listQuery,
-      after: cursor("msg_"),
+      after: cursor("msg_", { orSealed: true }),
       ...rangeQuery,
       event: text("the name of an event").optional(),
       key: text("the key of a record").optional(),
@@ -44,19 +45,21 @@ const get = createRoute({
 export function addMessageRoutes(api: Api, services: Services): void {
   const feed = createFeed(services.db);
   api.openapi(list, async (c) => {
-    const { project, after, limit, event, key, order, from, to } = c.req.valid("query");
-    const filter = { project: projectOf(c.get("principal"), project), event, key, range: rangeOf({ from, to }, Date.now()), after };
+    const { project, after: given, limit, event, key, order, from, to } = c.req.valid("query");
+    const principal = c.get("principal");
+    const { after, next } = readPageCursor("messages", given, principal, services.cursorKey);
+    const filter = { project: projectOf(principal, project), event, key, range: rangeOf({ from, to }, Date.now()), after };
     if (order === "oldest") {
       const { rows, to } = await feed.read({ ...filter, limit });
-      return c.json({ data: rows.map(viewMessage), next: to ?? null }, 200);
+      return c.json({ data: rows.map(viewMessage), next: next(to) }, 200);
     }
-    const { rows, next = null } = await search<MessageRow, string>({
+    const page = await search<MessageRow, string>({
       after,
       limit,
       look: ({ after, ...bounds }) => listMessages(services.db, { ...filter, after }, bounds),
       placeOf: ({ id }) => id,
     });
-    return c.json({ data: rows.map(viewMessage), next }, 200);
+    return c.json({ data: page.rows.map(viewMessage), next: next(page.next) }, 200);
   });
 
   api.openapi(get, async (c) => {

@@ -2,6 +2,7 @@ import { z } from "@hono/zod-openapi";
 import { search } from "../../search.ts";
 import { listRejections, readRejection, type RejectionRow } from "../../store/rejections.ts";
 import { projectOf } from "../auth.ts";
+import { readPageCursor } from "../page-cursor.ts";
 import { notFound, refusal } from "../problem.ts";
 import { bearer, createRoute, cursor, json, listQuery, page, problems, rangeOf, rangeQuery, text, type Api, query } from "../route.ts";
 import { rejectionSchema, retriedSchema } from "../schemas.ts";
@@ -14,7 +15,14 @@ const list = createRoute({
   tags: ["rejections"],
   security: bearer,
   summary: "List rejections, newest first",
-  request: { query: query({ ...listQuery, after: cursor("rej_"), ...rangeQuery, event: text("the name of an event").optional() }) },
+  request: {
+    query: query({
+      ...listQuery,
+      after: cursor("rej_", { orSealed: true }),
+      ...rangeQuery,
+      event: text("the name of an event").optional(),
+    }),
+  },
   responses: { 200: json("A page.", page(rejectionSchema)), ...problems },
 });
 
@@ -44,15 +52,17 @@ const retry = createRoute({
 
 export function addRejectionRoutes(api: Api, services: Services): void {
   api.openapi(list, async (c) => {
-    const { project, after, limit, event, ...range } = c.req.valid("query");
-    const filter = { project: projectOf(c.get("principal"), project), event, range: rangeOf(range, Date.now()) };
-    const { rows, next = null } = await search<RejectionRow, string>({
+    const { project, after: given, limit, event, ...range } = c.req.valid("query");
+    const principal = c.get("principal");
+    const { after, next } = readPageCursor("rejections", given, principal, services.cursorKey);
+    const filter = { project: projectOf(principal, project), event, range: rangeOf(range, Date.now()) };
+    const page = await search<RejectionRow, string>({
       after,
       limit,
       look: ({ after, ...bounds }) => listRejections(services.db, { ...filter, after }, bounds),
       placeOf: ({ id }) => id,
     });
-    return c.json({ data: rows.map(viewRejection), next }, 200);
+    return c.json({ data: page.rows.map(viewRejection), next: next(page.next) }, 200);
   });
 
   api.openapi(get, async (c) => {
