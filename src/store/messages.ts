@@ -116,7 +116,7 @@ export interface Reach {
   readonly logLsn: bigint;
   /** The server's clock, as commit times are. */
   readonly nowMs: number;
-  /** The commit time of the newest message; 0 where there is none. */
+  /** The commit time of the newest message; 0 where there is none, or where all of the newest are a backfill's. */
   readonly newestCommitMs: number;
 }
 
@@ -124,7 +124,9 @@ export async function readReach(db: Queryable): Promise<Reach> {
   const { rows } = await db.query<{ journaled: string | null; log: string; now_ms: string; newest: Date | null }>(
     `select pg_current_wal_insert_lsn()::text as log,
        floor(extract(epoch from clock_timestamp()) * 1000)::bigint::text as now_ms,
-       (select committed_at from ancrage.messages order by id desc limit 1) as newest,
+       (select max(committed_at) from (select commit_lsn, committed_at from ancrage.messages order by id desc limit 1000) as newest
+        -- What a backfill made has the job's time, which says nothing of the log.
+        where commit_lsn > '0/0') as newest,
        (select last.end_lsn::text from ancrage.leaders l
           cross join lateral (select end_lsn, at from ancrage.batches b where b.source = l.source order by b.number desc limit 1) last
         order by last.at desc limit 1) as journaled`,

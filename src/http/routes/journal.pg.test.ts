@@ -167,13 +167,18 @@ describe("messages", () => {
 
   test("what a later message may come before is held back from those who pull: capture may be far behind", async () => {
     const young = await insertMessage({ ageMs: -60_000, project: "acme", event: "deal.won", key: "young" });
-    const pull = async () => idsOf((await api.call("GET", "/v1/messages?order=oldest&key=young")).body);
+    const to = new Date(now + 600_000).toISOString();
+    const pull = async () => idsOf((await api.call("GET", `/v1/messages?order=oldest&key=young&to=${to}`)).body);
     expect(await pull()).toEqual([]);
     expect((await api.call("GET", `/v1/messages/${young}`)).status).toBe(200);
     // Two seconds of commit time later, whatever the clock says: the newer one is held back now.
     const newer = await insertMessage({ ageMs: -63_000, project: "acme", event: "deal.won", key: "young" });
     expect(await pull()).toEqual([young]);
-    await database.client.query("delete from ancrage.messages where id = any($1)", [[young, newer]]);
+    // A backfill's own message, of the job's time, says nothing of how far capture has come.
+    const backfilled = await insertMessage({ ageMs: -70_000, project: "acme", event: "deal.won", key: "old" });
+    await database.client.query("update ancrage.messages set commit_lsn = '0/0' where id = $1", [backfilled]);
+    expect(await pull()).toEqual([young]);
+    await database.client.query("delete from ancrage.messages where id = any($1)", [[young, newer, backfilled]]);
   });
 });
 
