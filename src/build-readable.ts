@@ -126,7 +126,10 @@ export function createReadableBuilder(options: ReadableBuilderOptions): Readable
         await signal?.("rebuilding", error);
         const over = told.filter((event) => leftMs(event) <= 0);
         if (over.length > 0) {
-          log.error({ events: over }, "reads of these events run out of time; what does is rejected from now on, so that the rest goes on");
+          log.error(
+            { events: over },
+            "reads of these events do not come to their end; what does not is rejected from now on, so that the rest goes on",
+          );
           onPatienceOver(over);
         } else await pause(delayOf(faultDelaysMs, attempt), stopping);
       }
@@ -165,5 +168,5 @@ export function createReadableBuilder(options: ReadableBuilderOptions): Readable
   };
 }
 
-/** Whether it is some events' reads alone that do not come to an end. */
-const isTellable = ({ isTimeout, events }: BatchFault): boolean => isTimeout && events.length > 0;
+/** Whether it is some events' reads alone that do not come to their end. */
+const isTellable = ({ isOfStatement, events }: BatchFault): boolean => isOfStatement && events.length > 0;

@@ -242,8 +242,10 @@ export class Leader {
     subscriptions.put(row);
     // Of one that was just made nothing waits.
     if (known === undefined) return;
-    if (known.state === "disabled" && row.state !== "disabled") this.#health.forgive(row.id);
-    this.dispatcher.changed(row.id);
+    const now = subscriptions.registry.get(row.id);
+    const isElsewhere = now !== undefined && (now.origin !== known.origin || now.path !== known.path);
+    if (isElsewhere || (known.state === "disabled" && row.state !== "disabled")) this.#health.forgive(row.id);
+    this.dispatcher.changed(row.id, isElsewhere);
   }
 
   #removed(row: Pick<SubscriptionRow, "id" | "revision">): void {

@@ -38,12 +38,16 @@ const event = (over: Partial<EventDefinition>): EventDefinition => ({
   ...over,
 });
 
-function catalogueOf(events: Readonly<Record<string, EventDefinition>>, handle?: (change: TrackedChange) => unknown): Catalogue {
+function catalogueOf(
+  events: Readonly<Record<string, EventDefinition>>,
+  handle?: (change: TrackedChange) => unknown,
+  keyColumns: readonly string[] = ["id"],
+): Catalogue {
   const handler = { kind: "tracking", table: "deal", handle } as unknown as TrackingHandler;
   return buildCatalogue({
     events: Object.entries(events).map(([name, definition]) => ({ name, file: `events/${name}.ts`, definition })),
     tracking: handle === undefined ? [] : [{ file: "tracking/deal.ts", handler }],
-    tables: [tableNamed("deal"), tableNamed("customer")],
+    tables: [{ ...tableNamed("deal"), keyColumns }, tableNamed("customer")],
   });
 }
 const fires = (on: Rule | readonly Rule[], one: Change, where?: (row: Row) => boolean): boolean =>
@@ -95,6 +99,14 @@ test("a handler's trigger for the change's own row carries the row as committed,
   const catalogue = catalogueOf({ E: event({}) }, ({ key, trigger }) => trigger("E", key, { why: "x" }));
   const [occurrence] = matchChange(change("update", open, closed), catalogue).occurrences;
   expect(occurrence).toMatchObject({ key: "1", reason: "trigger", action: "update", before: open, record: closed, data: { why: "x" } });
+});
+
+test("a handler's trigger for the change's own row is known by the row's values, too", () => {
+  const at = "2023-10-31T00:00:00.000000Z";
+  const given = { ...change("delete", { id: 7, data: at }, undefined), key: '["7","2023-10-31 00:00:00+00"]' };
+  const handle = ({ before, trigger }: TrackedChange): void => trigger("Gone", [String(before?.["id"]), String(before?.["data"])]);
+  const catalogue = catalogueOf({ Gone: event({}) }, handle, ["id", "data"]);
+  expect(matchChange(given, catalogue).occurrences).toMatchObject([{ key: given.key, record: given.before, action: "delete" }]);
 });
 
 test("what throws is a rejection, and hides nothing else", () => {

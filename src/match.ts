@@ -187,9 +187,22 @@ function ofChange<Event>(event: Event, change: Change): Omit<Occurrence, "event"
 
 function ofTrigger(event: CatalogueEvent, key: string, change: Change, data: unknown): Occurrence {
   // The change's own row is at hand, as committed; any other is read by its key once it is visible.
-  const isOwn = event.table?.name === change.table && key === change.key;
-  const own = isOwn ? ofChange(event, change) : { ...ofChange(event, change), action: undefined, before: undefined, record: undefined };
-  return { ...own, key, reason: "trigger", data };
+  const isOwn = event.table !== undefined && event.table.name === change.table && isKeyOf(change, key, event.table.keyColumns);
+  if (isOwn) return { ...ofChange(event, change), reason: "trigger", data };
+  return { ...ofChange(event, change), key, action: undefined, before: undefined, record: undefined, reason: "trigger", data };
+}
+
+/** A handler may make the key of the row's values: a time or a boolean among them is another text then than PostgreSQL's. */
+function isKeyOf({ key, after, before }: Change, asked: string, columns: readonly string[]): boolean {
+  if (asked === key) return true;
+  if (columns.length === 0) return false;
+  try {
+    const values = columns.map((column) => String((after ?? before ?? {})[column]));
+    return asked === (columns.length === 1 ? values[0] : JSON.stringify(values));
+  } catch {
+    // Of the old row the log carries as much as its identity says.
+    return false;
+  }
 }
 
 function eventNamed(name: string, catalogue: Catalogue): CatalogueEvent {

@@ -264,6 +264,8 @@ export class Pipeline {
     if (!hasContent && !this.#isPositionDue() && !journal.isSuperseded) {
       this.#isCommitting = false;
       for (const { resolve } of waiting) resolve();
+      // Of those that make no message nothing is journaled but the place.
+      this.#answerTriggers(built, []);
       return;
     }
 

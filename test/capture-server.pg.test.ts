@@ -116,7 +116,7 @@ test("a restart of the server ends neither capture nor the journal, nor a standb
   await Promise.all([source.stop(), journal.stop(), standby.stop()]);
 });
 
-test("a server shuts down while more of its log is unread than is held at once", async () => {
+test("a server shuts down while more of its log is unread than is held at once, and nobody takes any of it", async () => {
   const client = await connect();
   const { source } = await startSource({ client, url: server.url() });
   await client.query("insert into deal select i, repeat('x', 1500) from generate_series(1, 40000) i");
@@ -129,13 +129,9 @@ test("a server shuts down while more of its log is unread than is held at once",
   while (!(await left()) || !source.hasWork());
   const { promise: disconnected, resolve } = Promise.withResolvers<void>();
   client.on("end", resolve);
-  const isStopped = new AbortController();
-  const stopped = server.stop().then(() => isStopped.abort());
+  // Whoever would take may wait for the database itself, to journal what was taken before.
+  const stopped = server.stop();
   await disconnected;
-  while (!isStopped.signal.aborted) {
-    if (source.hasWork()) await source.take(100);
-    else await new Promise<void>((done) => setImmediate(done));
-  }
   await stopped;
   await expect(connect()).rejects.toThrow("ECONNREFUSED");
   await source.stop();

@@ -262,7 +262,9 @@ export function createWorld(options: WorldOptions = {}) {
       else if (known !== undefined) live.set(id, { ...known, ...change, revision: known.revision + 1n });
       if (change?.state === "enabled" && disabled.some((one) => one.id === id)) heldUntil.delete(id);
       if (change?.state === "enabled") disabled.splice(0, disabled.length, ...disabled.filter((one) => one.id !== id));
-      dispatcher.changed(id);
+      const isElsewhere = change?.path !== undefined;
+      if (isElsewhere) heldUntil.delete(id);
+      dispatcher.changed(id, isElsewhere);
     },
     unfinished: () => [...rows.values()].filter(isUnfinished).length,
     total: () => messages.size * subscriptions.length,

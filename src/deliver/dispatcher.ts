@@ -209,13 +209,17 @@ export class Dispatcher {
     this.#resume();
   }
 
-  /** Something about it changed: it may be sent again, or not any more. */
-  changed(subscriptionId: string): void {
+  /**
+   * Something about it changed: it may be sent again, or not any more.
+   *
+   * @param isElsewhere it has another URL: what the former one answered, or did not, says nothing of this one
+   */
+  changed(subscriptionId: string, isElsewhere = false): void {
     const subscription = this.#options.subscription(subscriptionId);
     const receiver = this.#lanes.receiverOf(subscriptionId);
     if (receiver === undefined) return this.wake(subscriptionId);
     if (subscription === undefined) return this.#lanes.drop(receiver);
-    if (receiver.stoppedRevision !== undefined && !isStopped(receiver, subscription)) {
+    if (isElsewhere || (receiver.stoppedRevision !== undefined && !isStopped(receiver, subscription))) {
       forgive(receiver);
       this.#options.onHealth?.(subscriptionId, receiver.health);
     }

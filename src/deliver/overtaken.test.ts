@@ -125,3 +125,17 @@ test("in an order too, what is resent is sent at once although another record wa
   while (world.starts.length === sentBefore) await world.run(100, () => undefined);
   expect(world.nowMs() - fromMs).toBeLessThan(1_000);
 });
+
+test("another URL is asked at once, whatever the former one had answered", async () => {
+  const world = createWorld();
+  world.add(2);
+  await settle(world);
+  world.answer(0, { ...failed, status: 503, retryAfterMs: 86_400_000 });
+  world.answer(0, failed);
+  await world.run(5_000, () => undefined);
+  expect(world.sent).toHaveLength(0);
+  world.set(subscription.id, { path: "/elsewhere" });
+  world.add(1);
+  await settle(world);
+  expect(world.sent).toHaveLength(1);
+});

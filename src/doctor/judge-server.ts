@@ -173,8 +173,15 @@ function judgeDurability(setting: Setting, usage: UsageRow): readonly Finding[] 
           "alter system set synchronous_standby_names = '';",
           reload,
         )
-      : fine("standbys", standbys === "" ? "no synchronous standby" : `${usage.synchronousStandbys} synchronous standbys are connected`),
+      : fine("standbys", describeStandbys(standbys, usage.synchronousStandbys)),
   ];
+}
+
+function describeStandbys(names: string, connected: number | null): string {
+  if (names === "") return "no synchronous standby";
+  return connected === null
+    ? `synchronous_standby_names is ${JSON.stringify(names)}; whether one is connected is not shown to this role (pg_read_all_stats)`
+    : `${connected} synchronous standbys are connected`;
 }
 
 export interface RoleFacts {

@@ -169,7 +169,7 @@ async function buildInTime(inputs: readonly PayloadInput[], deps: PayloadDeps): 
   try {
     return await buildPayloads(inputs, deps);
   } catch (error) {
-    if (!(error instanceof BatchFault) || !error.isTimeout) throw error;
+    if (!(error instanceof BatchFault) || !error.isOfStatement) throw error;
     return await buildApart(inputs, deps);
   }
 }

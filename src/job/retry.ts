@@ -104,7 +104,7 @@ async function rebuildInTime(rejection: WholeRejection, deps: RetryDeps): Promis
   try {
     return await rebuild(rejection, deps);
   } catch (error) {
-    if (!(error instanceof BatchFault) || !error.isTimeout) throw error;
+    if (!(error instanceof BatchFault) || !error.isOfStatement) throw error;
     return { kind: "rejected", reason: "read-timeout", error: `a read did not end in time: ${error.words}` };
   }
 }

@@ -7,13 +7,14 @@ import type { Logger } from "../log.ts";
 import type { BatchInFlight, DeliveryUpdate, Message, Rejection } from "../message.ts";
 import { pause } from "../pause.ts";
 import { deleteOldBatches, ensurePartitions, readLastBatch, type BatchRow } from "../store/batches.ts";
+import { readTimeline } from "../store/capture-state.ts";
 import type { Queryable } from "../store/database.ts";
 import { journalLock, rowsLock } from "../store/leaders.ts";
 import type { TestSignal } from "../test-signal.ts";
 import { dayOfMessage, formatDay, leastIdOf } from "../message-id.ts";
 import { commitAlone } from "./commit-alone.ts";
 import { Lease } from "./lease.ts";
-import { BatchRefused, classifyRefusal, isOver, journalWentBack, stoppedWhileRefusing, superseded } from "./refusal.ts";
+import { BatchRefused, classifyRefusal, isOver, journalWentBack, stoppedWhileRefusing, superseded, timelineChanged } from "./refusal.ts";
 import { RowWriter } from "./row-writer.ts";
 import { JournalSession } from "./session.ts";
 import { computeSettled } from "./settled.ts";
@@ -90,6 +91,8 @@ export class Journal {
   readonly #inFlight: BatchInFlight[] = [];
   readonly #ensuredDays = new Set<number>();
   #state: JournalState = { kind: "ok" };
+  /** Of the server, when the lead was taken. Undefined before. */
+  #timeline: number | undefined;
   readonly #stopping = new AbortController();
 
   constructor(options: JournalOptions) {
@@ -201,6 +204,11 @@ export class Journal {
     const last = await readLastBatch(db, this.#options.sourceId);
     const number = last?.number ?? 0n;
     if (number < this.#number) throw journalWentBack(number, this.#number);
+    // It may have all that was journaled, and not what was read beyond that.
+    const timeline = await readTimeline(db);
+    if (timeline === 0) throw new Error("the server is a replica, which nobody has promoted yet");
+    this.#timeline ??= timeline;
+    if (timeline !== this.#timeline) throw timelineChanged(timeline, this.#timeline);
   }
 
   /** Deliveries of journaled messages that have no row yet; `settled` stays before them. */

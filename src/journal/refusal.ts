@@ -63,6 +63,15 @@ export function journalWentBack(lastNumber: bigint, committed: bigint): AncrageE
   );
 }
 
+/** Numbers of transactions, and places of the log, are used again on another timeline: what was read of the former one says nothing there. */
+export function timelineChanged(now: number, before: number): AncrageError {
+  return new AncrageError(
+    "ANCRAGE_JOURNAL_WENT_BACK",
+    `the server is on timeline ${now}, and was on ${before} when this process took the lead: a replica was promoted, or a backup restored. This process has stopped capturing and sending.`,
+    { hint: "Start it anew: it goes on from where the journal of this database stands, and misses nothing of what is there." },
+  );
+}
+
 /** No waiting mends it: this process must end. */
 export const isOver = (error: unknown): boolean =>
   error instanceof AncrageError && (error.code === "ANCRAGE_SUPERSEDED" || error.code === "ANCRAGE_JOURNAL_WENT_BACK");

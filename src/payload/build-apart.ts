@@ -26,7 +26,7 @@ export async function buildApart(inputs: readonly PayloadInput[], deps: PayloadD
       payloads.push(payload);
       inARow = 0;
     } catch (error) {
-      if (!(error instanceof BatchFault) || !error.isTimeout) throw error;
+      if (!(error instanceof BatchFault) || !error.isOfStatement) throw error;
       last = error;
       inARow++;
       payloads.push(rejectedForTime(input, error.words, deps));

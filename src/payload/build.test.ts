@@ -373,6 +373,55 @@ test("time that a function waits for load is not its own", async () => {
   expect(results).toMatchObject([{ kind: "built" }, { reason: "payload-timeout" }]);
 });
 
+test("nor is it while one of two reads that it began together is out", async () => {
+  const slow = readersOf({ customer: [{ id: 1, name: "A" }], deal: [{ id: 1 }] });
+  const event = eventOf({
+    payload: async (_: Row, { load }: PayloadContext) => {
+      const [one, other] = await Promise.all([load("customer", 1), load("deal", 1)]);
+      return { customer: one?.["name"], deal: other?.["id"] };
+    },
+  });
+  const inputs = [occurrence(event, { id: 1 })];
+  const readers: RecordReaders = {
+    ...slow,
+    byKeys: async (table, keys) => {
+      if (table.name === "deal") await new Promise((resolve) => setTimeout(resolve, 150));
+      return slow.byKeys(table, keys);
+    },
+  };
+  const results = await buildPayloads(inputs, { ...depsOf({ readers }), limits: { timeoutMs: 50 } });
+  expect(jsonOf(results)).toEqual(['{"customer":"A","deal":1}']);
+});
+
+test.each<[string, Parameters<typeof eventOf>[0]]>([
+  ["a schema that answers nothing", { schema: schemaOf(() => undefined as never), payload: () => ({}) }],
+  [
+    "a schema whose answer comes later, and is nothing",
+    { schema: schemaOf(() => Promise.resolve(undefined as never)), payload: () => ({}) },
+  ],
+  ["issues that are no list", { schema: schemaOf(() => ({ issues: true as never })), payload: () => ({}) }],
+  [
+    "what throws when it is looked at",
+    {
+      // Reading anything of it throws.
+      payload: () => {
+        const { proxy, revoke } = Proxy.revocable({}, {});
+        revoke();
+        return proxy;
+      },
+    },
+  ],
+])("%s is a rejection of this occurrence alone", async (_, given) => {
+  const results = await buildPayloads(
+    [occurrence(eventOf(given), { id: 1 }), occurrence(eventOf({ payload: () => 1 }), { id: 2 })],
+    depsOf({}),
+  );
+  expect(results).toMatchObject([
+    { kind: "rejected", reason: "payload-threw" },
+    { kind: "built", json: "1" },
+  ]);
+});
+
 test("loaded records are frozen: one function's change would reach the others", async () => {
   const readers = readersOf({ customer: [{ id: 1, name: "a" }] });
   const event = eventOf({

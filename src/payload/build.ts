@@ -117,7 +117,7 @@ async function buildAll(inputs: readonly PayloadInput[], deps: PayloadDeps): Pro
       const input = inputs[run.index];
       if (input === undefined) throw new RangeError(`no occurrence ${run.index} of ${inputs.length}`);
       reads ??= createReads(deps, schedule);
-      return beginOne({ input, deps, limits, reads, run }, records);
+      return beginSafely({ input, deps, limits, reads, run }, records);
     },
     timedOut(index) {
       const input = inputs[index];
@@ -167,6 +167,24 @@ interface Building {
 }
 
 // Each step goes on in the same stack while nothing is a promise: a synchronous payload costs no turn of the event loop.
+
+/** What users give is as odd as it likes: a schema's answer without `issues`, a `then` that throws. It is this occurrence's fault alone. */
+function beginSafely(building: Building, records: MissingRecords | undefined): Payload | Promise<Payload> {
+  const { event } = building.input;
+  const odd = (error: unknown): Payload => {
+    if (error instanceof BatchFault) throw error;
+    return rejected(
+      "payload-threw",
+      `what the payload or the schema of ${event.name} gave cannot be read: ${describeThrown(error, event.file)}`,
+    );
+  };
+  try {
+    const begun = beginOne(building, records);
+    return begun instanceof Promise ? begun.catch(odd) : begun;
+  } catch (error) {
+    return odd(error);
+  }
+}
 
 function beginOne(building: Building, records: MissingRecords | undefined): Payload | Promise<Payload> {
   const { input, deps } = building;

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { AncrageError } from "../errors.ts";
-import { isPassingFault } from "./fault.ts";
+import { BatchFault, isPassingFault } from "./fault.ts";
 
 const coded = (code: string): Error => Object.assign(new Error(code), { code });
 
@@ -17,6 +17,20 @@ test.each([
   "EPIPE", // looks like an SQLSTATE
 ])("%s passes by itself", (code) => {
   expect(isPassingFault(coded(code))).toBe(true);
+});
+
+test("a statement with more values than it has places is of what was asked; a pooler that says the same word is the connection", () => {
+  expect(isPassingFault(coded("08P01"))).toBe(false);
+  expect(isPassingFault(Object.assign(coded("08P01"), { severity: "FATAL" }))).toBe(true);
+});
+
+test.each([
+  ["57014", true],
+  ["53400", true],
+  ["57P01", false],
+  ["53100", false],
+])("%s may be the statement's own fault: %s", (code, isOfStatement) => {
+  expect(new BatchFault(coded(code)).isOfStatement).toBe(isOfStatement);
 });
 
 test("an error of the driver without any code is the connection", () => {

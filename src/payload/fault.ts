@@ -19,9 +19,9 @@ export class BatchFault extends Error {
     return wordsOf(this.cause);
   }
 
-  /** Whether PostgreSQL answers, and ended the statement for its time: the statement may be what is at fault. */
-  get isTimeout(): boolean {
-    return sqlStateOf(this.cause) === "57014";
+  /** Whether PostgreSQL answers, and ended this statement alone, for its time or what else it takes: it may be what is at fault. */
+  get isOfStatement(): boolean {
+    return statementStates.has(sqlStateOf(this.cause) ?? "") && !isFatal(this.cause);
   }
 }
 
@@ -32,8 +32,13 @@ const wordsOf = (cause: unknown): string => (cause instanceof Error ? cause.mess
  * statement timeout, among them) and system errors. https://www.postgresql.org/docs/current/errcodes-appendix.html
  */
 const passingClasses = new Set(["08", "40", "53", "57", "58"]);
+/** Of them what a statement may be the reason of: its time, its memory, its temporary files, a library that it needs and that is gone. */
+const statementStates = new Set(["57014", "53200", "53400", "58P01"]);
 /** A lock that was not to be had; a transaction that the server ended as idle or too long. */
 const passingStates = new Set(["55P03", "25P03", "25P04"]);
+
+/** It ended the session too. */
+const isFatal = (error: unknown): boolean => error instanceof Error && "severity" in error && error.severity === "FATAL";
 
 /**
  * Whether an error of a read comes from the state of the database rather than from what was asked.
@@ -47,5 +52,7 @@ export function isPassingFault(error: unknown): boolean {
   const state = sqlStateOf(error);
   // Five capitals may be an errno, too: EPIPE. SQLSTATE classes of PostgreSQL that begin with a letter are F0, HV, P0 and XX.
   if (state === undefined || !/^(?:\d|F0|HV|P0|XX)/.test(state)) return true;
+  // PostgreSQL's answer to a statement with more or fewer values than it has places. Poolers have this code for all that they lack.
+  if (state === "08P01") return isFatal(error);
   return passingClasses.has(state.slice(0, 2)) || passingStates.has(state);
 }

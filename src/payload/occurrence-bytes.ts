@@ -1,4 +1,5 @@
 import type { Action, Row, Value } from "../capture/change.ts";
+import { freezeValue } from "../capture/freeze.ts";
 import { defineLacking, defineUnlogged } from "../capture/lacking.ts";
 import type { Cause } from "../cause.ts";
 import { AncrageError } from "../errors.ts";
@@ -147,6 +148,7 @@ function restoreRow({ values, bytes = {}, unlogged = [], unreadable = {} }: Stor
     mapNested(value, (item) => (typeof item === "string" ? Buffer.from(item, "base64") : item)),
   ]);
   const row: Row = { ...values, ...Object.fromEntries(decoded) };
+  for (const value of Object.values(row)) freezeValue(value);
   const table = event.table?.name ?? event.name;
   const hint = "Read the column with load(table, key): it is then as it is now.";
   // What the table has now and had not then is lacking as well, and never absent without a word.
@@ -165,7 +167,8 @@ function restoreRow({ values, bytes = {}, unlogged = [], unreadable = {} }: Stor
       },
     });
   }
-  return row;
+  // As capture has it: what a payload may not do there a retry must not allow.
+  return Object.freeze(row);
 }
 
 function holdsBytes(value: unknown): boolean {

@@ -22,6 +22,8 @@ export interface Run {
   deadlineAt: number;
   /** While it waits: what was left of its time. */
   remainingMs: number;
+  /** Calls to the database that have no answer yet. */
+  openWaits: number;
   /** Its answers that lack only a place. One place lets all of them through: a function may wait for several at once. */
   answered: (() => void)[] | undefined;
 }
@@ -85,7 +87,7 @@ export function runAll<T>(options: ScheduleOptions<T>): Promise<readonly T[]> {
     }
 
     function start(index: number): void {
-      const run: Run = { index, holdsPlace: true, isOver: false, deadlineAt: 0, remainingMs: timeoutMs, answered: undefined };
+      const run: Run = { index, holdsPlace: true, isOver: false, deadlineAt: 0, remainingMs: timeoutMs, openWaits: 0, answered: undefined };
       running++;
       activity++;
       let result: T | Promise<T>;
@@ -152,7 +154,8 @@ export function runAll<T>(options: ScheduleOptions<T>): Promise<readonly T[]> {
 
     function enter(run: Run): void {
       run.holdsPlace = true;
-      run.deadlineAt = performance.now() + run.remainingMs;
+      // The clock stands still while it waits for another answer.
+      run.deadlineAt = run.openWaits > 0 ? Number.POSITIVE_INFINITY : performance.now() + run.remainingMs;
       running++;
       activity++;
       letThrough(run);
@@ -182,12 +185,15 @@ export function runAll<T>(options: ScheduleOptions<T>): Promise<readonly T[]> {
       activity++;
       const answer = call();
       if (run.holdsPlace) {
-        if (run.deadlineAt > 0) run.remainingMs = run.deadlineAt - performance.now();
+        if (run.deadlineAt > 0 && run.openWaits === 0) run.remainingMs = run.deadlineAt - performance.now();
         leave(run);
       }
+      run.openWaits++;
       try {
         return await answer;
       } finally {
+        run.openWaits--;
+        if (run.holdsPlace && run.openWaits === 0) run.deadlineAt = performance.now() + run.remainingMs;
         if (!run.holdsPlace && !run.isOver && !isOver) {
           if (running < places) enter(run);
           else await new Promise<void>((resume) => queueAnswer(run, resume));

@@ -13,6 +13,8 @@ const pinnedSettings = {
   extra_float_digits: "1",
   bytea_output: "hex",
   client_encoding: "UTF8",
+  // Bytes and patterns are written as literals with backslashes.
+  standard_conforming_strings: "on",
   // `money` is written by it.
   lc_monetary: "C",
   // All that we do was thought through for this one: a database whose default is stricter would fail what waits for a row's lock.
@@ -35,6 +37,8 @@ export interface SessionOptions {
   readonly settings?: Readonly<Record<string, string>>;
   /** @default 10000 */
   readonly connectTimeoutMs?: number;
+  /** A statement fails that has no answer by then: the network may have swallowed it, and TCP tells a quarter of an hour later. Default: none. */
+  readonly answerWithinMs?: number | undefined;
 }
 
 export function sessionConfig(options: SessionOptions): pg.ClientConfig {
@@ -43,6 +47,7 @@ export function sessionConfig(options: SessionOptions): pg.ClientConfig {
     application_name: options.applicationName,
     keepAlive: true,
     connectionTimeoutMillis: options.connectTimeoutMs ?? 10_000,
+    query_timeout: options.answerWithinMs,
     options: asStartupOptions({ ...pinnedSettings, ...options.settings }),
   };
 }
@@ -59,10 +64,9 @@ export interface PoolOptions extends SessionOptions {
 
 export function createPool(options: PoolOptions): pg.Pool {
   const pool = new pg.Pool({
-    ...sessionConfig(options),
+    ...sessionConfig({ ...options, answerWithinMs: answerWithinMs(options) }),
     max: options.size,
     idleTimeoutMillis: 30_000,
-    query_timeout: answerWithinMs(options),
   });
   pool.on("error", options.onIdleError);
   // A session that dies while somebody has it would otherwise end the process; whoever has it is told by the statement that fails.
@@ -70,10 +74,7 @@ export function createPool(options: PoolOptions): pg.Pool {
   return pool;
 }
 
-/**
- * A server ends a statement in its time, and says so. Where nothing is said some seconds later the session is lost, though the network
- * does not tell for a quarter of an hour or two hours: all sessions of a pool would wait for that.
- */
+/** A server ends a statement in its time, and says so. Where nothing is said some seconds later the session is lost. */
 function answerWithinMs({ settings }: PoolOptions): number | undefined {
   const statementMs = Number(settings?.["statement_timeout"] ?? 0);
   return statementMs === 0 ? undefined : statementMs + answerGraceMs;
@@ -153,6 +154,7 @@ export function redactPassword(connectionString: string): string {
   try {
     const url = new URL(connectionString);
     if (url.password !== "") url.password = "…";
+    for (const name of ["password", "sslpassword"]) if (url.searchParams.has(name)) url.searchParams.set(name, "…");
     return decodeURI(url.href);
   } catch {
     return "the given database";

@@ -43,8 +43,8 @@ export interface UsageRow {
   readonly sessions: number;
   /** Seconds since 1970, by the server's clock. */
   readonly clockS: number;
-  /** Standbys that commits wait for and that are connected. */
-  readonly synchronousStandbys: number;
+  /** Standbys that commits wait for and that are connected; null where this role is not shown what they are. */
+  readonly synchronousStandbys: number | null;
   /** Slots that nobody reads and that keep the log: they fill the disk. */
   readonly idleSlots: readonly string[];
 }
@@ -55,7 +55,8 @@ export async function readUsage(db: Queryable): Promise<UsageRow> {
        (select count(*)::integer from pg_stat_replication) as senders,
        (select count(*)::integer from pg_stat_activity where backend_type = 'client backend') as sessions,
        extract(epoch from clock_timestamp())::float8 as "clockS",
-       (select count(*)::integer from pg_stat_replication where sync_state in ('sync', 'quorum')) as "synchronousStandbys",
+       (select case when count(*) filter (where sync_state is null) = 0 then (count(*) filter (where sync_state in ('sync', 'quorum')))::integer end
+        from pg_stat_replication) as "synchronousStandbys",
        (select coalesce(array_agg(slot_name::text order by 1), '{}') from pg_replication_slots
         where not active and not temporary and slot_name not like 'ancrage\\_%') as "idleSlots"`,
   );

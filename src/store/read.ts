@@ -1,7 +1,7 @@
 import { inspect } from "node:util";
 import pg from "pg";
 import type { Row } from "../capture/change.ts";
-import { freezeValue } from "../capture/freeze.ts";
+import { freezeRow, freezeValue } from "../capture/freeze.ts";
 import { AncrageError, sqlStateOf } from "../errors.ts";
 import { type ColumnInfo, keyOf, parseKey, quoteTable, type TableInfo } from "./tables.ts";
 import { formatJson, formatValue, type ValueTypes } from "./types.ts";
@@ -403,7 +403,7 @@ function recordReader(table: TableInfo, { fields, dropped, types }: Answered): (
       row[names[index] ?? ""] = text === null || parse === undefined ? text : parse(text);
     }
     const key = makeKey((column) => texts[places.get(column) ?? -1] ?? null);
-    return { key, row: dropped.length === 0 ? row : withDropped(row, table, dropped) };
+    return { key, row: dropped.length === 0 ? freezeRow(row) : withDropped(row, table, dropped) };
   };
 }
 

@@ -45,6 +45,14 @@ test("enter asks the old row as well, and the payload sees it", async () => {
   expect((await fire(Won, { insert: won })).payloads).toEqual([{ id: 42, isNewAmount: true }]);
 });
 
+test("a payload that writes into its record is a rejection, as in the running system; the test's own row stays as it is", async () => {
+  const row = { id: 1, tags: ["b", "a"] };
+  const Sorted = defineEvent({ table: "deal", on: "insert", payload: (deal) => (deal["tags"] as string[]).push("c") });
+  const { rejections } = await fire(Sorted, { insert: row });
+  expect(rejections).toMatchObject([{ reason: "payload-threw", error: expect.stringContaining("not extensible") }]);
+  expect(row.tags.push("c")).toBe(3);
+});
+
 test("a delete has the old row; with oldValues: false its key alone, as the log", async () => {
   const options = { table: "deal", on: "delete", example: {}, payload: (old: object) => old } as const;
   expect((await fire(defineEvent(options), { delete: { id: 42, label: "Roof" } })).payloads).toEqual([{ id: 42, label: "Roof" }]);

@@ -1,4 +1,5 @@
-import type { Action, Change, Position, Row, Transaction } from "../capture/change.ts";
+import type { Action, Change, Position, Row, Transaction, Value } from "../capture/change.ts";
+import { freezeRow } from "../capture/freeze.ts";
 import { AncrageError } from "../errors.ts";
 import { buildCatalogue, type Catalogue } from "../event/catalogue.ts";
 import type { DefinedEvent, EventDefinition } from "../event/define.ts";
@@ -136,9 +137,18 @@ const transaction: Transaction = { xid: 1, commitLsn: 1n, committedAtUs: 0n };
 const position: Position = { commitLsn: 1n, changeLsn: 1n, ordinal: 0 };
 
 function rowsOf(happening: LooseHappening): { readonly before: Row | undefined; readonly after: Row | undefined } {
-  if ("insert" in happening) return { before: undefined, after: happening.insert };
-  if ("update" in happening) return { before: happening.before, after: happening.update };
-  return { before: "delete" in happening ? happening.delete : undefined, after: undefined };
+  if ("insert" in happening) return { before: undefined, after: frozen(happening.insert) };
+  if ("update" in happening) return { before: frozen(happening.before), after: frozen(happening.update) };
+  return { before: "delete" in happening ? frozen(happening.delete) : undefined, after: undefined };
+}
+
+/** As capture has it, and a copy: a payload that writes into its record fails here too. */
+const frozen = (row: Row): Row => freezeRow(Object.fromEntries(Object.entries(row).map(([name, value]) => [name, copyOf(value)])));
+
+function copyOf(value: Value): Value {
+  if (Array.isArray(value)) return value.map((item: Value) => copyOf(item));
+  const isDocument = typeof value === "object" && value !== null && Object.getPrototypeOf(value) === Object.prototype;
+  return isDocument ? Object.fromEntries(Object.entries(value).map(([name, item]) => [name, copyOf(item as Value)])) : value;
 }
 
 function change(happening: LooseChange, table: TableInfo | undefined, catalogue: Catalogue): Matched {

@@ -184,6 +184,7 @@ test("a dump that is restored into another server neither captures nor sends unt
 });
 
 test("a replica that is promoted without the slot: what it has not seen is said, and comes by a backfill", async () => {
+  const former = await start(server);
   await server.restart(
     async () => {
       // `pg_basebackup` brings no slots along.
@@ -194,6 +195,10 @@ test("a replica that is promoted without the slot: what it has not seen is said,
     { restore_command: "/bin/false" },
   );
   session = await connect(server);
+  expect(await former.child.ended).toBe(1);
+  expect(former.child.err.join("\n")).toMatch(
+    /ANCRAGE_JOURNAL_WENT_BACK: the server is on timeline 2, and was on 1 when this process took the lead/,
+  );
   const promoted = await start(server);
   await insert(session, 6);
   expect(promoted.child.err.join("\n")).toMatch(

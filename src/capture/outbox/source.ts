@@ -5,7 +5,6 @@ import type { Logger } from "../../log.ts";
 import { parseLsn } from "../../lsn.ts";
 import { AncrageError } from "../../errors.ts";
 import { KeptSession } from "../../store/kept-session.ts";
-import { readTimeline } from "../../store/capture-state.ts";
 import { lookAtOutbox, readOutboxPage, readOutboxRows, type OutboxLook, type OutboxRow } from "../../store/outbox.ts";
 import type { TableInfo } from "../../store/tables.ts";
 import type { ValueTypes } from "../../store/types.ts";
@@ -32,7 +31,7 @@ export interface OutboxSourceOptions {
   readonly tables: ReadonlyMap<string, TableInfo>;
   readonly types: ValueTypes;
   readonly triggerKey: Buffer;
-  /** Throws where the database has not what the journal of this process had. */
+  /** Throws where the database is not the one of before, or has not what the journal of this process had. */
   readonly assertWhole: (client: pg.Client) => Promise<void>;
   readonly clock: Clock;
   readonly log: Logger;
@@ -41,6 +40,8 @@ export interface OutboxSourceOptions {
 }
 
 const defaultMaxListed = 20_000;
+/** A look at a large outbox takes seconds; a network that has swallowed the answer would take a quarter of an hour. */
+const answerWithinMs = 60_000;
 /** Rows are read about so many bytes at a time. */
 const pageBytes = 8 * 1024 * 1024;
 /**
@@ -94,17 +95,16 @@ export class OutboxSource implements ChangeSource {
   #listener: (() => void) | undefined;
   #isStopped = false;
   #ignoredMarks = 0;
-  /** Of the server, at the first session. */
-  #timeline: number | undefined;
 
   constructor(options: OutboxSourceOptions) {
     this.#options = options;
     this.sourceId = options.sourceId;
     this.#reader = createRowReader(options.tables, options.types);
-    const { connectionString, log } = options;
-    const check = (client: pg.Client): Promise<void> => this.#check(client);
+    // A snapshot says nothing of a database that was promoted, or put back, meanwhile: numbers of transactions are used again there, and
+    // what has them would be passed over, or emptied out unread.
+    const { connectionString, log, assertWhole: check } = options;
     this.#turns = new OutboxTurns({ connectionString, check, log });
-    this.#session = new KeptSession({ connectionString, applicationName: "ancrage outbox", check });
+    this.#session = new KeptSession({ connectionString, applicationName: "ancrage outbox", answerWithinMs, check });
   }
 
   async start({ endLsn, journaled, cursor }: ResumePoint): Promise<void> {
@@ -201,20 +201,6 @@ export class OutboxSource implements ChangeSource {
     await this.#session.end();
     await this.#looking;
     await this.#session.end();
-  }
-
-  /**
-   * A snapshot says nothing of a database that was promoted, or put back, meanwhile: numbers of transactions are used again there, and
-   * what has them would be passed over, or emptied out unread. A start goes on from what that database's own journal says.
-   */
-  async #check(client: pg.Client): Promise<void> {
-    await this.#options.assertWhole(client);
-    const timeline = await readTimeline(client);
-    if (timeline === 0) throw new Error("the server is a replica, which nobody has promoted yet");
-    this.#timeline ??= timeline;
-    if (timeline !== this.#timeline) {
-      throw wentBack(`the server is on timeline ${timeline}, and was on ${this.#timeline}: a replica was promoted, or a backup restored.`);
-    }
   }
 
   // --- looking -------------------------------------------------------------------------------------------------------------------

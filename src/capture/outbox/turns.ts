@@ -10,6 +10,8 @@ export interface OutboxTurnsOptions {
   readonly log: Logger;
 }
 
+/** A truncation waits for nobody; what has no answer by then has none coming. */
+const answerWithinMs = 60_000;
 /** Above this the other one is written, so that this one can be emptied: both together, with indexes, stay well under 20 MB. */
 const turnBytes = 4 * 1024 * 1024;
 /** What an empty table with its indexes takes, and some. */
@@ -52,7 +54,7 @@ export class OutboxTurns {
   constructor(options: OutboxTurnsOptions) {
     this.#options = options;
     const { connectionString, check } = options;
-    this.#session = new KeptSession({ connectionString, applicationName: "ancrage outbox turns", check });
+    this.#session = new KeptSession({ connectionString, applicationName: "ancrage outbox turns", answerWithinMs, check });
   }
 
   start(): void {

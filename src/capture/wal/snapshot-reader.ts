@@ -3,13 +3,16 @@ import { readSnapshot } from "../../store/capture-state.ts";
 import { KeptSession } from "../../store/kept-session.ts";
 import { parseSnapshot, type Snapshot } from "../visibility.ts";
 
+/** All wait for it: what was captured, and what is to be journaled. */
+const answerWithinMs = 5_000;
+
 /** One session that asks which transactions are visible. */
 export class SnapshotReader {
   readonly #session: KeptSession;
   readonly #log: Logger;
 
   constructor({ connectionString, log }: { readonly connectionString: string; readonly log: Logger }) {
-    this.#session = new KeptSession({ connectionString, applicationName: "ancrage snapshots" });
+    this.#session = new KeptSession({ connectionString, applicationName: "ancrage snapshots", answerWithinMs });
     this.#log = log;
   }
 

@@ -58,6 +58,7 @@ const defaultSenderTimeoutMs = 10_000;
 const maxQueuedBytes = 16 * 1024 * 1024;
 /** A large transaction is handed over while it is still being read, this many changes at a time; a small one at its commit. */
 const handOverCount = 256;
+const pausedLookMs = 2_000;
 
 /**
  * Changes out of the write-ahead log, over one replication session.
@@ -100,6 +101,8 @@ export class WalSource implements ChangeSource {
   #stream: ReplicationStream | undefined;
   /** Connections that brought no whole transaction, in a row. */
   #vainConnections = 0;
+  /** Ends when reading goes on, or with `stop`. */
+  #pausing: Promise<void> | undefined;
   /** Ends with `stop`, or with a connection. */
   #reconnecting: Promise<void> | undefined;
   /** What cannot be mended by connecting again; thrown by `take` once all that came before was taken. */
@@ -116,10 +119,7 @@ export class WalSource implements ChangeSource {
     this.#gate = new Gate({
       queue: this.#queue,
       snapshots: this.#snapshots,
-      onSilence: () => {
-        // It may be shutting down, and waits until all of its log was read here: which stands still until it answers.
-        if (this.#stream?.isPaused === true) this.#stream.interrupt("the database does not answer while reading stands still");
-      },
+      onSilence: () => this.#endPaused(),
       onTime: () => this.#wake(),
     });
     this.sourceId = options.sourceId;
@@ -198,6 +198,8 @@ export class WalSource implements ChangeSource {
     await this.#stream?.stop();
     await this.#reconnecting;
     await this.#stream?.stop();
+    await this.#snapshots.stop();
+    await this.#pausing;
     await this.#snapshots.stop();
   }
 
@@ -421,10 +423,31 @@ export class WalSource implements ChangeSource {
   #push(item: Exclude<Captured, { kind: "commit" }>, bytes: number): void {
     this.#queue.push(item, bytes);
     const isFull = this.#queue.bytes > maxQueuedBytes;
-    if (isFull) this.#stream?.pause();
+    if (isFull) this.#pauseReading();
     if (++this.#unannounced < handOverCount && !isFull) return;
     this.#unannounced = 0;
     this.#wake();
+  }
+
+  /**
+   * A server that shuts down waits until all of its log was read here, which stands still. Whoever would take from the queue may wait for
+   * the database itself, so that is asked from time to time whether it is there.
+   */
+  #pauseReading(): void {
+    this.#stream?.pause();
+    this.#pausing ??= this.#watchPaused().finally(() => (this.#pausing = undefined));
+  }
+
+  async #watchPaused(): Promise<void> {
+    for (;;) {
+      await pause(pausedLookMs, this.#stopping.signal);
+      if (this.#isStopped || this.#stream?.isPaused !== true) return;
+      if ((await this.#snapshots.read()) === undefined) this.#endPaused();
+    }
+  }
+
+  #endPaused(): void {
+    if (this.#stream?.isPaused === true) this.#stream.interrupt("the database does not answer while reading stands still");
   }
 
   #step(event: AckEvent): void {
