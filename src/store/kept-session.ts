@@ -11,6 +11,8 @@ export class KeptSession {
   readonly #options: KeptSessionOptions;
   /** Undefined while it is not connected. */
   #client: pg.Client | undefined;
+  /** Two who ask at once get one session. */
+  #connecting: Promise<pg.Client> | undefined;
 
   constructor(options: KeptSessionOptions) {
     this.#options = options;
@@ -18,7 +20,9 @@ export class KeptSession {
 
   /** @throws AncrageError `ANCRAGE_DATABASE_UNREACHABLE` */
   async get(): Promise<pg.Client> {
-    return (this.#client ??= await this.#connect());
+    if (this.#client !== undefined) return this.#client;
+    this.#connecting ??= this.#connect().finally(() => (this.#connecting = undefined));
+    return await this.#connecting;
   }
 
   /** Ends it; the next `get` connects anew. */
@@ -39,6 +43,7 @@ export class KeptSession {
       await endClient(client);
       throw error;
     }
+    this.#client = client;
     return client;
   }
 }
