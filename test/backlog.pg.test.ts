@@ -12,7 +12,9 @@ let pool: pg.Pool;
 beforeAll(async () => {
   database = await cloneDatabase();
   pool = new pg.Pool({ connectionString: database.url, application_name: "test" });
-  await pool.query("select ancrage.ensure_partitions(current_date - 1), ancrage.ensure_partitions(current_date)");
+  await pool.query(
+    "select ancrage.ensure_partitions((now() at time zone 'UTC')::date - 1), ancrage.ensure_partitions((now() at time zone 'UTC')::date)",
+  );
 });
 afterAll(async () => {
   await pool.end();

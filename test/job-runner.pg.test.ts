@@ -21,7 +21,7 @@ beforeAll(async () => {
     `insert into ancrage.subscriptions (id, project, events, url, secrets) select id, 'default', '{E}', 'http://localhost', '[]'
      from unnest(array['sub_A', 'sub_B', 'sub_1', 'sub_2', 'sub_3', 'sub_4']) id`,
   );
-  await pool.query("select ancrage.ensure_partitions(current_date)");
+  await pool.query("select ancrage.ensure_partitions((now() at time zone 'UTC')::date)");
 });
 afterEach(async () => {
   await runner?.stop();

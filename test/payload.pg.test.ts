@@ -482,7 +482,7 @@ function depsOf(pool: pg.Pool): PayloadDeps & SampleDeps {
 }
 
 async function insertMessage(event: string, project: string, key: string, body: unknown): Promise<void> {
-  await database.client.query("select ancrage.ensure_partitions(current_date)");
+  await database.client.query("select ancrage.ensure_partitions((now() at time zone 'UTC')::date)");
   await database.client.query(
     `insert into ancrage.messages values ('msg_' || ancrage.base32((extract(epoch from now()) * 1000)::bigint, 10) || $3::text, $2, $1, $3, '0/1', '0/1', 0, now(), $4)`,
     [event, project, key, Buffer.from(JSON.stringify(body))],

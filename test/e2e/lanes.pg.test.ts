@@ -72,7 +72,9 @@ test("twenty thousand rows at once overflow a receiver's lane, and arrive once e
 /** Makes deliveries of a subscription as a process of before left them: `pending`, and in no memory. */
 async function leaveBehind(subscriptionId: string, count: number, bytes = 2): Promise<void> {
   // Their day may not be today: what the server has to make it.
-  await system.rows("select ancrage.ensure_partitions(day) from unnest(array[current_date, current_date - 1]) as day");
+  await system.rows(
+    "select ancrage.ensure_partitions(day) from unnest(array[(now() at time zone 'UTC')::date, (now() at time zone 'UTC')::date - 1]) as day",
+  );
   await system.rows(
     `with made as (
        insert into ancrage.messages (id, project, event, key, commit_lsn, change_lsn, ordinal, committed_at, body)
