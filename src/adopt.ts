@@ -87,8 +87,7 @@ async function foundCopy(
   const sourceId = sourceIdOf({ ...server, generation: settings.generation });
   if (settings.capture === "outbox") {
     const last = await readLastBatch(client, sourceId);
-    const flushLsn = parseLsn(server.flushLsn);
-    return last !== undefined && last.endLsn > flushLsn ? describeWentBack(last.endLsn, flushLsn) : undefined;
+    return last && describeWentBack(last.endLsn, parseLsn(server.flushLsn));
   }
   const resume = await readResume(client, { sourceId, slotName, slot: await readSlot(client, slotName), server, settings });
   return resume.kind === "lost" && resume.reason === "log-went-back" ? resume.what : undefined;

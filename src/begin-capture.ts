@@ -41,8 +41,8 @@ export async function beginOutbox(
 ): Promise<BegunCapture> {
   const flushLsn = parseLsn(checked.server.flushLsn);
   const resume = { endLsn: last?.endLsn ?? flushLsn, isAfterGap: false };
-  if (resume.endLsn > flushLsn) {
-    const what = describeWentBack(resume.endLsn, flushLsn);
+  const what = describeWentBack(resume.endLsn, flushLsn);
+  if (what !== undefined) {
     const journal = await readJournalEnd(db, checked.sourceId);
     return await isLost(db, checked, { reason: "log-went-back", what, fromLsn: resume.endLsn, fromAt: journal?.at });
   }
@@ -72,7 +72,7 @@ async function isLost(db: Queryable, { sourceId, settings }: CheckedDatabase, lo
   await openGap(db, sourceId, loss);
   return {
     endLsn: loss.fromLsn,
-    failure: new LossError({ ...loss, isLeft: loss.reason !== "log-went-back" && settings.capture === "outbox" }),
+    failure: new LossError({ ...loss, isLeft: settings.capture === "outbox" }),
   };
 }
 
@@ -126,7 +126,7 @@ export async function loseCapture(db: Queryable, checked: CheckedDatabase, error
   const loss = error instanceof LossError ? error.loss : await lossOf(db, checked, error);
   await openGap(db, checked.sourceId, loss);
   // It may have been switched while it ran.
-  return new LossError({ ...loss, isLeft: loss.reason !== "capture-altered" && (await readSettings(db))?.capture === "outbox" });
+  return new LossError({ ...loss, isLeft: (await readSettings(db))?.capture === "outbox" });
 }
 
 async function lossOf(db: Queryable, checked: CheckedDatabase, error: AncrageError): Promise<Loss> {

@@ -64,14 +64,16 @@ export function computeResume(input: ResumeInput): Resume {
       `${name} was moved to ${formatLsn(confirmedLsn)} by somebody else; the journal ends at ${formatLsn(journal.endLsn)}.`,
     );
   }
-  if (journal.endLsn > flushLsn) {
-    return lost("log-went-back", describeWentBack(journal.endLsn, flushLsn));
-  }
+  const wentBack = describeWentBack(journal.endLsn, flushLsn);
+  if (wentBack !== undefined) return lost("log-went-back", wentBack);
   return { kind: "resume", endLsn: journal.endLsn, isAfterGap: false };
 }
 
-export const describeWentBack = (journalEndLsn: bigint, flushLsn: bigint): string =>
-  `the journal ends at ${formatLsn(journalEndLsn)}, but the server's log only at ${formatLsn(flushLsn)}: the database went back in time (a restored backup?).`;
+/** @returns undefined where the server's log has all that the journal has read of it */
+export const describeWentBack = (journalEndLsn: bigint, flushLsn: bigint): string | undefined =>
+  journalEndLsn <= flushLsn
+    ? undefined
+    : `the journal ends at ${formatLsn(journalEndLsn)}, but the server's log only at ${formatLsn(flushLsn)}: the database went back in time (a restored backup?).`;
 
 function timelineWords({ timeline, lastTimeline }: ResumeInput): string {
   if (lastTimeline === undefined || timeline === lastTimeline) return "";

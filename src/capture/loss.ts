@@ -25,12 +25,15 @@ export class LossError extends AncrageError {
       reason === "capture-altered" ? "ANCRAGE_CAPTURE_ALTERED" : "ANCRAGE_SLOT_LOST",
       `${what} Changes committed after ${formatLsn(fromLsn)}${since} are not captured and make no events; what was journaled before is delivered.`,
       {
-        hint: `${isLeft ? leaveLog : wayOut(reason)} Then restart, and make up for what was missed: "ancrage backfill EVENT --subscription ID --where SQL" for rows of that time. The gap stands in the status until "ancrage gaps resolve".`,
+        hint: `${isLeft && !isOfOutboxToo(reason) ? leaveLog : wayOut(reason)} Then restart, and make up for what was missed: "ancrage backfill EVENT --subscription ID --where SQL" for rows of that time. The gap stands in the status until "ancrage gaps resolve".`,
       },
     );
     this.loss = loss;
   }
 }
+
+/** To leave the log is no way out of these. */
+const isOfOutboxToo = (reason: GapReason): boolean => reason === "log-went-back" || reason === "capture-altered";
 
 const leaveLog =
   'Changes are written to the outbox since the switch, and nothing of them is lost. Run "ancrage migrate FOLDER", which notes the gap and leaves the log.';

@@ -65,7 +65,8 @@ export class Lease {
 
   /** Asked before each send and each commit. */
   get isHeld(): boolean {
-    return this.#superseded === undefined && isGranted(this.#grant, this.#now(), this.#options.leaseMs);
+    // Whoever finds it given back leads at once.
+    return this.#superseded === undefined && !this.#isStopped && isGranted(this.#grant, this.#now(), this.#options.leaseMs);
   }
 
   /** How long the server has not answered; what a session beside this one may be judged by. */
@@ -142,11 +143,8 @@ export class Lease {
   /** Ends the session; where nobody has taken over, the next process need not wait. Nothing may be sent after. */
   async stop(): Promise<void> {
     this.#stopping.abort();
-    // Whoever finds it given back leads at once.
-    this.#grant = undefined;
     this.#wake();
     await this.#keeping;
-    this.#grant = undefined;
     const session = this.#session;
     this.#session = undefined;
     if (session === undefined) return;

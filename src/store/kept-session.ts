@@ -25,8 +25,9 @@ export class KeptSession {
     return await this.#connecting;
   }
 
-  /** Ends it; the next `get` connects anew. */
+  /** Ends it, also one that is being connected; the next `get` connects anew. */
   async end(): Promise<void> {
+    await this.#connecting?.catch(() => undefined);
     const client = this.#client;
     this.#client = undefined;
     if (client !== undefined) await endClient(client);

@@ -200,7 +200,6 @@ export class WalSource implements ChangeSource {
     await this.#stream?.stop();
     await this.#snapshots.stop();
     await this.#pausing;
-    await this.#snapshots.stop();
   }
 
   get #isStopped(): boolean {
