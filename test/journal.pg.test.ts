@@ -513,11 +513,11 @@ describe("outcomes", () => {
     });
     const failed = { status: 500, reason: "status", duration_ms: 3, response: Buffer.from("no\0") };
     const kept = await select<{ message_id: string }>(
-      "select message_id, number, status, reason, duration_ms, is_late, response, at from ancrage.attempts",
+      "select message_id, number, status, reason, duration_ms, is_late, response, extract(epoch from at) * 1000 as at from ancrage.attempts",
     );
     expect(Object.fromEntries(kept.map(({ message_id, ...row }) => [message_id, row]))).toEqual({
-      [retried]: { number: 1, ...failed, is_late: false, at: new Date(1_795_500_000_500) },
-      [lateFailure]: { number: 1, ...failed, is_late: true, at: new Date(1_795_500_000_500) },
+      [retried]: { number: 1, ...failed, is_late: false, at: "1795500000500.000000" },
+      [lateFailure]: { number: 1, ...failed, is_late: true, at: "1795500000500.000000" },
       [lateSuccess]: {
         number: 1,
         status: 200,
@@ -525,9 +525,9 @@ describe("outcomes", () => {
         duration_ms: 7,
         is_late: true,
         response: null,
-        at: new Date(1_795_500_000_993),
+        at: "1795500000993.000000",
       },
-      [first]: { number: 1, ...failed, is_late: false, at: new Date(1_795_500_000_500) },
+      [first]: { number: 1, ...failed, is_late: false, at: "1795500000500.000000" },
     });
   });
 

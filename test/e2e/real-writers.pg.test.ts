@@ -47,7 +47,9 @@ beforeAll(async () => {
   const database = await cloneDatabase();
   pgbench = await findPgbench();
   if (pgbench !== undefined) await run(pgbench, ["--initialize", "--quiet", database.url]);
-  pool = markPool(new pg.Pool({ connectionString: database.url, application_name: "test", max: 3 }));
+  // An application whose driver reads its times as they are written: node-postgres knows the ISO style alone, whatever its database has.
+  const options = "-c datestyle=ISO -c timezone=UTC";
+  pool = markPool(new pg.Pool({ connectionString: database.url, application_name: "test", max: 3, options }));
   auth = createAuth(pool);
   await (await getMigrations(auth.options)).runMigrations();
   const ofPgbench = pgbench === undefined ? {} : { HistoryWritten, BalanceChanged };

@@ -60,7 +60,7 @@ afterAll(async () => {
 
 async function insertMessage(message: { ageMs: number; project: string; event: string; key: string }): Promise<string> {
   const ms = now - message.ageMs;
-  await database.client.query(`select ancrage.ensure_partitions(to_timestamp($1)::date)`, [ms / 1000]);
+  await database.client.query(`select ancrage.ensure_partitions((to_timestamp($1) at time zone 'UTC')::date)`, [ms / 1000]);
   const { rows } = await database.client.query<{ id: string }>(
     `insert into ancrage.messages (id, project, event, key, commit_lsn, change_lsn, ordinal, committed_at, body)
      values ('msg_' || ancrage.base32($1::bigint, 10) || repeat('0', 46), $2, $3, $4, '0/1', '0/1', 0, to_timestamp($1::bigint / 1000.0), '{"a":1}')
@@ -71,7 +71,7 @@ async function insertMessage(message: { ageMs: number; project: string; event: s
 }
 
 async function insertRejection(project: string, ageMs: number): Promise<void> {
-  await database.client.query(`select ancrage.ensure_partitions(to_timestamp($1)::date)`, [(now - ageMs) / 1000]);
+  await database.client.query(`select ancrage.ensure_partitions((to_timestamp($1) at time zone 'UTC')::date)`, [(now - ageMs) / 1000]);
   await database.client.query(
     `insert into ancrage.rejections (id, project, event, key, commit_lsn, change_lsn, ordinal, committed_at, reason, error, occurrence)
      values ('rej_' || ancrage.base32($1::bigint, 10) || repeat('0', 46), $2, 'deal.won', '9', '0/1', '0/1', 0, '2026-11-24T10:00:00Z',
