@@ -24,6 +24,7 @@ import { pause } from "./pause.ts";
 import type { PayloadDeps } from "./payload/build.ts";
 import { isPassingFault } from "./payload/fault.ts";
 import type { Pipeline } from "./pipeline.ts";
+import { refuseUrlElsewhere } from "./replication-place.ts";
 import { readEpoch, type BatchRow } from "./store/batches.ts";
 import { readLastRevision } from "./store/revisions.ts";
 import type { SubscriptionRow } from "./store/subscriptions.ts";
@@ -281,6 +282,7 @@ export class Engine {
   async #begin(sourceId: string, last: BatchRow | undefined): Promise<BegunLead> {
     const { db, catalogue, options, log } = this.#options;
     const checked = await checkDatabase(db, { catalogue, environment: options.environment, capture: options.capture });
+    if (readsOf(checked) === "log" && options.replicationUrl !== undefined) await refuseUrlElsewhere(db, options.replicationUrl);
     const epoch = await readEpoch(db, sourceId);
     const revision = await readLastRevision(db);
     const { endLsn, failure } =

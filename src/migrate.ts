@@ -10,6 +10,7 @@ import { planGrants } from "./grants.ts";
 import { migrateOutbox, prepareLog, switchToLog, switchToOutbox } from "./migrate-outbox.ts";
 import { readOptions, requireOptions, type AncrageOptions, type CheckedOptions } from "./options.ts";
 import { parseLsn } from "./lsn.ts";
+import { refuseElsewhere } from "./replication-place.ts";
 import { readServerIdentity, readSlot, type ServerIdentity } from "./store/capture-state.ts";
 import { readLastBatch } from "./store/batches.ts";
 import { writeSwitchMark } from "./store/capture-switch.ts";
@@ -135,7 +136,11 @@ async function migrateCapture(
   }
 }
 
-/** A slot takes the replication privilege, which the owner of the tables may not have. */
+/**
+ * A slot takes the replication privilege, which the owner of the tables may not have.
+ *
+ * @throws AncrageError `ANCRAGE_OPTION_INVALID` where the two are not in one database
+ */
 export async function runAsReplication(owner: pg.Client, statement: string, replicationUrl: string | undefined): Promise<void> {
   if (replicationUrl === undefined) {
     await explainDenied(owner, () => owner.query(statement), statement);
@@ -143,6 +148,7 @@ export async function runAsReplication(owner: pg.Client, statement: string, repl
   }
   const replication = await connectClient({ connectionString: replicationUrl, applicationName: "ancrage migrate" });
   try {
+    await refuseElsewhere(owner, replication);
     await explainDenied(replication, () => replication.query(statement), statement);
   } finally {
     await replication.end();

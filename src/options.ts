@@ -36,7 +36,7 @@ const table = {
   replicationUrl: optional(postgresUrl(), {
     env: "ANCRAGE_REPLICATION_URL",
     isSecret: true,
-    help: "The same database for reading the log: a role with LOGIN and REPLICATION, never through a pooler. Without it `database` is used.",
+    help: "The same database for reading the log: a role with LOGIN and REPLICATION, never through a pooler. Another server or database is refused; `dev` with a database of its own ignores it. Without it `database` is used.",
   }),
   publicUrl: optional(httpUrl(), {
     env: "ANCRAGE_PUBLIC_URL",

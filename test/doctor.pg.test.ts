@@ -1,9 +1,11 @@
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import pg from "pg";
+import { afterAll, beforeAll, expect, inject, test } from "vitest";
 import type { Finding } from "../src/doctor/finding.ts";
 import { runProgram } from "../src/cli/program.ts";
+import { findElsewhere } from "../src/replication-place.ts";
 import type { TestDatabase } from "./database.ts";
 import { startOwnServer, type OwnServer } from "./own-server.ts";
 
@@ -111,6 +113,14 @@ test("from wal_level = replica and no rights to a system that captures, by docto
   // The second way of the two: a role of its own for the log.
   expect(unprepared.bad.find(({ check }) => check === "replication-role")?.mend[1]).toContain("create role ancrage_repl login replication");
   await admin.query("create role ancrage_repl login replication password 'ancrage_repl'");
+  // Of another database, or another server: no slot is made there.
+  const elsewhere = { ANCRAGE_REPLICATION_URL: server.url("postgres", "ancrage_repl") };
+  expect(await run("owner", ["migrate", folder], elsewhere)).toMatchObject({
+    code: 2,
+    err: expect.stringMatching(/ANCRAGE_OPTION_INVALID: options.replicationUrl: expected .*\("shop" of the server .*\), got "postgres" of/),
+  });
+  expect((await admin.query("select from pg_replication_slots")).rowCount).toBe(0);
+  expect((await doctor("owner", elsewhere)).bad.map(({ check }) => check)).toContain("replication-url");
   const env = { ANCRAGE_REPLICATION_URL: server.url("shop", "ancrage_repl") };
   const fixed = await run("owner", ["doctor", folder, "--fix", "--json"], env);
   expect(fixed.err).toContain("done: select pg_create_logical_replication_slot");
@@ -127,6 +137,7 @@ test("from wal_level = replica and no rights to a system that captures, by docto
   expect((await run("owner", ["migrate", folder, "--grant-to", "app"], env)).code).toBe(0);
   expect((await doctor("app", env)).bad.filter(({ severity }) => severity === "error")).toEqual([]);
 
+  expect(await run("app", ["start", folder, "--port", "0"], { ...elsewhere, ...secrets })).toMatchObject({ code: 2 });
   const stopping = new AbortController();
   const started = run("app", ["start", folder, "--port", "0", "--log-level", "silent"], { ...env, ...secrets }, stopping.signal);
   await admin.query("insert into orders values (1, 5); update orders set total = 6");
@@ -141,6 +152,14 @@ test("from wal_level = replica and no rights to a system that captures, by docto
 });
 
 const secrets = { ANCRAGE_TOKEN: "a-token-of-the-operator", ANCRAGE_SECRET_KEY: Buffer.alloc(32, 7).toString("base64") };
+
+test("a server and its copy are two, whatever identifier they have", async () => {
+  const [here, there] = [await server.connect("postgres"), new pg.Client({ connectionString: inject("serverUrl") })];
+  await there.connect();
+  expect(await findElsewhere(here, there)).toMatchObject({ code: "ANCRAGE_OPTION_INVALID" });
+  expect(await findElsewhere(here, await server.connect("postgres"))).toBeUndefined();
+  await there.end();
+});
 
 test("without a folder the server and the roles are checked; a server that does not answer is one error", async () => {
   const { code, out } = await run("owner", ["doctor"]);

@@ -113,14 +113,20 @@ test("an ephemeral dev: one line of JSON, a delivery, and nothing left behind", 
   expect(await isThere(state)).toBe(false);
 });
 
-test("an ephemeral dev leaves a database that DATABASE_URL names alone, and says so", async () => {
+test("an ephemeral dev leaves alone what DATABASE_URL and ANCRAGE_REPLICATION_URL name, and says so", async () => {
   const other = await cloneDatabase();
   try {
-    const dev = startAncrage(["dev", folder, "--port", "0", "--ephemeral", "--json"], { DATABASE_URL: other.url });
+    const dev = startAncrage(["dev", folder, "--port", "0", "--ephemeral", "--json"], {
+      DATABASE_URL: other.url,
+      ANCRAGE_REPLICATION_URL: other.url,
+    });
     running.push(dev);
     const ready = await readyLine(dev);
     expect(ready.database).not.toBe(other.url);
-    expect(dev.err.join("\n")).toContain("is ignored: --ephemeral takes a database of its own");
+    expect(dev.err.join("\n")).toMatch(
+      /^DATABASE_URL .* and ANCRAGE_REPLICATION_URL .* are ignored: --ephemeral takes a database of its own/m,
+    );
+    expect(await query(other.url, "select from pg_replication_slots where database = current_database()")).toEqual([]);
     // schema.sql is run while a database has no tables, as this one.
     expect(await query(other.url, "select to_regclass('deal') as deal")).toEqual([{ deal: null }]);
     const both = startDev("--ephemeral", "--database", other.url);

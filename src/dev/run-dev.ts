@@ -76,9 +76,14 @@ async function openDatabase(run: DevRun, directory: string, preferredPort: numbe
   const { options, isEphemeral } = run;
   if (options.database !== undefined && !isEphemeral) return { url: options.database, pid: undefined };
   // It is to leave nothing behind: no migration, no slot, no table.
-  if (options.database !== undefined) {
-    sayTo(run)("DATABASE_URL (or the database of the config) is ignored: --ephemeral takes a database of its own.");
-  }
+  const ignored = [
+    ...(options.database === undefined ? [] : ["DATABASE_URL (or the database of the config)"]),
+    ...(options.replicationUrl === undefined ? [] : ["ANCRAGE_REPLICATION_URL (or the replicationUrl of the config)"]),
+  ];
+  if (ignored.length > 0)
+    sayTo(run)(
+      `${ignored.join(" and ")} ${ignored.length === 1 ? "is" : "are"} ignored: ${isEphemeral ? "--ephemeral" : "dev"} takes a database of its own.`,
+    );
   const postgres = new EmbeddedPostgres({ directory, preferredPort });
   await postgres.start();
   defer(() => postgres.stop());
@@ -112,6 +117,8 @@ function composePrepare(
       ...run.flagValues,
       ...secrets,
       database: database?.url,
+      // Another one is of the server that it is for, where a slot would be made and left.
+      ...(database?.pid === undefined ? {} : { replicationUrl: database.url }),
       allowHttp: true,
       allowNetworks: [...run.options.allowNetworks, "127.0.0.0/8", "::1/128"],
     },

@@ -10,6 +10,7 @@ import { discover } from "../event/discover.ts";
 import { migrate } from "../migrate.ts";
 import type { CheckedOptions } from "../options.ts";
 import { readResume } from "../read-resume.ts";
+import { findElsewhere } from "../replication-place.ts";
 import { readLastBatch } from "../store/batches.ts";
 import { readServerIdentity, readSlot, type ServerIdentity } from "../store/capture-state.ts";
 import { connectClient } from "../store/database.ts";
@@ -44,7 +45,8 @@ export async function examine(run: DoctorRun): Promise<readonly Finding[]> {
   if (!("client" in connected)) return [...poolers, connected];
   const { client } = connected;
   try {
-    const replication = options.replicationUrl === undefined ? await readRole(client) : await readReplicationRole(options.replicationUrl);
+    const replication =
+      options.replicationUrl === undefined ? await readRole(client) : await readReplicationRole(client, options.replicationUrl);
     const found = "check" in replication ? [replication] : [];
     const role = "check" in replication ? await readRole(client) : replication;
     return [...poolers, ...found, ...(await examineDatabase(client, run, role)), ...judgeSecrets(options)];
@@ -92,10 +94,12 @@ async function connect(connectionString: string): Promise<{ readonly client: pg.
   }
 }
 
-async function readReplicationRole(connectionString: string): Promise<RoleRow | Finding> {
+async function readReplicationRole(owner: pg.Client, connectionString: string): Promise<RoleRow | Finding> {
   const connected = await connect(connectionString);
   if (!("client" in connected)) return { ...connected, message: `ANCRAGE_REPLICATION_URL: ${connected.message}` };
   try {
+    const elsewhere = await findElsewhere(owner, connected.client);
+    if (elsewhere !== undefined) return fault("error", "replication-url", elsewhere.message, elsewhere.hint ?? "");
     return await readRole(connected.client);
   } finally {
     await connected.client.end();
