@@ -1,7 +1,8 @@
-import pg from "pg";
+import type pg from "pg";
 import { pino } from "pino";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Backlog } from "../src/backlog.ts";
+import { createPool } from "../src/store/database.ts";
 import { readDueIds, readDueLanes } from "../src/store/resume.ts";
 import { createRegistry } from "../src/subscription/registry.ts";
 import { cloneDatabase, type TestDatabase } from "./database.ts";
@@ -11,7 +12,7 @@ let database: TestDatabase;
 let pool: pg.Pool;
 beforeAll(async () => {
   database = await cloneDatabase();
-  pool = new pg.Pool({ connectionString: database.url, application_name: "test" });
+  pool = createPool({ connectionString: database.url, applicationName: "test", size: 4, onIdleError: () => undefined });
   await pool.query(
     "select ancrage.ensure_partitions((now() at time zone 'UTC')::date - 1), ancrage.ensure_partitions((now() at time zone 'UTC')::date)",
   );

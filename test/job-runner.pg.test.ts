@@ -1,10 +1,11 @@
-import pg from "pg";
+import type pg from "pg";
 import { pino } from "pino";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { systemClock } from "../src/clock.ts";
 import type { Catalogue } from "../src/event/catalogue.ts";
 import { JobRunner } from "../src/job/runner.ts";
 import type { PayloadDeps } from "../src/payload/build.ts";
+import { createPool } from "../src/store/database.ts";
 import { insertJob, readJob } from "../src/store/jobs.ts";
 import { cloneDatabase, type TestDatabase } from "./database.ts";
 
@@ -16,7 +17,7 @@ let runner: JobRunner | undefined;
 const dropped: string[] = [];
 beforeAll(async () => {
   database = await cloneDatabase();
-  pool = new pg.Pool({ connectionString: database.url, application_name: "test" });
+  pool = createPool({ connectionString: database.url, applicationName: "test", size: 10, onIdleError: () => undefined });
   await pool.query(
     `insert into ancrage.subscriptions (id, project, events, url, secrets) select id, 'default', '{E}', 'http://localhost', '[]'
      from unnest(array['sub_A', 'sub_B', 'sub_1', 'sub_2', 'sub_3', 'sub_4']) id`,

@@ -1,8 +1,9 @@
 import { randomBytes } from "node:crypto";
-import pg from "pg";
+import type pg from "pg";
 import { pino } from "pino";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { systemClock } from "../src/clock.ts";
+import { createPool } from "../src/store/database.ts";
 import { LiveSubscriptions } from "../src/subscription/live.ts";
 import { createSecret, parseSecretKey, sealSecret } from "../src/subscription/secret.ts";
 import { cloneDatabase, type TestDatabase } from "./database.ts";
@@ -13,7 +14,7 @@ let database: TestDatabase;
 let pool: pg.Pool;
 beforeAll(async () => {
   database = await cloneDatabase();
-  pool = new pg.Pool({ connectionString: database.url, max: 1 });
+  pool = createPool({ connectionString: database.url, applicationName: "test", size: 1, onIdleError: () => undefined });
 });
 afterAll(async () => {
   await pool.end();
