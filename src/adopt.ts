@@ -3,6 +3,8 @@ import { refuseCopy, refuseServer, refuseWalLevel } from "./capture/check.ts";
 import { explainDenied } from "./capture/rights.ts";
 import { captureNames, sourceIdOf } from "./capture/wal/slot.ts";
 import { AncrageError } from "./errors.ts";
+import { buildCatalogue } from "./event/catalogue.ts";
+import { discover } from "./event/discover.ts";
 import { migrate, runAsReplication } from "./migrate.ts";
 import type { CheckedOptions } from "./options.ts";
 import { fanOutUnsettled } from "./journal/restart.ts";
@@ -21,6 +23,7 @@ import { holdSubscription } from "./subscription/open.ts";
 import { createRegistry, type Subscription } from "./subscription/registry.ts";
 import { cancelUnfinishedDeliveries, cancelUnfinishedJobs, pauseSubscriptions, restartSubscriptions } from "./store/adopted.ts";
 import { readLastBatch } from "./store/batches.ts";
+import { readTables } from "./store/tables.ts";
 
 export interface Adopted {
   /** Why it was taken for a copy; undefined: it is its own already, and nothing was done. */
@@ -37,7 +40,7 @@ export interface Adopted {
  * Makes a copy a database of its own, that captures and sends from now on. A copy holds the subscriptions of the first one, and what that
  * was about to send: unless told to keep them, they are paused and canceled, its jobs too, so that no customer hears from two.
  *
- * @throws AncrageError `ANCRAGE_NOT_MIGRATED` where there is nothing to adopt, `ANCRAGE_SLOT_BUSY`, `ANCRAGE_NOT_PERMITTED`
+ * @throws AncrageError `ANCRAGE_NOT_MIGRATED` where there is nothing to adopt, `ANCRAGE_DEFINITION_INVALID` before anything is changed, `ANCRAGE_SLOT_BUSY`, `ANCRAGE_NOT_PERMITTED`
  */
 export async function adopt(
   options: CheckedOptions & { readonly database: string },
@@ -56,6 +59,8 @@ export async function adopt(
     if (settings.capture === "wal") refuseWalLevel(server);
     const found = await foundCopy(client, settings, server, options.environment);
     if (found === undefined) return { found, ...nothingDone, ran: [] };
+    // Before anything is changed: migrate, which ends all this, would find the same.
+    buildCatalogue({ ...(await discover(options.events ?? ".")), tables: await readTables(client), config: options });
     await dropSlot(client, server, options.replicationUrl);
     const done = await takeOver(client, {
       settings,

@@ -165,6 +165,10 @@ test("without a folder the server and the roles are checked; a server that does 
   const { code, out } = await run("owner", ["doctor"]);
   expect(code).toBe(3);
   expect(out).toContain('ERROR    the role "owner" may not read the log');
+  expect(await run("owner", ["doctor", "--fix"])).toMatchObject({
+    code: 2,
+    err: expect.stringContaining("--fix: expected a folder, got none"),
+  });
   const silent = await run("owner", ["doctor", "--json"], { DATABASE_URL: "postgres://app:hunter2@127.0.0.1:1/shop" });
   expect(silent.code).toBe(3);
   expect(JSON.parse(silent.out)).toMatchObject({ worst: "error", findings: [{ check: "connection" }] });

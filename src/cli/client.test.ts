@@ -107,8 +107,7 @@ test("sample, explain and trigger ask for what the words say", async () => {
 test("trigger --no-wait does not ask to wait; a wait without a message says what to look at", async () => {
   answerJson(202, { trigger: "0198" });
   const waited = await run(["trigger", "A", "1"]);
-  expect(waited).toMatchObject({ code: 0, out: "trigger: 0198" });
-  expect(waited.err).toContain("not journaled after 5 s");
+  expect(waited).toMatchObject({ code: 3, out: "trigger: 0198", err: expect.stringContaining("not journaled after 5 s") });
   const unwaited = await run(["trigger", "A", "1", "--no-wait"]);
   expect(unwaited).toEqual({ code: 0, out: "trigger: 0198", err: "" });
   expect(heard.at(-1)?.headers).not.toHaveProperty("prefer");

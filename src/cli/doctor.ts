@@ -1,6 +1,7 @@
 import { Command } from "commander";
 import { systemClock } from "../clock.ts";
 import type { Finding } from "../doctor/finding.ts";
+import { AncrageError } from "../errors.ts";
 import { requireOptions } from "../options.ts";
 import { type CommandContext, exitCodes, type ExitCode } from "./command.ts";
 import { addOptionFlags, flagsOf, loadOptions } from "./flags.ts";
@@ -16,13 +17,18 @@ export function doctorCommand(context: CommandContext): Command {
     .addHelpText("after", help);
   addOptionFlags(command, ["database", "environment"]);
   return command.action(async (argument: string | undefined, flags: { readonly json?: boolean; readonly fix?: boolean }) => {
+    if (flags.fix === true && argument === undefined) {
+      throw new AncrageError("ANCRAGE_OPTION_INVALID", "--fix: expected a folder, got none.", {
+        hint: "Name the folder that holds events/: it says what `ancrage migrate` is to make.",
+      });
+    }
     const folder = argument === undefined ? undefined : await resolveFolder(context.workingFolder, argument);
     const options = await loadOptions(folder ?? context.workingFolder, context, flagsOf(command));
     const { database } = requireOptions(options, "database");
     const [{ examine, fix }, { worstOf }] = await Promise.all([import("../doctor/doctor.ts"), import("../doctor/finding.ts")]);
     const run = { options: { ...options, database }, folder: argument, clock: systemClock };
     let findings = await examine(run);
-    if (flags.fix === true && folder !== undefined && findings.some(({ isFixable }) => isFixable)) {
+    if (flags.fix === true && findings.some(({ isFixable }) => isFixable)) {
       await fix(findings, run, (step) => context.note(`done: ${step}`));
       findings = await examine(run);
     }

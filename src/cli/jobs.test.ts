@@ -115,6 +115,16 @@ test("--dry-run counts, --no-wait does not wait, a refusal is said", async () =>
   expect(refused).toMatchObject({ code: 2, err: expect.stringContaining("disabled (gone).\nEnable it first.") });
 });
 
+test("one rejection is retried at once: what a job would choose by is refused with it, and nothing is sent", async () => {
+  answers = [{ status: 200, body: { outcome: "message" } }];
+  const refused = await run(["rejections", "retry", "rej_1", "--dry-run", "--project", "a"]);
+  expect(refused).toMatchObject({ code: 2, err: expect.stringContaining("the id of a rejection or --dry-run, --project, got both") });
+  expect((await run(["rejections", "retry", "rej_1", "--no-wait"])).code).toBe(2);
+  expect(heard).toEqual([]);
+  expect((await run(["rejections", "retry", "rej_1"])).code).toBe(0);
+  expect(heard).toMatchObject([{ path: "/v1/rejections/rej_1/retry" }]);
+});
+
 test("lists are a line each, and say that there is more", async () => {
   const delivery = {
     id: "dlv_1",

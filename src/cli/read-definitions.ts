@@ -40,11 +40,11 @@ export interface CheckedDefinitions {
 }
 
 /**
- * Imports and checks what a folder defines.
+ * Imports and checks what a folder defines: for `dev`, by which a folder may be written that has nothing in it yet.
  *
  * @throws AncrageError `ANCRAGE_DEFINITION_INVALID` with all faults
  */
 export async function checkDefinitions(folder: string, { tables }: DatabaseShape): Promise<CheckedDefinitions> {
-  const discovered = await discover(folder);
+  const discovered = await discover(folder, { mayBeEmpty: true });
   return { catalogue: buildCatalogue({ ...discovered, tables }), source: keepFound(discovered) };
 }

@@ -1,4 +1,5 @@
 import { Command } from "commander";
+import { AncrageError } from "../errors.ts";
 import { addServerFlags, findServer, requestApi, type ServerFlags } from "./client.ts";
 import { type CommandContext, exitCodes } from "./command.ts";
 import { formatTree } from "./format-tree.ts";
@@ -44,6 +45,23 @@ function showCommand(context: CommandContext): Command {
     });
 }
 
+/** One rejection is built again at once, by no job: a dry run that builds and sends would be worse than a refusal. */
+function refuseJobFlags(flags: RetryFlags): void {
+  const isGiven = {
+    "--dry-run": flags.dryRun === true,
+    "--event": flags.event !== undefined,
+    "--from": flags.from !== undefined,
+    "--to": flags.to !== undefined,
+    "--project": flags.project !== undefined,
+    "--no-wait": !flags.wait,
+  };
+  const given = Object.entries(isGiven).flatMap(([flag, isThere]) => (isThere ? [flag] : []));
+  if (given.length === 0) return;
+  throw new AncrageError("ANCRAGE_OPTION_INVALID", `expected the id of a rejection or ${given.join(", ")}, got both.`, {
+    hint: "Leave the flags out to retry this one; leave the id out for all that they choose. `ancrage rejections show` shows one.",
+  });
+}
+
 interface RetryFlags extends JobFlags {
   readonly event?: string;
   readonly from?: string;
@@ -53,7 +71,7 @@ interface RetryFlags extends JobFlags {
 function retryCommand(context: CommandContext): Command {
   const command = new Command("retry")
     .description("Build rejections again, with the code as it is now. What works becomes a message under its first id.")
-    .argument("[id]", "rej_…; without it all of --event, or of a range of time")
+    .argument("[id]", "rej_…, with none of the flags that choose; without it all of --event, or of a range of time")
     .option("--event <name>", "of this event, or of this tracking file")
     .option("--from <time>", "committed from then on; else 30 days ago")
     .option("--to <time>", "committed before; else now")
@@ -78,6 +96,7 @@ function retryCommand(context: CommandContext): Command {
 }
 
 async function retryOne(context: CommandContext, id: string, flags: RetryFlags): Promise<void> {
+  refuseJobFlags(flags);
   const { body } = await requestApi(await findServer(context, flags), {
     method: "POST",
     path: `/v1/rejections/${encodeURIComponent(id)}/retry`,

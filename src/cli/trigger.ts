@@ -24,7 +24,7 @@ export function triggerCommand(context: CommandContext): Command {
     .option("--no-wait", "do not wait for the message")
     .addHelpText(
       "after",
-      `\nExamples:\n  $ ancrage trigger NewOpportunity 42\n  $ ancrage trigger PasswordReset 7 --data '{"by":"support"}' --no-wait\n\nExit codes: 0 it happened · 1 it was rejected · 2 no such event, record or data · 3 not reachable.`,
+      `\nExamples:\n  $ ancrage trigger NewOpportunity 42\n  $ ancrage trigger PasswordReset 7 --data '{"by":"support"}' --no-wait\n\nExit codes: 0 it happened · 1 it was rejected · 2 no such event, record or data · 3 not reachable, or not journaled in the time of --wait: it may still happen.`,
     )
     .action(async (event: string, key: string, flags: TriggerFlags) => {
       const data = flags.data === undefined ? undefined : parseData(flags.data);
@@ -47,7 +47,10 @@ export function triggerCommand(context: CommandContext): Command {
         // Whoever gave a key or data that are none is told so apart from an event whose code fails.
         context.exitWith(isCallersFault(rejection?.reason) ? exitCodes.usage : exitCodes.failed);
       } else if (came.outcome === "nothing") context.note("Nothing is sent: the payload function returned undefined.");
-      else context.note(`It is not journaled after ${waitSeconds} s. \`ancrage explain ${event} ${key}\` tells more.`);
+      else {
+        context.note(`It is not journaled after ${waitSeconds} s. \`ancrage explain ${event} ${key}\` tells more.`);
+        context.exitWith(exitCodes.unavailable);
+      }
     });
 }
 

@@ -61,7 +61,11 @@ test("takes the configuration", async () => {
 });
 
 test("refuses two configurations, of which only one could count", async () => {
-  const { config, faults } = await discoverIn({ "ancrage.config.ts": "export default {};", "ancrage.config.js": "export default {};" });
+  const { config, faults } = await discoverIn({
+    "events/E.ts": aDefinition,
+    "ancrage.config.ts": "export default {};",
+    "ancrage.config.js": "export default {};",
+  });
 
   expect(config).toBeUndefined();
   expect(faults.map(({ message }) => message)).toEqual(["expected one configuration, found ancrage.config.ts and ancrage.config.js."]);
@@ -111,14 +115,21 @@ test("a file that exports something else is a fault", async () => {
     "events/Named.ts": `export const NewDeal = {};`,
     "events/Number.ts": `export default 42;`,
     "events/Handler.ts": aHandler,
+    "events/Second.ts": `${aDefinition}\nexport const Other = { kind: "event", payload: () => 1 }; export const limit = 5;`,
+    "events/Twice.ts": `const Won = { kind: "event", payload: () => 1 };\nexport { Won, Won as default };`,
     "tracking/Event.ts": aDefinition,
+    "tracking/deal.ts": `${aHandler}\nexport const customers = { kind: "tracking", table: "customer", handle() {} };`,
+    "ancrage.config.ts": `export default Promise.resolve({ environment: "test" });`,
   });
 
   expect(faults.map(({ file, message }) => `${file}: ${message}`)).toEqual([
+    "ancrage.config.ts: the default export is a promise, expected the configuration.",
     "events/Handler.ts: the default export is a tracking handler, expected an event.",
     "events/Named.ts: no default export (but NewDeal), expected an event.",
     "events/Number.ts: the default export is 42, expected an event.",
+    "events/Second.ts: expected one definition, the default export, and found Other beside it.",
     "tracking/Event.ts: the default export is an event, expected a tracking handler.",
+    "tracking/deal.ts: expected one definition, the default export, and found customers beside it.",
   ]);
 });
 
@@ -159,6 +170,16 @@ test("a folder that is not there is a fault, not an empty start", async () => {
   expect(faults.map(({ file, message }) => `${file}: ${message}`)).toEqual([
     "/no/such/folder: expected a folder that holds events/, found none.",
   ]);
+});
+
+test("so is one without events/ and tracking/, but for a beginner's; an empty events/ is meant", async () => {
+  const folder = await writeFolder({ "event/Won.ts": aDefinition });
+  expect((await discover(folder)).faults.map(({ message }) => message)).toEqual([
+    "expected a folder with events/ or tracking/ in it, found neither.",
+  ]);
+  expect((await discover(folder, { mayBeEmpty: true })).faults).toEqual([]);
+  await mkdir(join(folder, "events"));
+  expect((await discover(folder)).faults).toEqual([]);
 });
 
 test("takes definitions from an object", async () => {

@@ -3,6 +3,7 @@ import { join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import type { EventDefinition } from "./define.ts";
 import { describeValue, type Fault, shownPath } from "./fault.ts";
+import { isThenable } from "../thenable.ts";
 import type { TrackingHandler } from "./track.ts";
 
 /** Where events come from: a folder with `events/` and `tracking/`, or the definitions themselves (for bundlers). */
@@ -38,9 +39,30 @@ export interface Discovered {
  * const catalogue = buildCatalogue({ events, tracking, tables, config, faults });
  * ```
  */
-export async function discover(source: EventSource): Promise<Discovered> {
+export async function discover(source: EventSource, { mayBeEmpty = false }: DiscoverHow = {}): Promise<Discovered> {
   if (typeof source !== "string") return found.get(source) ?? takeDefinitions(source);
-  return discoverFolder(resolve(source));
+  const folder = resolve(source);
+  const discovered = await discoverFolder(folder);
+  const isEmpty = !mayBeEmpty && (await isFolder(folder)) && !(await hasDefinitions(folder));
+  return isEmpty ? { ...discovered, faults: [faultOfEmpty(folder), ...discovered.faults] } : discovered;
+}
+
+interface DiscoverHow {
+  /** Whether a folder with neither `events/` nor `tracking/` is one that nothing was written in yet. */
+  readonly mayBeEmpty?: boolean;
+}
+
+async function hasDefinitions(folder: string): Promise<boolean> {
+  return (await isFolder(join(folder, "events"))) || (await isFolder(join(folder, "tracking")));
+}
+
+/** It would define nothing: `migrate` would publish no table any more, and `start` read the log past every change. */
+function faultOfEmpty(folder: string): Fault {
+  return {
+    file: folder,
+    message: "expected a folder with events/ or tracking/ in it, found neither.",
+    hint: "Name the folder that holds them; where nothing is to be sent any more, make an empty events/.",
+  };
 }
 
 /** What `keepFound` was given. Names are not enough to tell it from definitions: an event may be called `faults`. */
@@ -237,25 +259,38 @@ const trackingExport: ExpectedExport<TrackingHandler> = {
 };
 
 const configExport: ExpectedExport<object> = {
-  is: isObject,
+  // The options of a promise would be none.
+  is: (value): value is object => isObject(value) && !isThenable(value),
   expected: "the configuration",
-  hint: "Write `export default defineConfig({ … })`.",
+  hint: "Write `export default defineConfig({ … })`, with an await before what is a promise.",
 };
 
 type Imported<Value> = { readonly value: Value } | { readonly fault: Fault };
 
 async function importDefault<Value>(folder: string, file: string, expected: ExpectedExport<Value>): Promise<Imported<Value>> {
-  let module: { readonly default?: unknown };
+  let module: Readonly<Record<string, unknown>>;
   try {
     module = await import(pathToFileURL(join(folder, file)).href);
   } catch (error) {
     return { fault: faultOfImport(folder, file, error) };
   }
-  const value = module.default;
-  if (expected.is(value)) return { value };
+  const value = module["default"];
   const names = Object.keys(module).filter((name) => name !== "default");
+  if (expected.is(value)) {
+    const unread = names.filter((name) => module[name] !== value && (isEventDefinition(module[name]) || isTrackingHandler(module[name])));
+    return unread.length === 0 ? { value } : { fault: faultOfUnread(file, unread) };
+  }
   const what = "default" in module ? "the default export" : "no default export";
   return { fault: faultOfExport(file, what, expected, value, names) };
+}
+
+/** Silence would look like an event that never happens. */
+function faultOfUnread(file: string, names: readonly string[]): Fault {
+  return {
+    file,
+    message: `expected one definition, the default export, and found ${names.join(", ")} beside it.`,
+    hint: "Give each a file of its own, as its default export; or begin the name of a file that others import from with _.",
+  };
 }
 
 function faultOfExport(

@@ -1,6 +1,7 @@
 import { relative } from "node:path";
 import { AncrageError } from "../errors.ts";
 import type { TableInfo } from "../store/tables.ts";
+import { isThenable } from "../thenable.ts";
 
 /** What is wrong with a file of events, tracking or configuration. Faults are collected, so that one start shows them all. */
 export interface Fault {
@@ -40,6 +41,7 @@ export function describeValue(value: unknown): string {
   if (typeof value === "string") return `"${value}"`;
   if (typeof value === "function") return value.name === "" || value.name === "default" ? "a function" : `the function ${value.name}`;
   if (Array.isArray(value)) return `an array of ${value.length}`;
+  if (isThenable(value)) return "a promise";
   if (typeof value !== "object" || value === null) return String(value);
   const keys = Object.keys(value);
   return keys.length === 0 ? "an empty object" : `an object with ${keys.slice(0, 5).join(", ")}${keys.length > 5 ? ", …" : ""}`;
