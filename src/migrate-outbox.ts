@@ -4,10 +4,10 @@ import { planOutboxRemoval } from "./capture/outbox/install.ts";
 import { certifyFooting, changedFooting, readFooting, type FootingQuestion } from "./capture/footing.ts";
 import { describeGap, type Loss } from "./capture/loss.ts";
 import { captureNames, sourceIdOf } from "./capture/wal/slot.ts";
-import { AncrageError, sqlStateOf } from "./errors.ts";
+import { AncrageError } from "./errors.ts";
 import type { Catalogue } from "./event/catalogue.ts";
 import { parseLsn } from "./lsn.ts";
-import { pause } from "./pause.ts";
+import { inQuietMoment } from "./quiet-moment.ts";
 import { readResume } from "./read-resume.ts";
 import { readLastBatch, type BatchRow } from "./store/batches.ts";
 import { readServerIdentity, readSlot, type ServerIdentity, type SlotRow } from "./store/capture-state.ts";
@@ -180,35 +180,4 @@ function slotTaken(slot: string): AncrageError {
     `the replication slot "${slot}" that was made a moment ago is gone: a process that reads the outbox began meanwhile, and took it for the one of before.`,
     { hint: "Run it again. Nothing was switched." },
   );
-}
-
-/** Writers wait behind a lock that is waited for: each attempt is short. */
-const lockTimeoutMs = 500;
-const attempts = 20;
-const pauseMs = 250;
-
-async function inQuietMoment<Result>(client: pg.Client, work: () => Promise<Result>): Promise<Result> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return await inTransaction(client, async () => {
-        await client.query(`set local lock_timeout = ${lockTimeoutMs}`);
-        return await work();
-      });
-    } catch (error) {
-      const state = sqlStateOf(error);
-      // Not there in time, or each waits for the other.
-      if (state !== "55P03" && state !== "40P01") throw error;
-      if (attempt === attempts) {
-        throw new AncrageError(
-          "ANCRAGE_COMMAND_FAILED",
-          "the tracked tables could not be locked: a transaction that writes them stays open.",
-          {
-            hint: "Run it again when that transaction has ended (see pg_stat_activity). Nothing was changed.",
-            cause: error,
-          },
-        );
-      }
-    }
-    await pause(pauseMs, new AbortController().signal);
-  }
 }

@@ -10,11 +10,12 @@ import { planGrants } from "./grants.ts";
 import { migrateOutbox, prepareLog, switchToLog, switchToOutbox } from "./migrate-outbox.ts";
 import { readOptions, requireOptions, type AncrageOptions, type CheckedOptions } from "./options.ts";
 import { parseLsn } from "./lsn.ts";
+import { inQuietMoment } from "./quiet-moment.ts";
 import { refuseElsewhere } from "./replication-place.ts";
 import { readServerIdentity, readSlot, type ServerIdentity } from "./store/capture-state.ts";
 import { readLastBatch } from "./store/batches.ts";
 import { writeSwitchMark } from "./store/capture-switch.ts";
-import { connectClient } from "./store/database.ts";
+import { connectClient, endWithClient } from "./store/database.ts";
 import { endGap, openGap, readJournalEnd, type Gap } from "./store/gaps.ts";
 import { lockMigrations, migrateSchema } from "./store/migrate.ts";
 import { readSettings, writeDatabaseOid, writeEnvironment } from "./store/settings.ts";
@@ -47,6 +48,7 @@ export async function migrate(given: AncrageOptions, how: MigrateHow = {}): Prom
   const { database } = requireOptions(options, "database");
   const client = await connectClient({ connectionString: database, applicationName: "ancrage migrate" });
   try {
+    await endWithClient(client);
     const found = await discover(options.events ?? ".");
     const catalogue = buildCatalogue({ ...found, tables: await readTables(client), config: options });
     const ran: string[] = [];
@@ -127,7 +129,9 @@ async function migrateCapture(
       later?.(`left for a time when no process reads the log: ${sql}`);
       continue;
     }
-    await (makesSlot ? runAsReplication(client, sql, options.replicationUrl) : explainDenied(client, () => client.query(sql), sql));
+    await (makesSlot
+      ? runAsReplication(client, sql, options.replicationUrl)
+      : explainDenied(client, () => inQuietMoment(client, () => client.query(sql)), sql));
     note(sql);
     if (isSound || makesSlot) await certifyFooting(client, question);
     if (!makesSlot || !isGapNoted) continue;
@@ -148,6 +152,7 @@ export async function runAsReplication(owner: pg.Client, statement: string, repl
   }
   const replication = await connectClient({ connectionString: replicationUrl, applicationName: "ancrage migrate" });
   try {
+    await endWithClient(replication);
     await refuseElsewhere(owner, replication);
     await explainDenied(replication, () => replication.query(statement), statement);
   } finally {

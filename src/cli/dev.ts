@@ -36,6 +36,7 @@ export function devCommand(context: CommandContext): Command {
       isJson: flags.json === true,
       childModule,
       ...context,
+      stopping: context.stopping(),
     });
   });
 }

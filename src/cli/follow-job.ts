@@ -26,10 +26,11 @@ const linesMs = 10_000;
  * The code is 0 where it is done, 1 where it has failed or was canceled, or rejections stayed what they were, 3 where it goes on.
  */
 export async function followJob(context: CommandContext, server: Server, made: JobView, isJson: boolean): Promise<void> {
+  const stopping = context.stopping();
   let job = made;
   let saidAtMs = Number.NEGATIVE_INFINITY;
   let said = "";
-  while ((job.state === "waiting" || job.state === "running") && !context.stopping.aborted) {
+  while ((job.state === "waiting" || job.state === "running") && !stopping.aborted) {
     const progress = formatProgress(job);
     if (context.progress !== undefined) context.progress(progress);
     else if (progress !== said && performance.now() - saidAtMs >= linesMs) {
@@ -37,8 +38,8 @@ export async function followJob(context: CommandContext, server: Server, made: J
       said = progress;
       saidAtMs = performance.now();
     }
-    await pause(pollMs, context.stopping);
-    if (context.stopping.aborted) break;
+    await pause(pollMs, stopping);
+    if (stopping.aborted) break;
     job = (await requestApi(server, { path: `/v1/jobs/${job.id}` })).body as JobView;
   }
   context.progress?.("");

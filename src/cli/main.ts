@@ -1,15 +1,17 @@
 #!/usr/bin/env node
+import { Console } from "node:console";
 import { formatError } from "./command.ts";
 import { lastWords } from "./last-words.ts";
 import { runProgram } from "./program.ts";
 
 const stopping = new AbortController();
-let asked = 0;
+/** Somebody looks at `stopping`. Written by whoever asks for it. */
+let isHeeded = false;
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   process.on(signal, () => {
-    stopping.abort();
     // Whoever asks a second time does not want to wait for what is in flight.
-    if (++asked > 1) process.exit(signal === "SIGINT" ? 130 : 143);
+    if (stopping.signal.aborted || !isHeeded) process.exit(signal === "SIGINT" ? 130 : 143);
+    stopping.abort();
   });
 }
 
@@ -26,6 +28,9 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   process.exit(0);
 });
 
+// What definitions say is no answer of ours: a program reads that from standard output.
+globalThis.console = new Console(process.stderr, process.stderr);
+
 process.exitCode = await runProgram(process.argv.slice(2), {
   env: process.env,
   workingFolder: process.cwd(),
@@ -33,7 +38,10 @@ process.exitCode = await runProgram(process.argv.slice(2), {
   note: (text) => void process.stderr.write(`${text}\n`),
   // One line that is written over; a log would keep each of them.
   ...(process.stderr.isTTY ? { progress: (text: string) => void process.stderr.write(`\r\u001B[K${text}`) } : {}),
-  stopping: stopping.signal,
+  stopping: () => {
+    isHeeded = true;
+    return stopping.signal;
+  },
 });
 // Sessions behind a cut network would keep the process for as long as the kernel believes in them.
 setTimeout(() => process.exit(), 2_000).unref();

@@ -91,5 +91,6 @@ Examples:
   $ ancrage trigger NewOpportunity 42             make an event happen for one record
   $ ancrage migrate hooks && ancrage start hooks  in production, with DATABASE_URL set
 
-Exit codes: 0 done · 1 failed · 2 the command line, an option or a definition is wrong · 3 something cannot be reached or is not ready.
+Exit codes: 0 done · 1 failed · 2 the command line, an option or a definition is wrong · 3 something cannot be reached or is not ready ·
+130, 143 ended by ^C or SIGTERM.
 With --json the answer on standard output is JSON; notes and logs go to standard error.`;

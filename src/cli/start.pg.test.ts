@@ -1,5 +1,6 @@
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
+import { once } from "node:events";
+import { createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -20,6 +21,7 @@ beforeAll(async () => {
   await writeFile(
     join(folder, "events", "Won.ts"),
     `import { defineEvent } from ${JSON.stringify(library)};
+console.log("what a file says");
 export default defineEvent({ table: "deal", on: "insert", payload: (deal) => ({ label: deal.label }) });\n`,
   );
 });
@@ -46,12 +48,50 @@ test("start refuses a database that is not migrated: 3, with the SQL", async () 
   expect(start.err.join("\n")).toContain("create publication");
 });
 
+test("a command that is asked to end while it waits ends at once, with its session; nobody else waits for what it waits for", async () => {
+  const silent = createServer();
+  await new Promise<void>((resolve) => silent.listen(0, "127.0.0.1", resolve));
+  const asked = once(silent, "connection") as Promise<[Socket]>;
+  const address = silent.address();
+  const url = `http://127.0.0.1:${typeof address === "object" ? address?.port : ""}`;
+  const status = startAncrage(["status", "--url", url, "--token", token]);
+  const [socket] = await asked;
+  expect(await status.end("SIGTERM")).toBe(143);
+  socket.destroy();
+  silent.close();
+
+  // A reader that takes its time is waited for with the table, a writer of anything with the slot.
+  const [reader, writer] = [await database.connect(), await database.connect()];
+  await reader.query("begin; lock table deal in access share mode");
+  await writer.query("begin; select pg_current_xact_id()");
+  const updates = join(folder, "updates");
+  await mkdir(join(updates, "events"), { recursive: true });
+  await writeFile(
+    join(updates, "events", "Changed.ts"),
+    `import { defineEvent } from ${JSON.stringify(library)};
+export default defineEvent({ table: "deal", on: "update", payload: (deal) => ({ label: deal.label }) });\n`,
+  );
+  const migrating = run("migrate", updates);
+  const migrateWaits = `select from pg_stat_activity where datname = current_database() and application_name = 'ancrage migrate' and wait_event_type = 'Lock'`;
+  await expect.poll(() => count(`${migrateWaits} and query like 'alter table%identity full'`), { timeout: 10_000 }).toBe(1);
+  await database.client.query("set statement_timeout = '5s'; select from deal; reset statement_timeout");
+  await reader.query("commit");
+  await expect.poll(() => count(`${migrateWaits} and query like '%create_logical%'`), { timeout: 10_000 }).toBe(1);
+  expect(await migrating.end("SIGTERM")).toBe(143);
+  await expect.poll(() => count(migrateWaits), { timeout: 10_000 }).toBe(0);
+  await writer.query("commit");
+});
+
+async function count(sql: string): Promise<number | null> {
+  return (await database.client.query(sql)).rowCount;
+}
+
 test("migrate tells each step and is done when run again; then start serves until it is asked to end", async () => {
   const first = run("migrate", folder, "--json");
   expect(await first.ended).toBe(0);
   const { ran } = JSON.parse(first.out.join("")) as { ran: readonly string[] };
   expect(ran.at(-1)).toContain("pg_create_logical_replication_slot");
-  expect(first.err).toEqual(ran.map((step) => `done: ${step}`));
+  expect(first.err).toEqual(["what a file says", ...ran.map((step) => `done: ${step}`)]);
   const second = run("migrate", folder);
   expect(await second.ended).toBe(0);
   expect(second.out).toEqual(["Nothing to do: the database is up to date."]);

@@ -22,6 +22,8 @@ export function startCommand(context: CommandContext): Command {
       import("./listen.ts"),
       import("./loop-watch.ts"),
     ]);
+    // From here on there is something to be ended in order.
+    const asked = aborted(context.stopping());
     const stopWatching = watchLoop();
     const ancrage = createAncrage(options);
     // Before the database is touched: a port that is taken should be known at once, and /readyz answers while capture starts.
@@ -33,7 +35,7 @@ export function startCommand(context: CommandContext): Command {
         // What a container prints is kept and read by many: whoever starts it has the token and the password already.
         context.print(JSON.stringify({ ready: true, url: server.url, role, token: null, database: redactPassword(database) }));
       } else context.print(`Ancrage listens on ${server.url}.`);
-      const failure = await Promise.race([aborted(context.stopping), ancrage.ended]);
+      const failure = await Promise.race([asked, ancrage.ended]);
       // It would answer requests and do nothing else. Started anew, it is a standby.
       if (failure !== undefined) throw failure;
       context.note(`Asked to end: what is in flight has ${options.shutdown.graceS} s; asked once more, this process goes at once.`);

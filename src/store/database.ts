@@ -106,6 +106,14 @@ export function connectOrEnd(client: pg.Client): Promise<void> {
   });
 }
 
+/**
+ * Lets the server end what this session waits for once its process is gone: a statement that waits for a lock would keep its place, and
+ * whoever comes after it waits behind it. Servers on Windows cannot, and say so.
+ */
+export async function endWithClient(db: Queryable): Promise<void> {
+  await db.query("set client_connection_check_interval = '1s'").catch(() => undefined);
+}
+
 /** How long a server may take to say goodbye. */
 const goodbyeMs = 1_000;
 
