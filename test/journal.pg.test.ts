@@ -265,6 +265,23 @@ describe("what the database refuses", () => {
     expect([await storedKeys(), await batchCount()]).toEqual([["10", "20"], 2]);
   });
 
+  test("a batch that is committed while a database is asked whether it has all is not missing there; one that it lost is", async () => {
+    const journal = await lead();
+    await journal.commit(batch(10));
+    let isAsked = false;
+    const query = async (text: string, values?: unknown[]): Promise<pg.QueryResult> => {
+      const answer = await database.client.query(text, values);
+      // The answer travels, and the pipeline goes on.
+      if (!isAsked) await journal.commit(batch(20));
+      isAsked = true;
+      return answer;
+    };
+    await journal.assertWhole({ query } as unknown as pg.Client);
+    expect([isAsked, await batchCount()]).toEqual([true, 2]);
+    await database.client.query("delete from ancrage.batches where number = 2");
+    await expect(journal.assertWhole(database.client)).rejects.toMatchObject({ code: "ANCRAGE_JOURNAL_WENT_BACK" });
+  });
+
   test("a commit whose answer is lost is neither repeated nor lost", async () => {
     const proxy = await startProxy(database.url);
     const journal = await lead({ connectionString: proxy.url });

@@ -201,9 +201,11 @@ export class Journal {
    * @throws AncrageError `ANCRAGE_JOURNAL_WENT_BACK`
    */
   async assertWhole(db: Queryable): Promise<void> {
+    // What is committed while the answer is under way it need not have.
+    const known = this.#number;
     const last = await readLastBatch(db, this.#options.sourceId);
     const number = last?.number ?? 0n;
-    if (number < this.#number) throw journalWentBack(number, this.#number);
+    if (number < known) throw journalWentBack(number, known);
     // It may have all that was journaled, and not what was read beyond that.
     const timeline = await readTimeline(db);
     if (timeline === 0) throw new Error("the server is a replica, which nobody has promoted yet");
