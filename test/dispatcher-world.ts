@@ -51,6 +51,7 @@ export interface WorldOptions {
 export interface Sent {
   readonly id: string;
   readonly subscriptionId: string;
+  readonly path: string;
   readonly atMs: number;
   readonly number: number;
   readonly isWanted: () => boolean;
@@ -101,9 +102,9 @@ export function createWorld(options: WorldOptions = {}) {
 
   const dispatcher: Dispatcher = new Dispatcher({
     sender: {
-      send({ message, subscription: { id: subscriptionId }, number, isWanted }, done) {
+      send({ message, subscription: { id: subscriptionId, path }, number, isWanted }, done) {
         watchStart(subscriptionId, message);
-        const one = { id: message.id, subscriptionId, atMs: nowMs, number, isWanted, done };
+        const one = { id: message.id, subscriptionId, path, atMs: nowMs, number, isWanted, done };
         sent.push(one);
         starts.push(one);
       },
@@ -217,9 +218,10 @@ export function createWorld(options: WorldOptions = {}) {
     answer(index: number, outcome: Outcome | Unsent) {
       const [request] = sent.splice(index % Math.max(1, sent.length), 1);
       if (request === undefined) return;
-      const { id, subscriptionId } = request;
+      const { id, subscriptionId, path } = request;
       if (outcome.kind === "delivered") successes.set(`${id} ${subscriptionId}`, (successes.get(`${id} ${subscriptionId}`) ?? 0) + 1);
-      else if (outcome.kind === "failed" && outcome.retryAfterMs !== undefined) heldUntil.set(subscriptionId, nowMs + outcome.retryAfterMs);
+      else if (outcome.kind === "failed" && outcome.retryAfterMs !== undefined && live.get(subscriptionId)?.path === path)
+        heldUntil.set(subscriptionId, nowMs + outcome.retryAfterMs);
       request.done(outcome);
     },
     /**
@@ -248,6 +250,11 @@ export function createWorld(options: WorldOptions = {}) {
       reads.shift()?.();
       // The refill goes on in a microtask, and its caller in another.
       for (let i = 0; i < 8; i++) await Promise.resolve();
+    },
+    /** Time passes, and nothing is answered: what is read by then is on its way. */
+    pass(ms: number) {
+      nowMs += ms;
+      dispatcher.tick();
     },
     /** Time passes, and the sweep wakes what is due. */
     async later(ms: number) {

@@ -12,7 +12,18 @@ import { readyCount, takeReady, type Lane } from "./lane.ts";
 import { heldMs, Lanes } from "./lanes.ts";
 import { createOrder, enter, isFirst, markSending, release, type Order } from "./order.ts";
 import type { Outcome, Unsent } from "./outcome.ts";
-import { forgive, isFull, isStopped, noteAttempt, noteOutcome, rankOf, untilOpenMs, untilStartMs, type Receiver } from "./receiver.ts";
+import {
+  forgive,
+  isFull,
+  isStopped,
+  noteAttempt,
+  noteEnd,
+  noteOutcome,
+  rankOf,
+  untilOpenMs,
+  untilStartMs,
+  type Receiver,
+} from "./receiver.ts";
 import type { RetryPolicy } from "./retry.ts";
 import { Refiller, whereIs, type Refill, type RefillRequest } from "./refiller.ts";
 import { Room } from "./room.ts";
@@ -364,7 +375,10 @@ export class Dispatcher {
     const { receiver } = lane;
     const { message } = delivery;
     const nowMs = clock.nowMs();
-    const noted = noteOutcome(receiver, outcome, { isProbe, policy: retry, ms: nowMs, monotonicMs: clock.monotonicMs(), random: random() });
+    const now = { ms: nowMs, monotonicMs: clock.monotonicMs() };
+    const noted = this.#isElsewhere(subscription)
+      ? noteEnd(receiver, now.monotonicMs)
+      : noteOutcome(receiver, outcome, { isProbe, policy: retry, ...now, random: random() });
     if (noted.toTell !== undefined) onHealth?.(subscription.id, noted.toTell);
     const held = lane.held.get(message.id);
     let after: Delivery | undefined;
@@ -393,6 +407,12 @@ export class Dispatcher {
     if (openInMs > heldMs) for (const one of receiver.lanes.values()) if (one.held.size > one.sending.size) this.#lanes.release(one);
     if (openInMs > 0 && openInMs < Number.POSITIVE_INFINITY) this.#wakeIn(receiver, openInMs);
     void signal?.("attempted", { message, outcome, subscription, after });
+  }
+
+  /** Whether it has another URL by now: what this one answers says nothing of that one. */
+  #isElsewhere({ id, origin, path }: Subscription): boolean {
+    const now = this.#options.subscription(id);
+    return now !== undefined && (now.origin !== origin || now.path !== path);
   }
 
   /** A receiver that took nothing in all attempts: no silence about it. */

@@ -139,3 +139,51 @@ test("another URL is asked at once, whatever the former one had answered", async
   await settle(world);
   expect(world.sent).toHaveLength(1);
 });
+
+test("another URL is asked at once, whatever the former one still answers", async () => {
+  const world = createWorld();
+  world.add(12);
+  await settle(world);
+  expect(world.sent.length).toBeGreaterThan(1);
+  world.set(subscription.id, { path: "/elsewhere" });
+  world.answer(0, { ...failed, status: 503, retryAfterMs: 86_400_000 });
+  while (world.sent.some(({ path }) => path === "/"))
+    world.answer(
+      world.sent.findIndex(({ path }) => path === "/"),
+      failed,
+    );
+  await settle(world);
+  await world.run(500, (one) => (one.path === "/elsewhere" ? delivered : undefined));
+  world.add(1);
+  await world.run(500, (one) => (one.path === "/elsewhere" ? delivered : undefined));
+  expect(world.successes.size).toBeGreaterThan(1);
+  expect(world.told.filter(({ failures }) => failures > 0)).toEqual([]);
+  expect(world.faults).toEqual([]);
+});
+
+test("in an order, what is due goes on when there is room again, and not when another record's retry is due in hours", async () => {
+  const others = Array.from({ length: 10 }, (_, number) => ({ ...subscription, id: `sub_other${number}` }));
+  const world = createWorld({
+    subscriptions: [{ ...subscription, order: "record" }, ...others],
+    keys: 1_000,
+    scheduleS: [0, 7_200, 7_200],
+  });
+  await settle(world);
+  world.add(2, { subscriptionId: subscription.id });
+  await settle(world);
+  await world.run(5_000, (one) => (one.id.endsWith("0") ? failed : delivered));
+  const [name, row] = [...world.rows].find(([, { state }]) => state === "delivered")!;
+  world.rows.set(name, { ...row, state: "pending", round: 2, attempts: 0, nextAttemptAtMs: undefined });
+  world.dispatcher.added(subscription.id);
+  world.pass(100);
+  // The page is being read; meanwhile others fill the memory.
+  for (const { id } of others) world.add(7, { subscriptionId: id, bytes: 1_048_576 });
+  await world.read();
+  expect(world.sent.filter(({ subscriptionId }) => subscriptionId === subscription.id)).toHaveLength(0);
+  const [sentBefore, fromMs] = [world.starts.length, world.nowMs()];
+  const isSent = (): boolean => world.starts.slice(sentBefore).some(({ subscriptionId }) => subscriptionId === subscription.id);
+  while (!isSent() && world.nowMs() - fromMs < 10_000)
+    await world.run(100, (one) => (one.subscriptionId === subscription.id ? undefined : delivered));
+  expect(isSent()).toBe(true);
+  expect(world.faults).toEqual([]);
+});

@@ -134,6 +134,13 @@ export interface Noted {
 
 const tellEachMs = 60_000;
 
+/** An attempt ended that says nothing of it. */
+export function noteEnd(receiver: Receiver, monotonicMs: number): Noted {
+  receiver.inFlight--;
+  receiver.progressAtMs = monotonicMs;
+  return { toTell: undefined, disable: undefined };
+}
+
 /** What an outcome says of it. */
 export function noteOutcome(
   receiver: Receiver,
@@ -150,8 +157,7 @@ export function noteOutcome(
   const isSuccess = outcome.kind === "delivered";
   const before = receiver.health;
   const wasOpen = receiver.breaker.kind === "open";
-  receiver.inFlight--;
-  receiver.progressAtMs = monotonicMs;
+  noteEnd(receiver, monotonicMs);
   receiver.durationMs += (outcome.durationMs - receiver.durationMs) / 8;
   receiver.hasTimedOut = outcome.kind === "failed" && outcome.reason === "timeout";
   receiver.health = nextHealth(before, isSuccess, ms);

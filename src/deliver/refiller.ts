@@ -131,7 +131,7 @@ export class Refiller {
       goBackToLeast(reading);
       const hasMore = lane.overflows !== overflows || lane.reading !== reading;
       if (found.isAll && isTaken && !hasMore) lane.isBehind = false;
-      else if (taken === 0 && found.dueInMs !== undefined) {
+      else if (found.deliveries.length === 0 && found.dueInMs !== undefined) {
         // All that is there waits for something else. Reading on at once would find the same.
         const waitMs = hasMore ? refillAgainMs : Math.min(heldMs, Math.max(refillAgainMs, found.dueInMs));
         lanes.refillAt(lane, clock.monotonicMs() + waitMs);
