@@ -13,6 +13,8 @@ export interface AncrageProcess {
   /** Resolves with the first line of either that matches, also one that was there before; fails when the process ends first. */
   line(pattern: RegExp): Promise<string>;
   send(signal: NodeJS.Signals): void;
+  /** To it and all that it has started, as a terminal does; for one with a group of its own. */
+  sendToGroup(signal: NodeJS.Signals): void;
   /** Sends a signal; resolves with the exit code once all is over. */
   end(signal: NodeJS.Signals): Promise<number | null>;
   readonly ended: Promise<number | null>;
@@ -22,7 +24,11 @@ export interface AncrageProcess {
 export function startAncrage(
   words: readonly string[],
   environment: Readonly<Record<string, string>> = {},
-  { workingFolder = process.cwd(), descriptors }: { readonly workingFolder?: string; readonly descriptors?: number } = {},
+  {
+    workingFolder = process.cwd(),
+    descriptors,
+    hasOwnGroup = false,
+  }: { readonly workingFolder?: string; readonly descriptors?: number; readonly hasOwnGroup?: boolean } = {},
 ): AncrageProcess {
   const cleared = { DATABASE_URL: "", PORT: "", ANCRAGE_TOKEN: "", ANCRAGE_SECRET_KEY: "", ANCRAGE_URL: "" };
   const command = [process.execPath, main, ...words];
@@ -33,6 +39,7 @@ export function startAncrage(
     env: { ...process.env, ...cleared, ...environment },
     stdio: ["ignore", "pipe", "pipe"],
     cwd: workingFolder,
+    detached: hasOwnGroup,
   });
   const out: string[] = [];
   const err: string[] = [];
@@ -66,6 +73,7 @@ export function startAncrage(
         );
       }),
     send: (signal) => void child.kill(signal),
+    sendToGroup: (signal) => void process.kill(-(child.pid ?? 0), signal),
     async end(signal) {
       child.kill(signal);
       return ended;

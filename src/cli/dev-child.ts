@@ -13,6 +13,7 @@ import { migrate } from "../migrate.ts";
 import { type CheckedOptions, requireOptions } from "../options.ts";
 import { formatError } from "./command.ts";
 import { loadOptions } from "./flags.ts";
+import { atMost } from "../pause.ts";
 import { type Listening, listen } from "./listen.ts";
 import { checkDefinitions, readDatabaseShape, writeFolderTypes } from "./read-definitions.ts";
 
@@ -32,11 +33,13 @@ let state: State | undefined;
 let orphaned: Extract<ToChild, { kind: "prepare" }>["orphaned"] | undefined;
 let work: Promise<void> = Promise.resolve();
 
-// A Ctrl-C goes to the terminal's whole group; the parent says when this process ends.
-process.on("SIGINT", () => undefined);
-process.on("SIGTERM", () => undefined);
+/** How long what is being done may take once the parent is gone: the import of an event file may never end. */
+const mostLeftMs = 5_000;
+
+// A Ctrl-C, and the end of the terminal itself, goes to the whole group. The parent says when this process ends, or is gone.
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => undefined);
 process.on("message", (message: ToChild) => void (work = work.then(() => obey(message))));
-process.on("disconnect", () => void (work = work.then(endAlone)));
+process.on("disconnect", () => void atMost(mostLeftMs, work).then(endAlone));
 
 async function obey(message: ToChild): Promise<void> {
   try {

@@ -225,11 +225,13 @@ test("a schema.sql that PostgreSQL refuses ends it: 1, with the line", async () 
   expect(dev.err.join("\n")).toContain('schema.sql:2: syntax error at or near "tabel"');
 });
 
-test("a dev that is killed leaves no database behind", async () => {
-  const dev = startDev("--ephemeral", "--json");
+test("a dev whose terminal is closed, or that is killed, leaves no database behind", async () => {
+  const dev = startAncrage(["dev", folder, "--port", "0", "--ephemeral", "--json"], {}, { hasOwnGroup: true });
+  running.push(dev);
   const ready = await readyLine(dev);
   const state = await stateFolderOf(ready);
-  await dev.end("SIGKILL");
+  dev.sendToGroup("SIGHUP");
+  await dev.ended;
   await expect.poll(() => isUp(ready.database), { timeout: 20_000 }).toBe(false);
   await expect.poll(() => isThere(state), { timeout: 20_000 }).toBe(false);
   // Its dev.json is still there, and keeps nobody from the folder: the process is gone.

@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { link, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { AncrageError } from "../errors.ts";
+import { replaceFile } from "./replace-file.ts";
 
 /**
  * `.ancrage/dev.json`: says that a `dev` runs on a folder, and how to reach it. It is the lock of the folder and the address book of
@@ -44,7 +45,7 @@ export async function lockDevFolder(stateFolder: string, isEphemeral: boolean): 
   const isMine = async (): Promise<boolean> => (await readDevFile(path))?.pid === process.pid;
   return {
     async announce(address) {
-      if (await isMine()) await replaceFile(path, { ...mine, ...address });
+      if (await isMine()) await replaceFile(path, JSON.stringify({ ...mine, ...address }));
     },
     async release() {
       if (await isMine()) await rm(path, { force: true });
@@ -73,7 +74,7 @@ async function takeFile(path: string, mine: DevFile): Promise<DevFile | undefine
     if (found !== undefined && (await isAlive(found)) && found.pid !== process.pid) {
       // Its data goes with it, so the folder's own is free.
       if (!found.isEphemeral || mine.isEphemeral) return found;
-      await replaceFile(path, mine);
+      await replaceFile(path, JSON.stringify(mine));
       return undefined;
     }
     await removeStale(path);
@@ -110,13 +111,6 @@ async function createFile(path: string, file: DevFile): Promise<boolean> {
   } finally {
     await rm(beside, { force: true });
   }
-}
-
-/** In one step: a reader finds the old file or the new one, never half of it. */
-async function replaceFile(path: string, file: DevFile): Promise<void> {
-  const beside = `${path}.${randomBytes(4).toString("hex")}`;
-  await writeFile(beside, JSON.stringify(file), { mode });
-  await rename(beside, path);
 }
 
 async function readDevFile(path: string): Promise<DevFile | undefined> {

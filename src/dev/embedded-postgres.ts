@@ -1,11 +1,12 @@
 import { execFile, spawn, type ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { chown, lstat, mkdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { chown, lstat, mkdir, readFile, rename, rm, rmdir, symlink, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { arch, platform, tmpdir, userInfo } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { promisify } from "node:util";
 import { AncrageError } from "../errors.ts";
+import { type OrphanWatch, type OrphanWatchOptions, watchOrphan } from "./orphan-watch.ts";
 
 const run = promisify(execFile);
 
@@ -16,8 +17,10 @@ export interface EmbeddedPostgresOptions {
   readonly preferredPort?: number;
   /** Further settings, as `postgres -c` takes them. */
   readonly settings?: Readonly<Record<string, string>>;
-  /** Gives durability up for speed. For tests only. */
+  /** Gives durability up for speed. For tests only: the cluster goes with this process, whatever ends it. */
   readonly isThrowaway?: boolean;
+  /** What becomes of it when this process is gone without `stop`. Default: it stays, but for a throwaway. */
+  readonly orphaned?: Omit<OrphanWatchOptions, "directory">;
 }
 
 /**
@@ -30,6 +33,8 @@ export class EmbeddedPostgres {
   readonly #options: EmbeddedPostgresOptions;
   /** Written by `start` and by the exit of the server; undefined while none runs. */
   #server: ChildProcess | undefined;
+  /** Written by `start`; ends with `stop`. */
+  #watch: OrphanWatch | undefined;
   #port = 0;
 
   constructor(options: EmbeddedPostgresOptions) {
@@ -39,6 +44,7 @@ export class EmbeddedPostgres {
   /** @throws AncrageError `ANCRAGE_EMBEDDED_POSTGRES` with the server's own words */
   async start(): Promise<void> {
     const { directory } = this.#options;
+    this.#watch = this.#watchOrphan();
     const { binaries, identity } = await makeCluster(directory);
     // A child that outlives its parent (kill -9) leaves its lock file; a live one still owns the folder.
     await stopLeftover(directory);
@@ -63,7 +69,8 @@ export class EmbeddedPostgres {
       env: { ...process.env, LC_MESSAGES: "C" },
     });
     this.#server = server;
-    await becameReady(server);
+    if (server.pid !== undefined) this.#watch?.tell(server.pid);
+    await becameReady(server, directory);
     // Its log would otherwise keep this process alive, and fill a pipe that nobody reads.
     server.stderr?.resume();
     server.unref();
@@ -88,6 +95,8 @@ export class EmbeddedPostgres {
   async stop(mode: "fast" | "immediate" = "fast"): Promise<void> {
     const server = this.#server;
     this.#server = undefined;
+    this.#watch?.release();
+    this.#watch = undefined;
     if (server === undefined || server.exitCode !== null || server.signalCode !== null) return;
     const ended = new Promise<void>((resolve) => server.once("exit", () => resolve()));
     server.ref();
@@ -95,26 +104,54 @@ export class EmbeddedPostgres {
     await ended;
   }
 
-  /** Stops without waiting; for the exit of a process. */
-  kill(): void {
-    this.#server?.kill("SIGINT");
-    this.#server = undefined;
-  }
-
   async remove(): Promise<void> {
     await this.stop("immediate");
     await rm(this.#options.directory, { recursive: true, force: true });
   }
+
+  #watchOrphan(): OrphanWatch | undefined {
+    const { directory, isThrowaway, orphaned } = this.#options;
+    if (orphaned !== undefined) return watchOrphan({ directory, ...orphaned });
+    return isThrowaway === true ? watchOrphan({ directory, afterS: 0, remove: [directory, besideOf(directory)] }) : undefined;
+  }
 }
 
-/** Makes the cluster where there is none yet. */
+/**
+ * Makes the cluster where there is none yet: beside its place, and moved there once it is whole. What a killed initdb leaves looks like a
+ * cluster, and no server ever starts on it.
+ *
+ * @throws AncrageError `ANCRAGE_EMBEDDED_POSTGRES`
+ */
 export async function makeCluster(directory: string): Promise<{ readonly binaries: Binaries; readonly identity: Identity | undefined }> {
   const binaries = await locateBinaries();
   const identity = await serverIdentity();
-  await mkdir(directory, { recursive: true });
-  if (identity !== undefined) await chown(directory, identity.uid, identity.gid);
-  if (!(await exists(join(directory, "PG_VERSION")))) await initialise(binaries.initdb, directory, identity);
+  if (await exists(join(directory, "PG_VERSION"))) return { binaries, identity };
+  const beside = besideOf(directory);
+  await rm(beside, { recursive: true, force: true });
+  await mkdir(beside, { recursive: true, mode: 0o700 });
+  if (identity !== undefined) await chown(beside, identity.uid, identity.gid);
+  await initialise(binaries.initdb, beside, identity);
+  await moveCluster(beside, directory);
   return { binaries, identity };
+}
+
+const besideOf = (directory: string): string => `${directory}.new`;
+
+async function moveCluster(from: string, directory: string): Promise<void> {
+  try {
+    // An empty folder may be there, as mkdtemp makes one.
+    await rmdir(directory).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "ENOENT") throw error;
+    });
+    await rename(from, directory);
+  } catch (cause) {
+    await rm(from, { recursive: true, force: true });
+    const because = cause instanceof Error ? cause.message : String(cause);
+    throw new AncrageError("ANCRAGE_EMBEDDED_POSTGRES", `no cluster could be put into ${directory}: ${because}`, {
+      hint: `Expected an empty folder, or one with a cluster (PG_VERSION) in it: move away what is in ${directory}.`,
+      cause,
+    });
+  }
 }
 
 interface Identity {
@@ -201,7 +238,7 @@ async function initialise(initdb: string, directory: string, identity: Identity 
   }
 }
 
-async function becameReady(server: ChildProcess): Promise<void> {
+async function becameReady(server: ChildProcess, directory: string): Promise<void> {
   let words = "";
   await new Promise<void>((resolve, reject) => {
     const onData = (chunk: Buffer): void => {
@@ -214,7 +251,7 @@ async function becameReady(server: ChildProcess): Promise<void> {
     const fail = (what: string): void =>
       reject(
         new AncrageError("ANCRAGE_EMBEDDED_POSTGRES", `${what} ${words.trim()}`, {
-          hint: "If another server uses this folder, stop it; else set DATABASE_URL to a server of your own.",
+          hint: `If another server uses this folder, stop it. If the data is of another version, or broken: it is for development only, delete ${directory} to begin anew. Else set DATABASE_URL to a server of your own.`,
         }),
       );
     server.once("error", (error) => fail(error.message));

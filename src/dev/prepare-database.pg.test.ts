@@ -1,8 +1,12 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdir, mkdtemp, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+import { afterAll, beforeAll, beforeEach, expect, inject, test } from "vitest";
+import { copyCluster } from "../../test/copy-cluster.ts";
 import { cloneDatabase, type TestDatabase } from "../../test/database.ts";
+import { EmbeddedPostgres } from "./embedded-postgres.ts";
 import { createDatabase, runSchemaFile } from "./prepare-database.ts";
 
 let database: TestDatabase;
@@ -58,3 +62,55 @@ test("a database is made once, whatever its name", async () => {
   expect(await exists()).toBe(1);
   await database.client.query(`drop database "${name.replaceAll('"', '""')}"`);
 });
+
+test("a process that is killed with its throwaway server takes it along, and the folder", async () => {
+  const directory = await copyCluster(inject("templateCluster"));
+  const child = startServer(directory);
+  const [pid] = (await once(child, "message")) as [number];
+  child.kill("SIGKILL");
+  await expect.poll(() => isThere(directory), { timeout: 10_000 }).toBe(false);
+  expect(() => process.kill(pid, 0)).toThrow("ESRCH");
+});
+
+test("initdb that is killed in the middle leaves no half cluster behind that nothing starts on", async () => {
+  const directory = await mkdtemp(join(tmpdir(), "ancrage-test-"));
+  const child = startServer(directory);
+  // What stands in its place while it is made.
+  const begun = async (): Promise<boolean> => (await isThere(`${directory}.new/PG_VERSION`)) || isThere(`${directory}/PG_VERSION`);
+  await expect.poll(begun, { interval: 5, timeout: 10_000 }).toBe(true);
+  process.kill(-(child.pid ?? 0), "SIGKILL");
+  expect(await isThere(`${directory}/PG_VERSION`)).toBe(false);
+  await expect.poll(() => isThere(`${directory}.new`), { timeout: 10_000 }).toBe(false);
+  // Nor does what another one left, which a shell of ours could not remove any more.
+  await mkdir(`${directory}.new`);
+  await writeFile(`${directory}.new/PG_VERSION`, "18");
+  const postgres = new EmbeddedPostgres({ directory, isThrowaway: true });
+  await postgres.start();
+  await postgres.stop();
+  await writeFile(join(directory, "PG_VERSION"), "9.6\n");
+  await expect(postgres.start()).rejects.toMatchObject({
+    message: expect.stringContaining("9.6"),
+    hint: expect.stringContaining(`delete ${directory} to begin anew`),
+  });
+  await postgres.remove();
+});
+
+/** In a process and a group of its own, which tells the server's process once there is one. */
+function startServer(directory: string): ChildProcess {
+  const script = `
+    import { EmbeddedPostgres } from ${JSON.stringify(new URL("embedded-postgres.ts", import.meta.url).href)};
+    const postgres = new EmbeddedPostgres({ directory: ${JSON.stringify(directory)}, isThrowaway: true });
+    await postgres.start();
+    process.send(postgres.pid);
+    process.on("message", () => undefined);`;
+  return spawn(process.execPath, ["--input-type=module", "--eval", script], {
+    detached: true,
+    stdio: ["ignore", "ignore", "inherit", "ipc"],
+  });
+}
+
+const isThere = (path: string): Promise<boolean> =>
+  stat(path).then(
+    () => true,
+    () => false,
+  );

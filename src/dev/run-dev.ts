@@ -44,7 +44,7 @@ export async function runDev(run: DevRun): Promise<void> {
     // The first child loads its modules while the database starts: that is half of the time to the first line.
     let first: Pipeline | undefined = spawn();
     defer(async () => void (await first?.stop()));
-    database = await openDatabase(run, join(state.path, "postgres"), kept.databasePort, defer);
+    database = await openDatabase(run, state, kept.databasePort, defer);
     if (await runSchemaFile(database.url, run.folder)) sayTo(run)("schema.sql was run: the database had no tables.");
     await superviseUntilStopped({
       ...run,
@@ -65,6 +65,9 @@ function sayTo(run: Pick<DevRun, "isJson" | "print" | "note">): (text: string) =
   return run.isJson ? run.note : run.print;
 }
 
+/** The pipeline's process journals what is in flight and ends the database itself, unless it hangs or was not told of it yet. */
+const orphanedAfterS = 15;
+
 interface DevDatabase {
   readonly url: string;
   /** The embedded server's process; undefined where the database was given. */
@@ -72,7 +75,7 @@ interface DevDatabase {
 }
 
 /** The given database as it is, else one of our own, named `app`. */
-async function openDatabase(run: DevRun, directory: string, preferredPort: number, defer: Defer): Promise<DevDatabase> {
+async function openDatabase(run: DevRun, state: StateFolder, preferredPort: number, defer: Defer): Promise<DevDatabase> {
   const { options, isEphemeral } = run;
   if (options.database !== undefined && !isEphemeral) return { url: options.database, pid: undefined };
   // It is to leave nothing behind: no migration, no slot, no table.
@@ -84,9 +87,13 @@ async function openDatabase(run: DevRun, directory: string, preferredPort: numbe
     sayTo(run)(
       `${ignored.join(" and ")} ${ignored.length === 1 ? "is" : "are"} ignored: ${isEphemeral ? "--ephemeral" : "dev"} takes a database of its own.`,
     );
-  const postgres = new EmbeddedPostgres({ directory, preferredPort });
-  await postgres.start();
+  const postgres = new EmbeddedPostgres({
+    directory: join(state.path, "postgres"),
+    preferredPort,
+    orphaned: { afterS: orphanedAfterS, remove: isEphemeral ? [state.path] : [] },
+  });
   defer(() => postgres.stop());
+  await postgres.start();
   await createDatabase(postgres.url(), "app");
   return { url: postgres.url("app"), pid: postgres.pid };
 }

@@ -3,6 +3,7 @@ import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { freePort } from "./embedded-postgres.ts";
+import { replaceFile } from "./replace-file.ts";
 
 /** Where `dev` keeps what outlives it: `.ancrage/` in the folder, or a temporary one that goes with it. */
 export interface StateFolder {
@@ -41,13 +42,22 @@ export interface DevState {
 /** What a state folder keeps, made on the first call. Subscriptions of yesterday are sealed with this key. */
 export async function readDevState(stateFolder: string): Promise<DevState> {
   const path = join(stateFolder, "state.json");
-  const kept = await readFile(path, "utf8").catch(() => undefined);
-  if (kept !== undefined) return JSON.parse(kept) as DevState;
+  const kept = await readFile(path, "utf8").then(parseState, () => undefined);
+  if (kept !== undefined) return kept;
   const made: DevState = {
     token: `anc_${randomBytes(32).toString("base64url")}`,
     secretKey: randomBytes(32).toString("base64"),
     databasePort: await freePort(),
   };
-  await writeFile(path, JSON.stringify(made), { mode: 0o600 });
+  await replaceFile(path, JSON.stringify(made));
   return made;
+}
+
+/** @returns undefined for one that was cut short: there is nothing left to be kept */
+function parseState(text: string): DevState | undefined {
+  try {
+    return JSON.parse(text) as DevState;
+  } catch {
+    return undefined;
+  }
 }
