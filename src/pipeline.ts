@@ -61,6 +61,12 @@ const fewest = 32;
 const positionMs = 1_000;
 const idleMs = 10_000;
 
+/** Who is to get what, of a batch. */
+export interface OwedMessage {
+  readonly message: Message;
+  readonly subscription: Subscription;
+}
+
 /**
  * THE FLOW: capture → match → payload → fan-out → journal → deliver.
  *
@@ -109,7 +115,7 @@ export class Pipeline {
       onWritten: (updates) => {
         this.#rowsWrittenAtMs ??= options.clock.monotonicMs();
         this.#wakeAfter(lingerMs);
-        void options.signal?.("journaled", { messages: [], updates });
+        void options.signal?.("journaled", { messages: [], owed: [], updates });
       },
       onRefused: () => this.#wakeNow(),
       log: options.log,
@@ -287,12 +293,12 @@ export class Pipeline {
       this.#committedAtMs = this.#options.clock.monotonicMs();
       this.#counts.messages += taken.length;
       this.#counts.rejections += built.rejections.length;
-      await this.#deliver(taken, before);
+      const owed = await this.#deliver(taken, before);
       source.confirm(endLsn);
       for (const { resolve } of waiting) resolve();
       dispatcher.journaled(updates);
       this.#answerTriggers(built, taken);
-      await signal?.("journaled", { messages: taken, updates });
+      await signal?.("journaled", { messages: taken, owed, updates });
       if (taken.length > 0) await dispatcher.room();
     } catch (error) {
       // They are in no list any more: nobody else would tell them. To those that were told already it says nothing.
@@ -302,11 +308,11 @@ export class Pipeline {
   }
 
   /** Journaled, then sent. */
-  async #deliver(messages: readonly Message[], before: Position): Promise<void> {
+  async #deliver(messages: readonly Message[], before: Position): Promise<readonly OwedMessage[]> {
     const leastId = leastIdOf(messages);
-    if (leastId === undefined) return;
+    if (leastId === undefined) return [];
     const { registry, dispatcher, journal } = this.#options;
-    const owed: { readonly message: Message; readonly subscription: Subscription }[] = [];
+    const owed: OwedMessage[] = [];
     for (const message of messages) for (const subscription of fanOut(message, registry)) owed.push({ message, subscription });
     const batch: BatchInFlight = { before, leastId, open: owed.length };
     journal.track(batch);
@@ -315,6 +321,7 @@ export class Pipeline {
       // One occurrence may have a hundred thousand receivers.
       if ((index + 1) % mostDeliveries === 0) await new Promise<void>((resolve) => setImmediate(resolve));
     }
+    return owed;
   }
 
   #answerTriggers(built: Built, taken: readonly Message[]): void {

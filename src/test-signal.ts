@@ -12,7 +12,7 @@ export type SignalName =
   | "rebuilding"
   /** The journal is about to write a batch, for the first time or again. */
   | "journaling"
-  /** The batch is in, and its messages are handed to delivery. */
+  /** The batch is in, and its messages are handed to delivery: `{ messages, owed, updates }`, `owed` with the subscriptions that get them. */
   | "journaled"
   /** An attempt has ended; `{ message, outcome, subscription, after }`, with the delivery as it is from now on. */
   | "attempted"

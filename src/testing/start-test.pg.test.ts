@@ -74,6 +74,22 @@ test("settle waits for many messages, and for what another session committed bef
   expect(t.received("DealShouted")).toHaveLength(1500);
 });
 
+test("settle waits for no message that does not go to the receiver, such as its echo; a token of one's own is kept", async () => {
+  const token = "a-token-of-the-tests-own";
+  const t = await start({ options: { token, allowNetworks: ["10.0.0.0/8"] } });
+  await t.sql`insert into deal (label) values ('A')`;
+  await t.settle();
+  const cause = t.received("DealCreated")[0]?.headers["ancrage-cause"] ?? "";
+  await t.query("begin; select ancrage.caused_by('" + cause + "'); insert into deal (label) values ('echo'); commit");
+  await t.settle();
+  expect(t.received()).toHaveLength(2);
+  expect(await t.query("select from ancrage.messages")).toHaveLength(4);
+
+  expect(t.token).toBe(token);
+  const status = await t.ancrage.fetch(new Request("http://localhost/v1/status", { headers: { authorization: `Bearer ${t.token}` } }));
+  expect(status.status).toBe(200);
+});
+
 test("what cannot be sent is a rejection after settle", async () => {
   const t = await start();
   await t.sql`insert into deal (label) values ('quiet')`;

@@ -12,9 +12,9 @@ import { isOperationalEvent } from "../event/operational.ts";
 import type { KnownEvent, Register } from "../event/register.ts";
 import { createLogger } from "../log.ts";
 import { parseLsn } from "../lsn.ts";
-import type { Message } from "../message.ts";
 import { type AncrageOptions, readOptions } from "../options.ts";
 import { connectClient } from "../store/database.ts";
+import type { OwedMessage } from "../pipeline.ts";
 import { readTables } from "../store/tables.ts";
 import type { TestSignal } from "../test-signal.ts";
 import type { FiredRejection } from "./fire.ts";
@@ -33,7 +33,7 @@ export interface TestOptions {
   readonly database?: string | undefined;
   /** The projects whose messages are received. Default: `default` alone. */
   readonly projects?: readonly string[];
-  /** Further options; they go before those of `ancrage.config.ts`. */
+  /** Further options; they go before those of `ancrage.config.ts`. `http:` and loopback are allowed besides: the receiver is there. */
   readonly options?: Omit<AncrageOptions, "events" | "database" | "replicationUrl">;
 }
 
@@ -42,6 +42,8 @@ export interface TestRun extends AsyncDisposable {
   readonly ancrage: Ancrage;
   /** For sessions of your own: the application under test, say. */
   readonly database: string;
+  /** The operator's, for requests to `ancrage.fetch`. */
+  readonly token: string;
   /** Runs a statement in a session of its own, which commits it; values become parameters. */
   sql<Result extends pg.QueryResultRow = pg.QueryResultRow>(
     strings: TemplateStringsArray,
@@ -50,8 +52,8 @@ export interface TestRun extends AsyncDisposable {
   /** The same for a text; without values it may hold several statements. */
   query<Result extends pg.QueryResultRow = pg.QueryResultRow>(text: string, values?: readonly unknown[]): Promise<readonly Result[]>;
   /**
-   * Resolves when all that was committed before it was called has become messages, or rejections, or nothing, and every message has been
-   * received. It waits for the log itself and never for time: what is not in `received()` afterwards was not sent.
+   * Resolves when all that was committed before it was called has become messages, or rejections, or nothing, and every message that goes
+   * to the receiver has been received. It waits for the log itself and never for time: what is not in `received()` afterwards was not sent.
    *
    * @throws AncrageError `ANCRAGE_COMMAND_FAILED` where capture or the journal came to an end, with what they said
    */
@@ -119,18 +121,23 @@ async function start(test: TestOptions, defer: (cleanUp: () => Promise<void>) =>
   defer(() => receiver.close());
   const options = await composeOptions(test, database.url);
   await migrate(options);
-  const projects = new Set(test.projects ?? ["default"]);
-  const progress = createProgress(receiver, projects);
+  const subscribed = new Set<string>();
+  const progress = createProgress(receiver, subscribed);
   const log = createLogger({ level: "error", destination: { write: progress.logged } });
   const ancrage = createAncrage(options, { log, signal: progress.signal });
   defer(() => ancrage.stop());
   await ancrage.start();
   const events = await eventNames(client, test, options);
-  for (const project of projects) {
+  for (const project of new Set(test.projects ?? ["default"])) {
     // A subscription has at most a hundred events.
     for (let from = 0; from < events.length; from += 100) {
-      const { secret } = await ancrage.subscriptions.create({ events: events.slice(from, from + 100), url: receiver.url, project });
+      const { subscription, secret } = await ancrage.subscriptions.create({
+        events: events.slice(from, from + 100),
+        url: receiver.url,
+        project,
+      });
       receiver.trust(secret);
+      subscribed.add(subscription.id);
     }
   }
 
@@ -139,6 +146,7 @@ async function start(test: TestOptions, defer: (cleanUp: () => Promise<void>) =>
   return {
     ancrage,
     database: database.url,
+    token: options.token,
     query,
     sql: (strings, ...values) =>
       query(
@@ -170,19 +178,13 @@ async function readSchema({ schema, events }: TestOptions): Promise<string | und
 async function composeOptions(test: TestOptions, database: string): Promise<ReturnType<typeof readOptions> & { readonly token: string }> {
   const { config, faults } = typeof test.events === "string" ? await loadConfig(test.events) : { config: {}, faults: [] };
   if (faults.length > 0) throw definitionError(faults);
-  const token = randomBytes(24).toString("base64url");
-  const given = {
-    ...config,
-    ...test.options,
-    events: test.events,
-    database,
-    replicationUrl: undefined,
-    token,
-    secretKey: randomBytes(32).toString("base64"),
-    allowHttp: true,
-    allowNetworks: ["127.0.0.0/8"],
+  const given = readOptions({ ...config, ...test.options, events: test.events, database, replicationUrl: undefined, allowHttp: true });
+  return {
+    ...given,
+    token: test.options?.token ?? randomBytes(24).toString("base64url"),
+    secretKey: test.options?.secretKey ?? randomBytes(32).toString("base64"),
+    allowNetworks: [...given.allowNetworks, "127.0.0.0/8"],
   };
-  return { ...readOptions(given), token };
 }
 
 async function eventNames(client: pg.Client, test: TestOptions, options: ReturnType<typeof readOptions>): Promise<readonly string[]> {
@@ -203,12 +205,12 @@ interface Progress {
   readonly logged: (line: string) => void;
   /** Resolves when a transaction that ends after this place was taken from the log. */
   captured(lsn: bigint): Promise<void>;
-  /** Resolves when all messages that were journaled so far have been received. */
+  /** Resolves when all that goes to the receiver of what was journaled so far has been received. */
   arrived(): Promise<void>;
 }
 
-/** @param projects those that the receiver is subscribed in: it is owed nothing else */
-function createProgress(receiver: TestReceiver, projects: ReadonlySet<string>): Progress {
+/** @param subscribed the receiver's subscriptions: it is owed what goes to them, and nothing that is an echo or was committed before */
+function createProgress(receiver: TestReceiver, subscribed: ReadonlySet<string>): Progress {
   /** Journaled and not received; the other way round, since a message may be there before the signal of its batch is. */
   const owed = new Set<string>();
   const early = new Set<string>();
@@ -247,8 +249,8 @@ function createProgress(receiver: TestReceiver, projects: ReadonlySet<string>): 
           if (item.kind === "commit" && item.endLsn > capturedLsn) capturedLsn = item.endLsn;
         look();
       } else if (name === "journaled") {
-        for (const { id, project } of (detail as { readonly messages: readonly Message[] }).messages) {
-          if (projects.has(project) && !early.delete(id)) owed.add(id);
+        for (const { message, subscription } of (detail as { readonly owed: readonly OwedMessage[] }).owed) {
+          if (subscribed.has(subscription.id) && !early.delete(message.id)) owed.add(message.id);
         }
         look();
       }
