@@ -8,10 +8,9 @@ import { discover } from "./event/discover.ts";
 import { migrate, runAsReplication } from "./migrate.ts";
 import type { CheckedOptions } from "./options.ts";
 import { fanOutUnsettled } from "./journal/restart.ts";
-import { parseLsn } from "./lsn.ts";
 import { readResume } from "./read-resume.ts";
 import { describeWentBack } from "./resume-position.ts";
-import { readServerIdentity, readSlot, type ServerIdentity } from "./store/capture-state.ts";
+import { readFlushLsn, readServerIdentity, readSlot, type ServerIdentity } from "./store/capture-state.ts";
 import { emptyOutbox } from "./store/capture-switch.ts";
 import { connectClient, inTransaction } from "./store/database.ts";
 import { endGap, openGap, readJournalEnd } from "./store/gaps.ts";
@@ -21,8 +20,9 @@ import { adoptDatabase, readSettings, type SettingsRow } from "./store/settings.
 import { readLiveSubscriptions } from "./store/subscriptions.ts";
 import { holdSubscription } from "./subscription/open.ts";
 import { createRegistry, type Subscription } from "./subscription/registry.ts";
-import { cancelUnfinishedDeliveries, cancelUnfinishedJobs, pauseSubscriptions, restartSubscriptions } from "./store/adopted.ts";
+import { cancelUnfinishedDeliveries, cancelUnfinishedJobs, endLeads, pauseSubscriptions, restartSubscriptions } from "./store/adopted.ts";
 import { readLastBatch } from "./store/batches.ts";
+import { leaseLock, readLeader, tryLock } from "./store/leaders.ts";
 import { readTables } from "./store/tables.ts";
 
 export interface Adopted {
@@ -61,6 +61,7 @@ export async function adopt(
     if (found === undefined) return { found, ...nothingDone, ran: [] };
     // Before anything is changed: migrate, which ends all this, would find the same.
     buildCatalogue({ ...(await discover(options.events ?? ".")), tables: await readTables(client), config: options });
+    await refuseLed(client, sourceIdOf({ ...server, generation: settings.generation }));
     await dropSlot(client, server, options.replicationUrl);
     const done = await takeOver(client, {
       settings,
@@ -92,10 +93,22 @@ async function foundCopy(
   const sourceId = sourceIdOf({ ...server, generation: settings.generation });
   if (settings.capture === "outbox") {
     const last = await readLastBatch(client, sourceId);
-    return last && describeWentBack(last.endLsn, parseLsn(server.flushLsn));
+    return last && describeWentBack(last.endLsn, await readFlushLsn(client));
   }
   const resume = await readResume(client, { sourceId, slotName, slot: await readSlot(client, slotName), server, settings });
   return resume.kind === "lost" && resume.reason === "log-went-back" ? resume.what : undefined;
+}
+
+/**
+ * A process that leads would go on with what is emptied under it, and with an outbox no slot tells of it. Whoever would like to lead
+ * waits until this session ends.
+ */
+async function refuseLed(client: pg.Client, source: string): Promise<void> {
+  if (await tryLock(client, leaseLock(source))) return;
+  const { process } = await readLeader(client, source);
+  throw new AncrageError("ANCRAGE_SLOT_BUSY", `the process ${process} leads on this database.`, {
+    hint: "Stop every process of Ancrage that runs on it. Nothing was changed.",
+  });
 }
 
 /** That of a snapshot stands in the first one's history. */
@@ -119,6 +132,7 @@ async function takeOver(
   const before = sourceIdOf({ ...settings, databaseOid: settings.databaseOid ?? server.databaseOid });
   return inTransaction(client, async () => {
     await adoptDatabase(client, { ...server, environment });
+    await endLeads(client);
     const last = await readJournalEnd(client, before);
     if (last !== undefined) {
       await openGap(client, before, { fromLsn: last.lsn, reason: "database-adopted" });

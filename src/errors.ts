@@ -12,7 +12,7 @@ export const errorCodes = {
   ANCRAGE_NOT_PERMITTED: "PostgreSQL refused the role something; the SQL that grants it is named.",
   ANCRAGE_SLOT_LOST: "The replication slot is gone or no longer has the log that is needed.",
   ANCRAGE_CAPTURE_ALTERED: "A publication, a table's replica identity or a trigger of the outbox was changed while changes were read.",
-  ANCRAGE_SLOT_BUSY: "Another process reads the replication slot.",
+  ANCRAGE_SLOT_BUSY: "Another process reads the replication slot, or leads on the database that is to be adopted.",
   ANCRAGE_SUPERSEDED: "Another process has taken over; this one stopped.",
   ANCRAGE_JOURNAL_WENT_BACK: "The database lacks batches that this process has committed; it stopped.",
   ANCRAGE_JOURNAL_REFUSED: "The journal refused a batch that is not at fault itself.",

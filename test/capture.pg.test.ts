@@ -4,13 +4,15 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { CaptureWatch, type CaptureWatchOptions } from "../src/capture/capture-watch.ts";
 import { checkDatabase } from "../src/capture/check.ts";
 import { certifyFooting } from "../src/capture/footing.ts";
-import { captureNames } from "../src/capture/wal/slot.ts";
+import { captureNames, sourceIdOf } from "../src/capture/wal/slot.ts";
 import { systemClock } from "../src/clock.ts";
 import { createAncrage, migrate, type Ancrage, type Internals } from "../src/create-ancrage.ts";
 import { defineEvent } from "../src/event/define.ts";
 import { formatLsn, parseLsn } from "../src/lsn.ts";
 import type { AncrageOptions } from "../src/options.ts";
-import { readServerIdentity } from "../src/store/capture-state.ts";
+import { readResume } from "../src/read-resume.ts";
+import { readServerIdentity, readSlot } from "../src/store/capture-state.ts";
+import { readSettings } from "../src/store/settings.ts";
 import { readTables } from "../src/store/tables.ts";
 import { cloneDatabase, type TestDatabase } from "./database.ts";
 import { serverVersion } from "./server-version.ts";
@@ -265,6 +267,20 @@ test("nothing is ever confirmed that the journal does not have, whatever happens
   const { rows } = await database.client.query<{ n: string }>("select count(*) as n from ancrage.messages");
   expect(rows[0]?.n).toBe("400");
   expect(seen.size).toBeGreaterThan(2);
+});
+
+test("what a process journals while its place is looked up makes no log that went back", async () => {
+  await migrate(optionsOf({ DealCreated }));
+  await start({ DealCreated });
+  await database.client.query("set synchronous_commit = on");
+  const server = await readServerIdentity(database.client);
+  const { slot: slotName } = captureNames(server.databaseOid);
+  const slot = await readSlot(database.client, slotName);
+  await database.client.query("insert into deal values (1, 'a')");
+  await untilJournaled("1");
+  const settings = (await readSettings(database.client))!;
+  const sourceId = sourceIdOf({ ...server, generation: settings.generation });
+  expect(await readResume(database.client, { sourceId, slotName, slot, server, settings })).toMatchObject({ kind: "resume" });
 });
 
 async function confirmed(): Promise<bigint> {

@@ -41,4 +41,4 @@ Examples:
   $ ANCRAGE_ENVIRONMENT=staging ancrage adopt hooks
   $ ancrage adopt hooks --keep-sending                  after a move to another server
 
-Exit codes: 0 done, or nothing to adopt · 1 failed · 2 a definition is wrong · 3 not reachable, not migrated, or a process reads the slot.`;
+Exit codes: 0 done, or nothing to adopt · 1 failed · 2 a definition is wrong · 3 not reachable, not migrated, or a process runs on it.`;

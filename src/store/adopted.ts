@@ -7,6 +7,14 @@ export async function restartSubscriptions(db: Queryable): Promise<void> {
   );
 }
 
+/**
+ * Who led the first database does not lead this one. Left as it was, its row would have each change of a subscription wait for it; and
+ * under a new epoch a process that comes back finds that it leads no more.
+ */
+export async function endLeads(db: Queryable): Promise<void> {
+  await db.query(`update ancrage.leaders set is_given_back = true, epoch = epoch + 1`);
+}
+
 export async function pauseSubscriptions(db: Queryable): Promise<number> {
   const { rowCount } = await db.query(
     `update ancrage.subscriptions set state = 'paused', state_reason = 'adopted', revision = nextval('ancrage.revision'), updated_at = now()

@@ -1,4 +1,4 @@
-import { formatLsn } from "../lsn.ts";
+import { formatLsn, parseLsn } from "../lsn.ts";
 import type { Queryable } from "./database.ts";
 
 /** Which server this is, and which database of it. */
@@ -10,6 +10,7 @@ export interface ServerIdentity {
   /** Up by one with each promotion of a replica, and each restore to a point in time. 0 on a replica. */
   readonly timeline: number;
   readonly isReplica: boolean;
+  /** As of this look: what is in the journal since may lie behind it. */
   readonly flushLsn: string;
   readonly version: number;
   readonly walLevel: string;
@@ -27,12 +28,20 @@ export async function readTimeline(db: Queryable): Promise<number> {
   return rows[0]?.timeline ?? 0;
 }
 
+/** Up to where the log is on disk; on a replica up to where it is replayed. */
+const flushLsnSql = "case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end::text";
+
+export async function readFlushLsn(db: Queryable): Promise<bigint> {
+  const { rows } = await db.query<{ lsn: string }>(`select ${flushLsnSql} as lsn`);
+  return parseLsn(rows[0]?.lsn ?? "0/0");
+}
+
 export async function readServerIdentity(db: Queryable): Promise<ServerIdentity> {
   const { rows } = await db.query<ServerIdentity>(`
     select oid as "databaseOid", datname::text as "databaseName", (select system_identifier::text from pg_control_system()) as "systemIdentifier",
       ${timelineSql} as timeline,
       pg_is_in_recovery() as "isReplica",
-      case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end::text as "flushLsn",
+      ${flushLsnSql} as "flushLsn",
       current_setting('server_version_num')::integer as version, current_setting('wal_level') as "walLevel",
       current_setting('server_encoding') as encoding
     from pg_database where datname = current_database()`);

@@ -518,7 +518,7 @@ describe("on a server of its own", () => {
     // As it is while a delivery has neither an outcome nor been open for a second: there is no row of it.
     await session.query(`delete from ancrage.deliveries; update ancrage.batches set settled_commit_lsn = '0/0', settled_change_lsn = '0/0',
       settled_ordinal = 0, unsettled_from = (select min(id) from ancrage.messages);
-      insert into ancrage.jobs (id, kind, input) values ('job_left', 'cancel', '{}')`);
+      insert into ancrage.jobs (id, kind, input) values ('job_left', 'cancel', '{}'); update ancrage.leaders set is_given_back = false`);
     const options = { ...system.options, database: server.url(`copy_of_${name}`) };
     const adopted = await adopt({ ...readOptions(options), database: options.database }, { keepsSending, onStep: () => undefined });
     expect(adopted).toMatchObject(
@@ -526,6 +526,8 @@ describe("on a server of its own", () => {
         ? { pausedSubscriptions: 0, canceledDeliveries: 0, canceledJobs: 0, keptDeliveries: 1 }
         : { pausedSubscriptions: 1, canceledDeliveries: 0, canceledJobs: 1, keptDeliveries: 0 },
     );
+    // What changes a subscription would wait for whoever led the first one.
+    expect((await session.query("select from ancrage.leaders where not is_given_back")).rowCount).toBe(0);
     system.receiver.answer(200);
     const before = system.receiver.requests.length;
     const copy = createAncrage({ ...options, logLevel: "silent" });

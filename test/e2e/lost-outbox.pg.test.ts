@@ -1,7 +1,12 @@
 import { EventEmitter, once } from "node:events";
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { adopt } from "../../src/adopt.ts";
 import { createAncrage, migrate } from "../../src/create-ancrage.ts";
 import { defineEvent } from "../../src/event/define.ts";
+import { readOptions } from "../../src/options.ts";
 import { startSystem, type System } from "./system.ts";
 
 /** What an outbox stands on is changed under it: the triggers that write it, which PostgreSQL lets the owner of a table take away. */
@@ -42,6 +47,19 @@ const gaps = (): Promise<{ reason: string; ended: boolean; well: boolean }[]> =>
 const resolve = (): Promise<unknown> => system.rows("update ancrage.gaps set resolved_at = now()");
 
 let id = 0;
+
+test("adopt refuses while a process leads: what it would empty is being read", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "ancrage-test-"));
+  await mkdir(join(folder, "tracking"));
+  const options = { ...readOptions({ ...system.options, events: folder, environment: "staging" }), database: system.database.url };
+  const adopting = adopt(options, { keepsSending: false, onStep: () => undefined });
+  await expect(adopting).rejects.toMatchObject({
+    code: "ANCRAGE_SLOT_BUSY",
+    message: expect.stringMatching(/:\d+ leads on this database/),
+  });
+  expect((await system.call("GET", "/v1/subscriptions")).body.data).toMatchObject([{ state: "enabled" }]);
+  await rm(folder, { recursive: true });
+});
 
 describe.each([
   ["the trigger is dropped", `drop trigger "00_ancrage" on item`],
