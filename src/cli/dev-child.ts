@@ -22,7 +22,7 @@ import { checkDefinitions, readDatabaseShape, writeFolderTypes } from "./read-de
  * the other: prepare, serve, stop. Its log goes to standard error, which the parent reads.
  */
 interface State {
-  readonly options: CheckedOptions;
+  readonly options: ReturnType<typeof withMade>;
   readonly log: Logger;
   readonly ancrage: Ancrage;
   readonly server?: Listening;
@@ -57,7 +57,7 @@ async function obey(message: ToChild): Promise<void> {
 
 async function prepare(message: Extract<ToChild, { kind: "prepare" }>): Promise<void> {
   orphaned = message.orphaned;
-  const given = await loadOptions(message.folder, { env: process.env }, message.flags);
+  const given = withMade(await loadOptions(message.folder, { env: process.env }, message.flags), message.made);
   const shape = await readDatabaseShape(requireOptions(given, "database").database);
   await writeFolderTypes(message.folder, shape);
   const { catalogue, source } = await checkDefinitions(message.folder, shape);
@@ -65,7 +65,21 @@ async function prepare(message: Extract<ToChild, { kind: "prepare" }>): Promise<
   const options = { ...given, events: source };
   const log = createLogger({ level: options.logLevel, secrets: [options.token, options.secretKey] });
   state = { options, log, ancrage: createAncrage(options, { log, signal: tellActivity(catalogue, log) }) };
-  say({ kind: "prepared", events: [...catalogue.events.keys()].filter((name) => !isOperationalEvent(name)) });
+  const events = [...catalogue.events.keys()].filter((name) => !isOperationalEvent(name));
+  say({ kind: "prepared", events, graceS: options.shutdown.graceS });
+}
+
+/** Receivers are on this machine in development; the one of `dev` is. */
+const loopback = ["127.0.0.0/8", "::1/128"];
+
+function withMade(given: CheckedOptions, made: Extract<ToChild, { kind: "prepare" }>["made"]): CheckedOptions & typeof made {
+  return {
+    ...given,
+    token: given.token ?? made.token,
+    secretKey: given.secretKey ?? made.secretKey,
+    allowHttp: true,
+    allowNetworks: [...given.allowNetworks, ...loopback],
+  };
 }
 
 /** One line a change and an attempt: in development one wants to see why nothing happened as much as what did. */
@@ -86,7 +100,9 @@ async function serve({ port, received }: Handover): Promise<void> {
   const { ran } = await migrate(options);
   for (const step of ran) log.info(`migrated: ${step}`);
   await ancrage.start();
-  say({ kind: "ready", url: server.url, port: server.port });
+  // It would answer requests and do nothing else. Started anew, it is a standby of the process that took over.
+  void ancrage.ended.then(() => process.exit(1));
+  say({ kind: "ready", url: server.url, port: server.port, token: options.token });
 }
 
 async function stop(): Promise<void> {

@@ -172,28 +172,42 @@ test("a change is taken over, a mistake is shown and changes nothing, and the re
   expect(dev.err.join("\n")).toContain("events/Won.ts");
   await query(file.database, "insert into deal values (3, 'c')");
   await expect.poll(() => received(file, "demo"), { timeout: 10_000 }).toHaveLength(3);
+
+  // An import that never ends holds up no later change.
+  await writeFile(join(folder, "events", "Won.ts"), `console.log("for ever"); await new Promise(() => {});`);
+  await dev.line(/^for ever$/);
+  await writeEvent("Won", "({})");
+  await writeEvent("Lost", "({})");
+  await dev.line(/^Reloaded: Lost, Won\.$/);
   expect(await dev.end("SIGINT")).toBe(0);
 });
 
-test("a mistake that is saved after the check does not stop what was checked", async () => {
+test("a mistake that is saved after the check does not stop what was checked; where another process takes over, it ends", async () => {
   const database = await cloneDatabase();
   await database.client.query("create table deal (id bigint primary key, label text not null)");
-  const flags = {
-    database: database.url,
-    port: "0",
-    token: "anc_0123456789abcdef",
-    secretKey: Buffer.alloc(32).toString("base64"),
-    allowHttp: true,
-  };
+  const flags = { database: database.url, port: "0" };
+  const made = { token: "anc_0123456789abcdef", secretKey: Buffer.alloc(32).toString("base64") };
+  // Said by the config, from one reload to the next: what dev made is for where nobody says otherwise.
+  await writeFile(join(folder, "ancrage.config.ts"), `export default { token: "of-the-config-0123", allowNetworks: ["10.0.0.0/8"] };`);
   const pipeline = forkPipeline({
     module: new URL("./dev-child.ts", import.meta.url),
-    prepare: () => ({ kind: "prepare", folder, flags, orphaned: { databasePid: undefined, folder: undefined } }),
+    prepare: () => ({ kind: "prepare", folder, flags, made, orphaned: { databasePid: undefined, folder: undefined } }),
     onLine: () => undefined,
   });
   try {
-    expect(await pipeline.prepare()).toEqual({ kind: "prepared", events: ["Won"] });
+    expect(await pipeline.prepare()).toEqual({ kind: "prepared", events: ["Won"], graceS: 10 });
     await writeFile(join(folder, "events", "Lost.ts"), "export default { oops");
-    expect(await pipeline.serve({ port: 0, received: {} })).toMatchObject({ kind: "ready" });
+    expect(await pipeline.serve({ port: 0, received: {} })).toMatchObject({ kind: "ready", token: "of-the-config-0123" });
+    await database.client.query("insert into deal values (1, 'A')");
+    await expect.poll(() => query(database.url, "select from ancrage.messages"), { timeout: 10_000 }).toHaveLength(1);
+    // What another process that leads would write: the number of the next batch is taken.
+    await database.client.query(
+      `insert into ancrage.batches
+       select (jsonb_populate_record(b, jsonb_build_object('number', number + 1, 'epoch', epoch + 1))).*
+       from ancrage.batches b order by number desc limit 1`,
+    );
+    await database.client.query("insert into deal values (2, 'B')");
+    expect(await pipeline.ended).toBe("exit code 1");
   } finally {
     await pipeline.stop();
     await database.remove();

@@ -12,13 +12,21 @@ beforeEach(async () => {
 });
 afterEach(() => rm(folder, { recursive: true, force: true }));
 
+const made = { token: "t", secretKey: "k" };
+
 /** A real child process whose program is given. */
 async function fork(program: string, options: Partial<ForkOptions> = {}): Promise<Pipeline> {
   const path = join(folder, "child.mjs");
   await writeFile(path, program);
   return forkPipeline({
     module: pathToFileURL(path),
-    prepare: () => ({ kind: "prepare", folder: "hooks", flags: { port: "0" }, orphaned: { databasePid: undefined, folder: undefined } }),
+    prepare: () => ({
+      kind: "prepare",
+      folder: "hooks",
+      flags: { port: "0" },
+      made,
+      orphaned: { databasePid: undefined, folder: undefined },
+    }),
     onLine: () => undefined,
     ...options,
   });
@@ -28,14 +36,19 @@ test("messages go there and back, lines of both streams are heard, and it ends w
   const lines: string[] = [];
   const pipeline = await fork(
     `process.on("message", (message) => {
-       if (message.kind === "prepare") { console.log("log " + message.folder); console.error("err"); process.send({ kind: "prepared", events: ["A"] }); }
-       if (message.kind === "serve") process.send({ kind: "ready", url: "http://127.0.0.1:" + message.port, port: message.port });
+       if (message.kind === "prepare") { console.log("log " + message.folder); console.error("err"); process.send({ kind: "prepared", events: ["A"], graceS: 1 }); }
+       if (message.kind === "serve") process.send({ kind: "ready", url: "http://127.0.0.1:" + message.port, port: message.port, token: "t" });
        if (message.kind === "stop") process.send({ kind: "stopped", received: { demo: [] } }, () => process.exit(0));
      });`,
     { onLine: (line) => lines.push(line) },
   );
-  expect(await pipeline.prepare()).toEqual({ kind: "prepared", events: ["A"] });
-  expect(await pipeline.serve({ port: 4000, received: {} })).toEqual({ kind: "ready", url: "http://127.0.0.1:4000", port: 4000 });
+  expect(await pipeline.prepare()).toEqual({ kind: "prepared", events: ["A"], graceS: 1 });
+  expect(await pipeline.serve({ port: 4000, received: {} })).toEqual({
+    kind: "ready",
+    url: "http://127.0.0.1:4000",
+    port: 4000,
+    token: "t",
+  });
   expect(await pipeline.stop()).toEqual({ demo: [] });
   expect(await pipeline.ended).toBe("exit code 0");
   await expect.poll(() => lines.toSorted()).toEqual(["err", "log hooks"]);
@@ -45,6 +58,14 @@ test("one that crashes on its way answers with a fault, and can be stopped then"
   const pipeline = await fork(`process.on("message", () => { process.exit(7); });`);
   expect(await pipeline.prepare()).toMatchObject({ kind: "fault", message: expect.stringContaining("exit code 7") });
   expect(await pipeline.serve({ port: 1, received: {} })).toMatchObject({ kind: "fault" });
+  expect(await pipeline.stop()).toEqual({});
+});
+
+test("one that is abandoned while it prepares is gone at once, though it hears nothing", async () => {
+  const pipeline = await fork(`process.on("message", () => { for (;;); });`);
+  const preparing = pipeline.prepare();
+  pipeline.abandon();
+  expect(await preparing).toMatchObject({ kind: "fault" });
   expect(await pipeline.stop()).toEqual({});
 });
 

@@ -11,7 +11,10 @@ export interface ForkOptions {
   /** Each line that the child prints, on whichever stream: its log, and what event files say. */
   readonly onLine: (line: string) => void;
   readonly env?: NodeJS.ProcessEnv;
-  /** How long a child may take to end. Then it is killed: what was in flight is sent again, with the same ids. */
+  /**
+   * How long a child may take to end. Then it is killed: what was in flight is sent again, with the same ids, and what its receiver got is
+   * gone. Default: what it says itself that it takes, and some seconds.
+   */
   readonly graceMs?: number;
 }
 
@@ -28,6 +31,9 @@ export function forkPipeline(options: ForkOptions): Pipeline {
     child.once("error", (error) => resolve(error.message));
     child.once("exit", (code, signal) => resolve(signal === null ? `exit code ${String(code)}` : `signal ${signal}`));
   });
+
+  /** Before it has said so it has nothing to finish. */
+  let graceMs = 5_000;
 
   /** Sends, and waits for an answer of one of these kinds; the end of the process is an answer too. */
   async function ask<Kind extends FromChild["kind"]>(
@@ -58,6 +64,7 @@ export function forkPipeline(options: ForkOptions): Pipeline {
     ended,
     async prepare() {
       const answer = await ask(options.prepare(), "prepared", "fault");
+      if (answer.kind === "prepared") graceMs = answer.graceS * 1000 + 5_000;
       return answer.kind === "ended" ? crashed(answer.how) : answer;
     },
     async serve(handover) {
@@ -66,12 +73,13 @@ export function forkPipeline(options: ForkOptions): Pipeline {
     },
     async stop() {
       // An event file that loops for ever hears nothing.
-      const killing = setTimeout(() => child.kill("SIGKILL"), options.graceMs ?? 10_000);
+      const killing = setTimeout(() => child.kill("SIGKILL"), options.graceMs ?? graceMs);
       const answer = await ask({ kind: "stop" }, "stopped");
       await ended;
       clearTimeout(killing);
       return answer.kind === "stopped" ? answer.received : {};
     },
+    abandon: () => void child.kill("SIGKILL"),
   };
 }
 

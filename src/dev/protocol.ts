@@ -8,6 +8,8 @@ export type ToChild =
       readonly folder: string;
       /** Options as flags have them; they go before the environment and the config. */
       readonly flags: Readonly<Record<string, FlagValue>>;
+      /** What `dev` made for itself: it counts where nobody says otherwise. The config may, from one reload to the next. */
+      readonly made: { readonly token: string; readonly secretKey: string };
       /** What the child ends and removes if its parent is gone without a word. */
       readonly orphaned: { readonly databasePid: number | undefined; readonly folder: string | undefined };
     }
@@ -21,11 +23,22 @@ export interface Handover {
   readonly received: ReceivedRequests;
 }
 
-export type FromChild =
-  | { readonly kind: "prepared"; readonly events: readonly string[] }
-  | { readonly kind: "ready"; readonly url: string; readonly port: number }
-  | { readonly kind: "stopped"; readonly received: ReceivedRequests }
-  | Fault;
+export type FromChild = Prepared | Ready | { readonly kind: "stopped"; readonly received: ReceivedRequests } | Fault;
+
+export interface Prepared {
+  readonly kind: "prepared";
+  readonly events: readonly string[];
+  /** How long it may finish what is in flight once it is asked to end. */
+  readonly graceS: number;
+}
+
+export interface Ready {
+  readonly kind: "ready";
+  readonly url: string;
+  readonly port: number;
+  /** What lets one in. */
+  readonly token: string;
+}
 
 export interface Fault {
   readonly kind: "fault";

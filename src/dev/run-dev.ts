@@ -9,13 +9,13 @@ import { formatWelcome } from "./format-welcome.ts";
 import { createDatabase, runSchemaFile } from "./prepare-database.ts";
 import type { Fault, ToChild } from "./protocol.ts";
 import { type DevState, makeStateFolder, openStateFolder, readDevState, type StateFolder } from "./state-folder.ts";
-import { type Pipeline, Supervisor } from "./supervisor.ts";
+import { type Pipeline, Supervisor, type SupervisorOptions } from "./supervisor.ts";
 import { watchDefinitions } from "./watch-definitions.ts";
 
 export interface DevRun {
   readonly folder: string;
   readonly workingFolder: string;
-  /** As the command line, the environment and the config say; `dev` adds what it brings itself. */
+  /** As the command line, the environment and the config say at the start. */
   readonly options: CheckedOptions;
   readonly flagValues: Readonly<Record<string, FlagValue>>;
   readonly isEphemeral: boolean;
@@ -38,9 +38,8 @@ export async function runDev(run: DevRun): Promise<void> {
     const lock = await lockDevFolder(await makeStateFolder(run.folder), run.isEphemeral);
     defer(() => lock.release());
     const kept = await readDevState(state.path);
-    const secrets = { token: run.options.token ?? kept.token, secretKey: run.options.secretKey ?? kept.secretKey };
     let database: DevDatabase | undefined;
-    const spawn = (): Pipeline => spawnPipeline(run, () => composePrepare(run, secrets, state, database));
+    const spawn = (): Pipeline => spawnPipeline(run, () => composePrepare(run, kept, state, database));
     // The first child loads its modules while the database starts: that is half of the time to the first line.
     let first: Pipeline | undefined = spawn();
     defer(async () => void (await first?.stop()));
@@ -50,7 +49,7 @@ export async function runDev(run: DevRun): Promise<void> {
       ...run,
       lock,
       defer,
-      address: { token: secrets.token, database: database.url },
+      database: database.url,
       spawn: () => {
         const next = first ?? spawn();
         first = undefined;
@@ -113,7 +112,7 @@ function spawnPipeline(run: DevRun, prepare: () => Extract<ToChild, { kind: "pre
 /** What `dev` brings itself goes with the flags, before the environment and the config. */
 function composePrepare(
   run: DevRun,
-  secrets: Pick<DevState, "token" | "secretKey">,
+  { token, secretKey }: DevState,
   state: StateFolder,
   database: DevDatabase | undefined,
 ): Extract<ToChild, { kind: "prepare" }> {
@@ -122,20 +121,18 @@ function composePrepare(
     folder: run.folder,
     flags: {
       ...run.flagValues,
-      ...secrets,
       database: database?.url,
       // Another one is of the server that it is for, where a slot would be made and left.
       ...(database?.pid === undefined ? {} : { replicationUrl: database.url }),
-      allowHttp: true,
-      allowNetworks: [...run.options.allowNetworks, "127.0.0.0/8", "::1/128"],
     },
+    made: { token, secretKey },
     orphaned: { databasePid: database?.pid, folder: run.isEphemeral ? state.path : undefined },
   };
 }
 
 interface Supervised extends DevRun {
   readonly lock: DevLock;
-  readonly address: { readonly token: string; readonly database: string };
+  readonly database: string;
   readonly spawn: () => Pipeline;
   readonly defer: Defer;
 }
@@ -146,9 +143,10 @@ async function superviseUntilStopped(run: Supervised): Promise<void> {
   const stopped = Promise.withResolvers<void>();
   let wasReady = false;
 
-  const announce = async (url: string, events: readonly string[]): Promise<void> => {
-    const address = { url, ...run.address };
+  const announce = async ({ url, token, events }: Parameters<SupervisorOptions["onReady"]>[0], isFirst: boolean): Promise<void> => {
+    const address = { url, token, database: run.database };
     await run.lock.announce(address);
+    if (!isFirst) return say(`Reloaded: ${events.join(", ") || "no events"}.`);
     run.print(
       run.isJson
         ? JSON.stringify({ ready: true, ...address })
@@ -158,9 +156,8 @@ async function superviseUntilStopped(run: Supervised): Promise<void> {
   const supervisor = new Supervisor({
     port: undefined,
     spawn: run.spawn,
-    onReady: ({ url, events }) => {
-      if (wasReady) say(`Reloaded: ${events.join(", ") || "no events"}.`);
-      else announce(url, events).catch(stopped.reject);
+    onReady: (ready) => {
+      announce(ready, !wasReady).catch(stopped.reject);
       wasReady = true;
     },
     onFault: (fault, isServing) => {

@@ -6,6 +6,8 @@ const fault: Fault = { kind: "fault", code: "ANCRAGE_DEFINITION_INVALID", messag
 
 interface Script {
   readonly prepare?: Fault | Promise<Fault>;
+  /** Its import never ends. */
+  readonly hangs?: boolean;
   readonly serve?: Fault;
 }
 
@@ -23,20 +25,26 @@ function createBench(...scripts: readonly Script[]): Bench {
   const log: string[] = [];
   const handovers: Handover[] = [];
   const ends: (() => void)[] = [];
+  const gates = scripts.map(({ hangs }) => (hangs === true ? Promise.withResolvers<Fault>() : undefined));
   let count = 0;
   const spawn = (): Pipeline => {
     const number = ++count;
-    const script = scripts[number - 1] ?? {};
+    const script = { ...scripts[number - 1], ...(gates[number - 1] && { prepare: gates[number - 1]?.promise }) };
     const ended = Promise.withResolvers<string>();
     ends.push(() => ended.resolve("exit code 1"));
     log.push(`spawn ${number}`);
     return {
       ended: ended.promise,
-      prepare: async () => (await script.prepare) ?? { kind: "prepared", events: ["A"] },
+      prepare: async () => (await script.prepare) ?? { kind: "prepared", events: ["A"], graceS: 1 },
+      abandon() {
+        log.push(`abandon ${number}`);
+        gates[number - 1]?.resolve(fault);
+      },
       async serve(handover) {
         log.push(`serve ${number}`);
         handovers.push(handover);
-        return script.serve ?? { kind: "ready", url: `http://127.0.0.1:${handover.port ?? 4000}`, port: handover.port ?? 4000 };
+        const port = handover.port ?? 4000;
+        return script.serve ?? { kind: "ready", url: `http://127.0.0.1:${port}`, port, token: "t" };
       },
       async stop() {
         log.push(`stop ${number}`);
@@ -48,6 +56,7 @@ function createBench(...scripts: readonly Script[]): Bench {
   const supervisor = new Supervisor({
     spawn,
     port: undefined,
+    crashPauseMs: 1,
     onReady: ({ url, events }) => log.push(`ready ${url} ${events.join()}`),
     onFault: (_fault, isServing) => log.push(`fault ${isServing ? "serving" : "idle"}`),
     onCrash: (how) => log.push(`crash ${how}`),
@@ -99,6 +108,15 @@ test("changes during a reload become one more", async () => {
   expect(log.filter((line) => line.startsWith("spawn"))).toEqual(["spawn 1", "spawn 2"]);
 });
 
+test("a change abandons one that is still being prepared, without a word: its import may never end", async () => {
+  const { supervisor, log } = createBench({}, { hangs: true });
+  await supervisor.reload();
+  const first = supervisor.reload();
+  const second = supervisor.reload();
+  await Promise.all([first, second]);
+  expect(log.slice(3)).toEqual(["spawn 2", "abandon 2", "stop 2", "spawn 3", "stop 1", "serve 3", "ready http://127.0.0.1:4000 A"]);
+});
+
 test("one that crashes after it was ready is started again", async () => {
   const { supervisor, log, crash } = createBench();
   await supervisor.reload();
@@ -125,5 +143,5 @@ test("stop ends one that is being prepared, together with the one that runs", as
   const stopping = supervisor.stop();
   gate.resolve(fault);
   await Promise.all([reloading, stopping]);
-  expect(log.slice(3)).toEqual(["spawn 2", "stop 2", "stop 1"]);
+  expect(log.slice(3)).toEqual(["spawn 2", "abandon 2", "stop 2", "stop 1"]);
 });

@@ -1,14 +1,17 @@
-import type { Fault, Handover } from "./protocol.ts";
+import { pause } from "../pause.ts";
+import type { Fault, Handover, Prepared, Ready } from "./protocol.ts";
 import type { ReceivedRequests } from "./receiver.ts";
 
 /** One child process with the pipeline in it, as `forked-pipeline.ts` makes them. */
 export interface Pipeline {
   /** Reads and checks the definitions; nothing is captured or sent yet. */
-  prepare(): Promise<{ readonly kind: "prepared"; readonly events: readonly string[] } | Fault>;
+  prepare(): Promise<Prepared | Fault>;
   /** Captures, delivers and answers. */
-  serve(handover: Handover): Promise<{ readonly kind: "ready"; readonly url: string; readonly port: number } | Fault>;
+  serve(handover: Handover): Promise<Ready | Fault>;
   /** Ends it in order; what it received is for the next one. Resolves when the process is gone. */
   stop(): Promise<ReceivedRequests>;
+  /** Ends one that only prepares, at once: it has nothing to finish, and an import that never ends hears nothing. */
+  abandon(): void;
   /** Resolves when the process is gone, with how. */
   readonly ended: Promise<string>;
 }
@@ -16,17 +19,19 @@ export interface Pipeline {
 export interface SupervisorOptions {
   readonly spawn: () => Pipeline;
   readonly port: number | undefined;
-  readonly onReady: (ready: { readonly url: string; readonly events: readonly string[] }) => void;
+  readonly onReady: (ready: Pick<Ready, "url" | "token"> & Pick<Prepared, "events">) => void;
   /** `isServing`: the pipeline that ran before goes on. */
   readonly onFault: (fault: Fault, isServing: boolean) => void;
   readonly onCrash: (how: string) => void;
+  /** What crashes as soon as it is ready must not be started again and again without a pause. Default: 2 s. */
+  readonly crashPauseMs?: number;
 }
 
 /**
  * Keeps one pipeline running, and replaces it when the definitions change:
  *
  *     reload ──► next: prepare ──fault──► shown; the one that runs stays as it is
- *                      │ prepared
+ *                      │ prepared          a change meanwhile abandons it; the next one begins
  *                current: stop ──► next: serve ──fault──► shown; nothing runs until the next reload
  *                                        │ ready
  *                                   next is current ──crash──► reload
@@ -38,12 +43,14 @@ export class Supervisor {
   readonly #options: SupervisorOptions;
   /** Written by `#replace` alone. */
   #current: Pipeline | undefined;
-  /** The one that is being prepared; `stop` ends it. */
+  /** The one that is to come; `stop` ends it. */
   #next: Pipeline | undefined;
+  /** The same while it is being prepared. Written by `#replace`, and taken by whoever abandons it. */
+  #preparing: Pipeline | undefined;
   #handover: Handover;
   /** A reload was asked for since the running one began. Changes that come while one runs become one more. */
   #isWanted = false;
-  #isStopping = false;
+  readonly #stopping = new AbortController();
   #work: Promise<void> | undefined;
 
   constructor(options: SupervisorOptions) {
@@ -54,17 +61,29 @@ export class Supervisor {
   /** The first pipeline, or one for what changed. Resolves when nothing is left to do. */
   reload(): Promise<void> {
     this.#isWanted = true;
+    this.#abandon();
     this.#work ??= this.#drain().finally(() => (this.#work = undefined));
     return this.#work;
   }
 
   async stop(): Promise<void> {
-    this.#isStopping = true;
+    this.#stopping.abort();
+    this.#abandon();
     await this.#next?.stop();
     await this.#work;
     const current = this.#current;
     this.#current = undefined;
     await current?.stop();
+  }
+
+  get #isStopping(): boolean {
+    return this.#stopping.signal.aborted;
+  }
+
+  /** What it prepares is out of date. */
+  #abandon(): void {
+    this.#preparing?.abandon();
+    this.#preparing = undefined;
   }
 
   async #drain(): Promise<void> {
@@ -77,9 +96,16 @@ export class Supervisor {
   async #replace(): Promise<void> {
     const next = this.#options.spawn();
     this.#next = next;
+    this.#preparing = next;
     try {
       const prepared = await next.prepare();
+      const isAbandoned = this.#preparing === undefined;
+      this.#preparing = undefined;
       if (this.#isStopping) return;
+      if (isAbandoned) {
+        await next.stop();
+        return;
+      }
       if (prepared.kind === "fault") {
         await next.stop();
         this.#options.onFault(prepared, this.#current !== undefined);
@@ -98,7 +124,7 @@ export class Supervisor {
       this.#handover = { ...this.#handover, port: ready.port };
       this.#current = next;
       this.#watchForCrash(next);
-      this.#options.onReady({ url: ready.url, events: prepared.events });
+      this.#options.onReady({ url: ready.url, token: ready.token, events: prepared.events });
     } finally {
       this.#next = undefined;
     }
@@ -106,11 +132,13 @@ export class Supervisor {
 
   /** Only one that was ready is replaced: what crashes on its way there would crash again, and again. */
   #watchForCrash(pipeline: Pipeline): void {
-    void pipeline.ended.then((how) => {
-      if (this.#current !== pipeline || this.#isStopping) return undefined;
+    void pipeline.ended.then(async (how) => {
+      if (this.#current !== pipeline || this.#isStopping) return;
       this.#current = undefined;
       this.#options.onCrash(how);
-      return this.reload();
+      await pause(this.#options.crashPauseMs ?? 2_000, this.#stopping.signal);
+      // A change of a file may have started one meanwhile.
+      if (this.#current === undefined && this.#work === undefined) await this.reload();
     });
   }
 }
