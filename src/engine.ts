@@ -268,13 +268,18 @@ export class Engine {
         this.#losing ??= this.#lose(checked, error);
       },
     });
-    await this.#leader.start();
+    try {
+      await this.#leader.start();
+    } catch (error) {
+      // What was asked to end may break off in any way.
+      if (!this.#isStopping) throw error;
+    }
     if (this.#isStopping) return;
     this.#state = "leading";
     await this.#options.signal?.("leading", this.#leader);
     this.#watch = this.#createWatch(checked, { pipeline: this.#leader.pipeline, reads: () => source.reads ?? readsOf(checked) });
     this.#watch.start();
-    if (captureFailure !== undefined) return;
+    if ((captureFailure ?? this.#leader.pipeline.captureFailure) !== undefined) return;
     log.info({ from: formatLsn(begun.endLsn), subscriptions: this.registry.size, events: catalogue.events.size }, "capture streams");
   }
 

@@ -2,14 +2,15 @@ import { finished } from "node:stream/promises";
 import { from } from "pg-copy-streams";
 import { pino } from "pino";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { comparePositions, type Captured, type Change } from "../src/capture/change.ts";
+import { comparePositions, startOfLog, type Captured, type Change } from "../src/capture/change.ts";
+import { SwitchingSource } from "../src/capture/switching-source.ts";
 import { ReplicationStream } from "../src/capture/wal/stream.ts";
 import { systemClock } from "../src/clock.ts";
 import { parseLsn } from "../src/lsn.ts";
 import { readSlot } from "../src/store/capture-state.ts";
 import { readTypes, type ValueTypes } from "../src/store/types.ts";
 import { cloneDatabase, type TestDatabase } from "./database.ts";
-import { commits, migrateCapture, startSource, type TestSource } from "./wal-source.ts";
+import { commits, createWalSource, migrateCapture, startSource, type TestSource } from "./wal-source.ts";
 
 let database: TestDatabase;
 let running: TestSource[];
@@ -217,6 +218,27 @@ test("the slot is waited for while the session of before lets it go, and not for
   await again.stop();
   await insert(1, 1);
   expect(keysOf(await (await starting).until(commits(1)))).toEqual(["1"]);
+});
+
+test("a start that waits for the slot ends with stop, and takes it no more", async () => {
+  await migrateCapture(database, { deal: "inserts" });
+  const one = await start();
+  const warned = Promise.withResolvers<void>();
+  const log = pino({ level: "warn" }, { write: (line: string) => line.includes("the replication slot is in use") && warned.resolve() });
+  const { source: waiting } = await createWalSource(database, { log });
+  const switching = new SwitchingSource({
+    sourceId: waiting.sourceId,
+    first: "wal",
+    wal: () => waiting,
+    outbox: () => expect.fail("nothing was switched"),
+    onLogLeft: () => Promise.resolve(),
+    log,
+  });
+  const started = Promise.allSettled([switching.start({ endLsn: 0n, journaled: startOfLog })]);
+  await warned.promise;
+  await switching.stop();
+  await one.source.stop();
+  expect(await started).toMatchObject([{ status: "rejected", reason: { code: "ANCRAGE_SLOT_BUSY" } }]);
 });
 
 test("a slot that is gone is lost", async () => {

@@ -50,7 +50,7 @@ async function run(
   role: string,
   words: readonly string[],
   env: Readonly<Record<string, string>> = {},
-  stopping: AbortSignal = AbortSignal.abort(),
+  stopping: AbortSignal = words[0] === "start" ? new AbortController().signal : AbortSignal.abort(),
 ): Promise<Ran> {
   const [out, err]: [string[], string[]] = [[], []];
   const code = await runProgram(words, {

@@ -50,10 +50,25 @@ export interface TestSource {
 
 /** A source that reads the slot of this database from where it was confirmed, or from `resume`. */
 export async function startSource(
-  { client, url }: Pick<TestDatabase, "client" | "url">,
+  database: Pick<TestDatabase, "client" | "url">,
   options: Partial<WalSourceOptions> & { readonly resume?: ResumePoint } = {},
 ): Promise<TestSource> {
   const { resume, ...given } = options;
+  const { source, names } = await createWalSource(database, given);
+  const confirmed = (await readSlot(database.client, names.slot))?.confirmedLsn;
+  await source.start(resume ?? { endLsn: parseLsn(confirmed ?? "0/0"), journaled: startOfLog });
+  return {
+    source,
+    names,
+    until: (isEnough, limit) => takeUntil(source, isEnough, limit),
+  };
+}
+
+/** One that is not started. */
+export async function createWalSource(
+  { client, url }: Pick<TestDatabase, "client" | "url">,
+  given: Partial<WalSourceOptions> = {},
+): Promise<Pick<TestSource, "source" | "names">> {
   const { databaseOid } = await readServerIdentity(client);
   const names = captureNames(databaseOid);
   const settings = await readSettings(client);
@@ -70,13 +85,7 @@ export async function startSource(
     log: pino({ level: process.env["LOG"] ?? "silent" }),
     ...given,
   });
-  const confirmed = (await readSlot(client, names.slot))?.confirmedLsn;
-  await source.start(resume ?? { endLsn: parseLsn(confirmed ?? "0/0"), journaled: startOfLog });
-  return {
-    source,
-    names,
-    until: (isEnough, limit) => takeUntil(source, isEnough, limit),
-  };
+  return { source, names };
 }
 
 /** Whether so many transactions are whole. */

@@ -29,6 +29,8 @@ export class SwitchingSource implements ChangeSource {
   readonly #options: SwitchingSourceOptions;
   #wal: WalSource | undefined;
   #outbox: OutboxSource | undefined;
+  /** The last one that was to read. While it begins, `stop` finds it here alone: it may wait for the slot, or for a dead network. */
+  #starting: ChangeSource | undefined;
   /** Of what was taken last. */
   #cursor: string | undefined;
   /** What the log's part ended with; what is confirmed from there on lets the slot go. */
@@ -58,12 +60,12 @@ export class SwitchingSource implements ChangeSource {
 
   hasWork(): boolean {
     if (this.#timer !== undefined) return false;
-    return this.#source.hasWork() || this.#wal?.switched !== undefined || this.#isOutboxOver;
+    return this.#source?.hasWork() === true || this.#wal?.switched !== undefined || this.#isOutboxOver;
   }
 
   onWork(listener: () => void): void {
     this.#listener = listener;
-    this.#source.onWork(() => this.#wake());
+    this.#source?.onWork(() => this.#wake());
   }
 
   async take(limit: number): Promise<readonly Captured[]> {
@@ -78,14 +80,16 @@ export class SwitchingSource implements ChangeSource {
       return items;
     }
     if (this.#isOutboxOver) return await this.#toWal();
-    const items = await (this.#source as OutboxSource).take(limit);
-    this.#cursor = (this.#source as OutboxSource).cursor();
+    const outbox = this.#outbox;
+    if (outbox === undefined) return [];
+    const items = await outbox.take(limit);
+    this.#cursor = outbox.cursor();
     return items;
   }
 
   confirm(lsn: bigint): void {
     // Until the mark of the switch is in the journal, that is the outbox's: confirmed to the log, it could lie behind the mark.
-    if (this.#wal === undefined || this.#cursor === undefined) this.#source.confirm(lsn);
+    if (this.#wal === undefined || this.#cursor === undefined) this.#source?.confirm(lsn);
     if (this.#logEndLsn === undefined || lsn < this.#logEndLsn) return;
     this.#leaving = this.#options.onLogLeft(this.#logEndLsn);
     this.#logEndLsn = undefined;
@@ -93,7 +97,7 @@ export class SwitchingSource implements ChangeSource {
 
   idleLsn(): bigint | undefined {
     // Before the mark the log's positions are of what the outbox has.
-    return this.#wal?.isBeforeSwitch === true ? undefined : this.#source.idleLsn();
+    return this.#wal?.isBeforeSwitch === true ? undefined : this.#source?.idleLsn();
   }
 
   cursor(): string | undefined {
@@ -112,15 +116,15 @@ export class SwitchingSource implements ChangeSource {
   async stop(): Promise<void> {
     this.#isStopped = true;
     clearTimeout(this.#timer);
+    await this.#starting?.stop();
     await this.#wal?.stop();
     await this.#outbox?.stop();
     await this.#leaving;
   }
 
-  get #source(): ChangeSource {
-    const source = this.#wal ?? this.#outbox;
-    if (source === undefined) throw new Error("a source was asked before it was started");
-    return source;
+  /** Undefined where a start found its slot lost: delivery goes on, and asks all the same. */
+  get #source(): ChangeSource | undefined {
+    return this.#wal ?? this.#outbox;
   }
 
   get #isOutboxOver(): boolean {
@@ -174,14 +178,27 @@ export class SwitchingSource implements ChangeSource {
   async #startWal(resume: ResumePoint, isFromSwitch: boolean): Promise<void> {
     const wal = this.#options.wal({ isFromSwitch });
     // Where the outbox ended may lie behind the mark: the log is asked from where its slot stands.
-    await started(wal, isFromSwitch ? { ...resume, endLsn: 0n } : resume);
+    await this.#begin(wal, isFromSwitch ? { ...resume, endLsn: 0n } : resume);
     this.#wal = wal;
   }
 
   async #startOutbox(resume: ResumePoint): Promise<void> {
     const outbox = this.#options.outbox();
-    await started(outbox, resume);
+    await this.#begin(outbox, resume);
     this.#outbox = outbox;
+  }
+
+  /** @throws where `stop` was called meanwhile: then nothing holds the slot any more, or a session */
+  async #begin(source: ChangeSource, resume: ResumePoint): Promise<void> {
+    if (this.#isStopped) throw stoppedMeanwhile();
+    this.#starting = source;
+    try {
+      await source.start(resume);
+      if (this.#isStopped) throw stoppedMeanwhile();
+    } catch (error) {
+      await source.stop();
+      throw error;
+    }
   }
 
   #wake(): void {
@@ -191,11 +208,4 @@ export class SwitchingSource implements ChangeSource {
   }
 }
 
-async function started(source: ChangeSource, resume: ResumePoint): Promise<void> {
-  try {
-    await source.start(resume);
-  } catch (error) {
-    await source.stop();
-    throw error;
-  }
-}
+const stoppedMeanwhile = (): Error => new Error("the source was stopped before it could begin to read");

@@ -113,6 +113,12 @@ test("migrate tells each step and is done when run again; then start serves unti
   expect(JSON.parse(status.out.join(""))).toMatchObject({ isReady: true });
   expect(await start.end("SIGTERM")).toBe(0);
   expect(start.out).toHaveLength(1);
+
+  // As one that was killed leaves it: a start waits for that lease to run out, and is asked to end meanwhile.
+  await database.client.query("update ancrage.leaders set is_given_back = false");
+  const waiting = run("start", folder, "--port", "0", "--json");
+  await waiting.line(/its lease runs out within/);
+  expect([await waiting.end("SIGTERM"), waiting.out]).toEqual([0, []]);
 });
 
 test("generate writes the types of the database", async () => {

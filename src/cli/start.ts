@@ -29,7 +29,9 @@ export function startCommand(context: CommandContext): Command {
     // Before the database is touched: a port that is taken should be known at once, and /readyz answers while capture starts.
     const server = await listen({ fetch: ancrage.fetch, host: options.host, port: options.port });
     try {
-      await ancrage.start();
+      // A start may wait for long: for the slot, or for a lease to run out.
+      await Promise.race([ancrage.start(), asked]);
+      if (context.stopping().aborted) return;
       if (flags.json === true) {
         const role = await roleOf(ancrage.fetch, server.url, token);
         // What a container prints is kept and read by many: whoever starts it has the token and the password already.

@@ -45,7 +45,7 @@ const cli = async (...words: readonly string[]): Promise<{ code: number; text: s
     workingFolder: folder,
     print: (line) => text.push(line),
     note: (line) => text.push(line),
-    stopping: () => AbortSignal.abort(),
+    stopping: () => (words[0] === "start" ? new AbortController().signal : AbortSignal.abort()),
   });
   return { code, text: text.join("\n") };
 };
@@ -235,6 +235,24 @@ describe("one system that loses capture again and again", () => {
     });
     const recreated = await recreateSlot({ ...readOptions(system.options), database: system.database.url }, { isForced: false });
     expect(recreated).toMatchObject({ events: ["ItemChanged"], gap: { reason: "slot-dropped" } });
+    await system.restart();
+    await goesThrough();
+  });
+
+  test("a slot that somebody drops after a start has looked at it, and before it is read", async () => {
+    const status = await deliveryGoesOn(async () => {
+      await system.ancrage().stop();
+      // A start reads them once it has found the slot in its place.
+      const held = await system.database.connect();
+      await held.query("begin; lock table ancrage.subscriptions");
+      const restarted = system.restart();
+      await system.until("select count(*) from pg_locks where relation = 'ancrage.subscriptions'::regclass and not granted", 1);
+      await system.rows(`select pg_drop_replication_slot(${slot})`);
+      await held.query("commit");
+      await restarted;
+    });
+    expect(status.problems[0]).toMatchObject({ code: "ANCRAGE_SLOT_LOST", message: expect.stringContaining("is gone. Changes committed") });
+    await recreateSlot({ ...readOptions(system.options), database: system.database.url }, { isForced: false });
     await system.restart();
     await goesThrough();
   });

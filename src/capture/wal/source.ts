@@ -145,6 +145,8 @@ export class WalSource implements ChangeSource {
           });
         }
         await pause(delayOf(silenceDelaysMs, attempt), this.#stopping.signal);
+        // Another process may lead by now, and read it.
+        if (this.#isStopped) throw error;
       }
     }
   }
