@@ -83,12 +83,12 @@ function formatIsolation(isolation: Isolation): string {
     [`one healthy receiver (deadline ${deadlineMs / 1000} s)`, "p50 (ms)", "p99 (ms)", "a second"],
     ["alone", alone.p50Ms.toFixed(1), alone.p99Ms.toFixed(1), whole(alone.perS)],
     ["beside ten that hang", besideHanging.p50Ms.toFixed(1), besideHanging.p99Ms.toFixed(1), whole(besideHanging.perS)],
-    ["beside ten that answer", "", "", whole(besideHealthy.perS)],
+    ["beside fourteen that answer", besideHealthy.p50Ms.toFixed(1), besideHealthy.p99Ms.toFixed(1), whole(besideHealthy.perS)],
     ["beside ten that hang ÷ alone", "", p99Ratio.toFixed(2), throughputRatio.toFixed(2)],
     ["beside fourteen that do harm", hostile.beside.p50Ms.toFixed(1), hostile.beside.p99Ms.toFixed(1), whole(hostile.beside.perS)],
     ["beside fourteen that do harm ÷ alone", "", hostile.p99Ratio.toFixed(2), hostile.throughputRatio.toFixed(2)],
   ]);
-  return `${table}\nBeside those that do harm the process had at most ${whole(hostile.rssGrowthMiB)} MiB more memory than before.`;
+  return `${table}\nAfter the first round the most memory that the process had rose by ${whole(hostile.rssGrowthMiB)} MiB.`;
 }
 
 function formatBacklog(backlog: Backlog): string {
