@@ -7,6 +7,7 @@ import { JobRunner } from "../src/job/runner.ts";
 import type { PayloadDeps } from "../src/payload/build.ts";
 import { createPool } from "../src/store/database.ts";
 import { insertJob, readJob } from "../src/store/jobs.ts";
+import { readTables } from "../src/store/tables.ts";
 import { cloneDatabase, type TestDatabase } from "./database.ts";
 
 /** What goes wrong around the end of a job, each in the moment that a test picks. */
@@ -33,13 +34,13 @@ afterAll(async () => {
   await database.remove();
 });
 
-function start(db = pool): void {
+function start(db = pool, catalogue = {} as Catalogue): void {
   const nothing = (): void => undefined;
   runner = new JobRunner({
     db,
     reads: db,
     sourceId: "test",
-    catalogue: {} as Catalogue,
+    catalogue,
     payload: {} as PayloadDeps,
     unpark: nothing,
     onCanceled: nothing,
@@ -150,4 +151,42 @@ test("a job whose work cannot be counted in time begins without a number; one th
   held = (await replayOf("sub_B")).id;
   runner?.wake();
   await until(async () => dropped.includes(held ?? ""));
+});
+
+const waiting = async (event: string): Promise<boolean> =>
+  (await pool.query("select from pg_stat_activity where datname = current_database() and state = 'active' and wait_event = $1", [event]))
+    .rowCount === 1;
+
+test("a stop does not wait for the keys of a backfill, and their session ends with it", async () => {
+  await pool.query("create table item (id integer primary key); insert into item values (1)");
+  const table = (await readTables(database.client)).find(({ name }) => name === "item")!;
+  const input = { kind: "backfill", event: "E", where: "pg_sleep(50) is not null" };
+  const { id } = await insertJob(pool, { project: "default", kind: "backfill", subscriptionId: "sub_A", input });
+  start(pool, { events: new Map([["E", { name: "E", table }]]) } as unknown as Catalogue);
+  await until(() => waiting("PgSleep"));
+  await runner?.stop();
+  await until(async () => !(await waiting("PgSleep")));
+  expect(await readJob(pool, id, undefined)).toMatchObject({ state: "waiting", pages: 0 });
+  await pool.query("delete from ancrage.jobs where id = $1", [id]);
+}, 15_000);
+
+test("a stop waits for the one rejection that is built again, and begins no other", async () => {
+  await pool.query(
+    `insert into ancrage.rejections (id, project, event, key, commit_lsn, change_lsn, ordinal, committed_at, reason, error, occurrence)
+     select 'rej_' || ancrage.base32((extract(epoch from now()) * 1000)::bigint, 10) || repeat('0', 45) || number,
+       'default', 'E', '1', '0/1', '0/1', 0, now(), 'journal-refused', 'before', $1 from generate_series(1, 2) number`,
+    [Buffer.from(`{"kind":"message","body":"e30="}`)],
+  );
+  const holder = await pool.connect();
+  await holder.query("begin");
+  await holder.query("select from ancrage.rejections order by id limit 1 for update");
+  const input = { kind: "retry", from: new Date(0).toISOString(), to: new Date().toISOString() };
+  await insertJob(pool, { project: "default", kind: "retry", subscriptionId: undefined, input });
+  start(pool, { events: new Map(), tables: new Map() } as unknown as Catalogue);
+  await until(() => waiting("transactionid"));
+  const stopped = runner?.stop();
+  await holder.query("rollback");
+  holder.release();
+  await stopped;
+  expect((await pool.query("select from ancrage.rejections")).rowCount).toBe(1);
 });

@@ -31,16 +31,21 @@ type Place = { readonly after: number } | null;
  * within seconds: a snapshot that were held until the last page would keep vacuum from the application's tables for hours.
  */
 export function createBackfill(deps: WorkDeps): Work {
-  const { db, reads, wake } = deps;
+  const { db, reads, wake, stopping } = deps;
   return {
     async begin(job) {
       const { table } = eventOf(deps, job);
       // What a process before this one had found is found anew: it may have ended in the middle.
       await deleteRecords(db, job.id);
       let count = 0;
-      await readKeys(reads, table, (job.input as InputOf<"backfill">).where, async (keys) => {
-        await insertRecords(db, job.id, count + 1, keys);
-        count += keys.length;
+      await readKeys(reads, {
+        table,
+        where: (job.input as InputOf<"backfill">).where,
+        async onKeys(keys) {
+          await insertRecords(db, job.id, count + 1, keys);
+          count += keys.length;
+        },
+        stopping,
       });
       return count;
     },

@@ -47,7 +47,10 @@ export function createRetry(deps: WorkDeps): Work {
       // Each in a transaction of its own, before the page's: one that cannot be stored must not take the others with it. A page that is
       // read a second time finds those gone that were made the first time.
       let failed = 0;
-      for (const rejection of rejections) if ((await retryRejection(deps, rejection)).kind === "rejected") failed++;
+      for (const rejection of rejections) {
+        deps.stopping.throwIfAborted();
+        if ((await retryRejection(deps, rejection)).kind === "rejected") failed++;
+      }
       return {
         place: { after: rejections.at(-1)?.id ?? after },
         isLast: rejections.length < pageCount,

@@ -23,6 +23,7 @@ export interface WorkDeps {
   /** Their rows were made: lanes that nobody fills by itself. */
   readonly wake: (subscriptionId: string, jobId?: string) => void;
   readonly log: Logger;
+  /** The process is to end: what takes long looks at it between its steps, and throws. */
   readonly stopping: AbortSignal;
 }
 

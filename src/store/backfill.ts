@@ -1,5 +1,5 @@
 import pg from "pg";
-import { answerGraceMs, inTransaction, type Queryable } from "./database.ts";
+import { answerGraceMs, destroyClient, endWithClient, inTransaction, type Queryable } from "./database.ts";
 import { keyOf, quoteTable, type TableInfo } from "./tables.ts";
 
 /** Records that were there before: found in one snapshot, kept by their keys until their turn comes. */
@@ -10,22 +10,30 @@ const readTimeoutMs = 30 * 60_000;
 /** Of the pool's own, which is for short ones. */
 const limits = { query_timeout: readTimeoutMs + answerGraceMs };
 
+interface KeysRead {
+  readonly table: TableInfo;
+  readonly where: string | undefined;
+  /** Takes some thousands at a time; the snapshot is held no longer than it takes them. */
+  readonly onKeys: (keys: readonly string[]) => Promise<void>;
+  /** Breaks the session off: a process that ends does not wait for a statement that may take half an hour. */
+  readonly stopping: AbortSignal;
+}
+
 /**
  * The keys of all records that `where` (SQL) holds for, as one snapshot has them, in the order of the primary key.
  *
  * By a cursor in a transaction that reads only: a list of pages with a snapshot each would find a record that moves twice, or never.
  *
- * @param onKeys takes some thousands at a time; the snapshot is held no longer than it takes them
- * @throws what PostgreSQL answers: 42… where `where` is no condition of this table, 57014 where it took half an hour
+ * @throws what PostgreSQL answers: 42… where `where` is no condition of this table, 57014 where it took half an hour; at once where it
+ * is to stop
  */
-export async function readKeys(
-  pool: pg.Pool,
-  table: TableInfo,
-  where: string | undefined,
-  onKeys: (keys: readonly string[]) => Promise<void>,
-): Promise<void> {
+export async function readKeys(pool: pg.Pool, { table, where, onKeys, stopping }: KeysRead): Promise<void> {
+  stopping.throwIfAborted();
   const client = await pool.connect();
+  const breakOff = (): void => destroyClient(client);
+  stopping.addEventListener("abort", breakOff);
   try {
+    await endWithClient(client);
     await inTransaction(client, async () => {
       await client.query("set transaction isolation level repeatable read, read only");
       await client.query(`set local statement_timeout = ${readTimeoutMs}`);
@@ -44,6 +52,7 @@ export async function readKeys(
           types: rawTexts,
         });
         if (rows.length === 0) return;
+        stopping.throwIfAborted();
         await onKeys(rows.map((texts) => makeKey((column) => texts[table.keyColumns.indexOf(column)] ?? null)));
       }
     });
@@ -52,6 +61,8 @@ export async function readKeys(
   } catch (error) {
     client.release(true);
     throw error;
+  } finally {
+    stopping.removeEventListener("abort", breakOff);
   }
 }
 

@@ -125,7 +125,7 @@ export async function endClient(client: pg.Client): Promise<void> {
 }
 
 /** Breaks a session off without a word. What it was asked fails at once. */
-export function destroyClient(client: pg.Client): void {
+export function destroyClient(client: pg.ClientBase): void {
   socketOf(client)?.destroy();
 }
 
@@ -146,7 +146,7 @@ export async function askWithin<Result>(client: pg.Client, ms: number, ask: (cli
 }
 
 /** `pg` has it, its types do not. */
-function socketOf(client: pg.Client): Socket | undefined {
+function socketOf(client: pg.ClientBase): Socket | undefined {
   return (client as unknown as { readonly connection?: { readonly stream?: Socket } }).connection?.stream;
 }
 

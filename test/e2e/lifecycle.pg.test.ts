@@ -454,6 +454,23 @@ test("a stop ends although the journal takes nothing; what it could not note is 
   await system.receiver.until((all) => all.length === 5);
 });
 
+test("a stop ends although a statement of a job does not", async () => {
+  const ancrage = createAncrage({ ...system.options, shutdown: { graceS: 0 } }, { log: pino({ level: "silent" }) });
+  await ancrage.start();
+  const holder = await system.database.connect();
+  await holder.query("begin; lock table ancrage.rejections");
+  await system.rows(`insert into ancrage.jobs (id, kind, input)
+    values ('job_stuck', 'retry', '{"kind": "retry", "from": "2026-01-01T00:00:00Z", "to": "2027-01-01T00:00:00Z"}')`);
+  const waits = `select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
+    and query like '%from ancrage.rejections%'`;
+  await system.until(waits, 1);
+  await ancrage.stop();
+  expect((await system.rows<{ is_given_back: boolean }>("select is_given_back from ancrage.leaders"))[0]?.is_given_back).toBe(true);
+  // Ended by now: the statement itself is not.
+  await system.until(waits, 1);
+  await holder.query("rollback");
+}, 15_000);
+
 test("before the first session, and after the end, the API answers with problems; a probe of the process needs no database", async () => {
   const secretKey = Buffer.alloc(32, 1).toString("base64");
   const unreachable = {
