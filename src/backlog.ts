@@ -21,6 +21,7 @@ import { inPoolTransaction } from "./store/database.ts";
 import { cancelLocked, lockUnfinished } from "./store/job-lane.ts";
 import { readSubscription } from "./store/subscriptions.ts";
 import type { Registry } from "./subscription/registry.ts";
+import { takeWithin } from "./take-within.ts";
 
 export interface BacklogOptions {
   /** Of delivery's own: a backlog must not take the sessions that capture reads with. */
@@ -213,11 +214,4 @@ export class Backlog {
   get #isStopping(): boolean {
     return this.#stopping.signal.aborted;
   }
-}
-
-/** The first of them whose bytes together are within `maxBytes`; the first one whatever it has. */
-export function takeWithin<Item extends { readonly bytes: number }>(items: readonly Item[], maxBytes: number): readonly Item[] {
-  let total = 0;
-  const end = items.findIndex(({ bytes }, index) => (total += bytes) > maxBytes && index > 0);
-  return end === -1 ? items : items.slice(0, end);
 }

@@ -190,3 +190,32 @@ test("a stop waits for the one rejection that is built again, and begins no othe
   await stopped;
   expect((await pool.query("select from ancrage.rejections")).rowCount).toBe(1);
 });
+
+test("a filter is asked of large bodies a few at a time, and the page ends at what was read", async () => {
+  await pool.query("truncate ancrage.messages, ancrage.deliveries, ancrage.jobs, ancrage.rejections");
+  await pool.query(
+    `insert into ancrage.batches (source, number, epoch, journaled_commit_lsn, journaled_change_lsn, journaled_ordinal, settled_commit_lsn,
+       settled_change_lsn, settled_ordinal, end_lsn) values ('test', 1, 1, '0/2', '0/2', 0, '0/2', '0/2', 0, '0/2')`,
+  );
+  await pool.query(
+    `insert into ancrage.messages (id, project, event, key, commit_lsn, change_lsn, ordinal, committed_at, body)
+     select 'msg_' || ancrage.base32((extract(epoch from now()) * 1000)::bigint, 10) || lpad(n::text, 46, '0'), 'default', 'E', n::text,
+       '0/1', '0/1', n, now(), convert_to(json_build_object('n', n, 'text', repeat('x', 1048000))::text, 'UTF8')
+     from generate_series(1, 40) n`,
+  );
+  await pool.query(`update ancrage.subscriptions set created_at = to_timestamp(0), filter = '{"n": {"gt": 30}}' where id = 'sub_A'`);
+  const reads: number[] = [];
+  const query = pool.query.bind(pool) as (...args: unknown[]) => Promise<unknown>;
+  const counted = Object.assign(Object.create(pool) as pg.Pool, {
+    async query(...args: [string | pg.QueryConfig<[string[]]>, ...unknown[]]) {
+      const [asked] = args;
+      if (typeof asked === "object" && asked.name === "ancrage messages") reads.push(asked.values?.[0].length ?? 0);
+      return query(...args);
+    },
+  });
+  const { id } = await replayOf("sub_A");
+  start(counted);
+  await until(async () => (await pool.query("select from ancrage.deliveries where job_id = $1", [id])).rowCount === 10);
+  expect(reads).toEqual(Array(10).fill(4));
+  expect(await readJob(pool, id, undefined)).toMatchObject({ done: 10, pages: 2 });
+});

@@ -14,8 +14,9 @@ import {
   type ReplayRange,
   type ReplayScan,
 } from "../store/replay.ts";
-import { readMessages } from "../store/resume.ts";
+import { readMessages, readMessageSizes } from "../store/resume.ts";
 import { readSubscription, type SubscriptionRow } from "../store/subscriptions.ts";
+import { takeWithin } from "../take-within.ts";
 import { estimate } from "./estimate.ts";
 import type { InputOf } from "./input.ts";
 import { readFilter } from "./receivers.ts";
@@ -26,6 +27,10 @@ import type { Page, Work, WorkDeps } from "./work.ts";
 type Place = { readonly after: string } | null;
 
 const scanCount = 2_000;
+/** Bodies that are read and parsed at once, at most: hundreds of 1 MiB would hold the loop for longer than the lease, or end the process. */
+const portionBytes = 4 * 1024 * 1024;
+/** Bodies that a page reads, at most: a cancellation is heeded between pages. */
+const pageBytes = 8 * portionBytes;
 
 /** Recover and replay: messages of the journal for one subscription, under their ids, with their bytes. */
 export function createReplay(deps: WorkDeps): Work {
@@ -50,7 +55,7 @@ export function createReplay(deps: WorkDeps): Work {
       if (await isUnsettled(db, last, toId)) return idle;
       const scan = await scanMessages(db, { ...range, toId }, { after, limit: scanCount, settled: last.settled });
       if (scan.lastId === undefined) return end;
-      return pageOf(job, range, await withoutUnwanted(db, range, cut(scan, limit)), wake);
+      return pageOf(job, range, await withoutUnwanted(deps, range, cut(scan, limit)), wake);
     },
   };
 
@@ -90,13 +95,31 @@ function cut({ lastId, found }: ReplayScan, limit: number): ReplayScan {
   return { lastId: taken.at(-1)?.messageId, found: taken };
 }
 
-/** Without messages that it never had because it does not want them, or made them happen itself. */
-async function withoutUnwanted(db: Queryable, { subscription, isWanted }: WantedRange, { lastId, found }: ReplayScan): Promise<ReplayScan> {
+/**
+ * Without messages that it never had because it does not want them, or made them happen itself. Where a filter is to be asked of many
+ * bytes, the page ends at what was read of them.
+ */
+async function withoutUnwanted(
+  { db, stopping }: Pick<WorkDeps, "db" | "stopping">,
+  { subscription, isWanted }: WantedRange,
+  { lastId, found }: ReplayScan,
+): Promise<ReplayScan> {
   const due = found.filter(({ isMissing, origin }) => !isMissing || origin === undefined || !isEcho(subscription, origin));
   const missing = due.filter(({ isMissing }) => isMissing).map(({ messageId }) => messageId);
   if (isWanted === undefined || missing.length === 0) return { lastId, found: due };
-  const unwanted = new Set((await readMessages(db, missing)).filter(({ body }) => !isWanted(body)).map(({ id }) => id));
-  return { lastId, found: due.filter(({ messageId }) => !unwanted.has(messageId)) };
+  const sizes = await readMessageSizes(db, missing);
+  const asked = takeWithin(sizes, pageBytes);
+  const unwanted = new Set<string>();
+  for (let left = asked; left.length > 0;) {
+    stopping.throwIfAborted();
+    const portion = takeWithin(left, portionBytes).map(({ messageId }) => messageId);
+    for (const { id, body } of await readMessages(db, portion)) if (!isWanted(body)) unwanted.add(id);
+    left = left.slice(portion.length);
+  }
+  const wanted = due.filter(({ messageId }) => !unwanted.has(messageId));
+  const endId = asked.length === sizes.length ? undefined : asked.at(-1)?.messageId;
+  if (endId === undefined) return { lastId, found: wanted };
+  return { lastId: endId, found: wanted.filter(({ messageId }) => messageId <= endId) };
 }
 
 interface WantedRange extends ReplayRange {

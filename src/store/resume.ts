@@ -258,6 +258,18 @@ export async function readMessages(db: Queryable, ids: readonly string[]): Promi
   return rows.map(toMessage);
 }
 
+/** How many bytes the bodies of messages have, oldest first. */
+export async function readMessageSizes(
+  db: Queryable,
+  ids: readonly string[],
+): Promise<readonly { readonly messageId: string; readonly bytes: number }[]> {
+  const { rows } = await db.query<{ messageId: string; bytes: number }>(
+    `select m.id as "messageId", length(m.body) as bytes from ancrage.messages m where m.id = any($1) order by m.id`,
+    [ids],
+  );
+  return rows;
+}
+
 /** Where a page of unfinished deliveries of a subscription ended; `firstOfLanes` is before all of them. */
 export interface LanePlace {
   readonly jobId: string;

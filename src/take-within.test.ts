@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { takeWithin } from "./backlog.ts";
+import { takeWithin } from "./take-within.ts";
 
 test("a refill takes what is within its bytes, and one message of whatever size", () => {
   const items = [3, 3, 3].map((bytes) => ({ bytes }));
