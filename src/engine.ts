@@ -242,9 +242,11 @@ export class Engine {
     await (this.#leader === undefined ? this.#journal?.stop() : this.#leader.interrupt());
     await this.#started?.catch(() => undefined);
     await this.#leading?.catch(() => undefined);
-    await this.#watch?.stop();
+    // What it looks at may have no answer for half a minute: the lead is not kept for that.
+    const watched = this.#watch?.stop();
     await this.#losing;
     await (this.#leader === undefined ? this.#journal?.stop() : this.#leader.stop());
+    await watched;
   }
 
   async #lead(journal: Journal, sourceId: string, onStandby: () => void): Promise<void> {

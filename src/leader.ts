@@ -222,12 +222,13 @@ export class Leader {
     // A journal that refuses would hold the end up for as long as it does. What it did not take is sent again after a restart.
     await atMost(graceMs, ended);
     await journal.stop();
+    // It confirms what was journaled last. A read that has no answer, for which the loop may wait, ends with it.
+    await source.stop();
     await ended;
     await this.#backlog.stop();
     await this.#watch.stop();
     await this.#care.stop();
     await this.#health.stop();
-    await source.stop();
     await this.#sender.close();
   }
 

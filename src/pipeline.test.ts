@@ -1,5 +1,5 @@
 import { pino } from "pino";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { startOfLog, type ChangeSource } from "./capture/change.ts";
 import type { Dispatcher } from "./deliver/dispatcher.ts";
 import type { Catalogue } from "./event/catalogue.ts";
@@ -98,6 +98,30 @@ test("who waits for a batch is told where its commit fails", async () => {
   await expect(pipeline.flushed()).rejects.toThrow("the pipeline has ended");
   await pipeline.stop();
   expect(stopped).toEqual(["source", "journal"]);
+});
+
+test("a source that is behind a dead network does not hold up the lead of the next one", async () => {
+  vi.useFakeTimers();
+  try {
+    const given = Promise.withResolvers<void>();
+    const gone = Promise.withResolvers<void>();
+    const journal = {
+      journaled: startOfLog,
+      endLsn: 0n,
+      commit: () => Promise.reject(new Error("superseded")),
+      stop: async () => given.resolve(),
+    };
+    const pipeline = pipelineOf(journal, { stop: () => gone.promise });
+    pipeline.start(0n);
+    pipeline.record(update);
+    await expect(pipeline.flushed()).rejects.toThrow("the pipeline has ended");
+    await vi.advanceTimersByTimeAsync(2_000);
+    await given.promise;
+    gone.resolve();
+    await pipeline.stop();
+  } finally {
+    vi.useRealTimers();
+  }
 });
 
 test("and where what comes after the commit fails", async () => {

@@ -12,6 +12,7 @@ import type { Logger } from "./log.ts";
 import type { BatchInFlight, DeliveryUpdate, Message } from "./message.ts";
 import { createMessageBuilder, type Built, type MessageBuilder, type Parked, type TriggerCame } from "./build-messages.ts";
 import { placeSubscriptions, type PlacingDeps } from "./place-subscriptions.ts";
+import { atMost } from "./pause.ts";
 import type { PayloadDeps } from "./payload/build.ts";
 import type { Registry, Subscription } from "./subscription/registry.ts";
 import type { TestSignal } from "./test-signal.ts";
@@ -60,6 +61,8 @@ const fewest = 32;
 /** A position that carries no message is journaled at most so often (while changes come, and while the log is idle). */
 const positionMs = 1_000;
 const idleMs = 10_000;
+/** How long a fault that ends everything leaves the slot to be let go of. A server that answers takes less than a second. */
+const slotGoodbyeMs = 2_000;
 
 /** Who is to get what, of a batch. */
 export interface OwedMessage {
@@ -225,9 +228,12 @@ export class Pipeline {
       this.#end();
       if (this.#isStopping) return;
       this.#options.log.fatal({ err: error }, "capture and delivery stopped");
-      // Whoever leads next needs the slot, and before it the lock: a standby that has the one must find the other free.
-      await this.#options.source.stop();
+      // Whoever leads next needs the slot, and before it the lock: a standby that has the one must find the other free. Where the network
+      // is dead the slot is not let go of anyway, and nobody is to wait for that.
+      const stopped = this.#options.source.stop();
+      await atMost(slotGoodbyeMs, stopped);
       await this.#options.journal.stop();
+      await stopped;
       this.#options.onFailure();
     }
   }

@@ -1,6 +1,11 @@
+import { once } from "node:events";
+import { createServer, type AddressInfo, type Socket } from "node:net";
+import { pino } from "pino";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import type { ChangeSource } from "../src/capture/change.ts";
+import { OutboxTurns } from "../src/capture/outbox/turns.ts";
 import { AncrageError } from "../src/errors.ts";
+import { KeptSession } from "../src/store/kept-session.ts";
 import { readOutboxSizes } from "../src/store/outbox.ts";
 import { cloneDatabase, type TestDatabase } from "./database.ts";
 import { installOutbox, migrateOutbox, startOutboxSource } from "./outbox-source.ts";
@@ -86,6 +91,46 @@ test("on a database that is another one than before, nothing is read and nothing
   const one = source;
   while (!one.hasWork()) await new Promise<void>((resolve) => one.onWork(resolve));
   await expect(one.take(10)).rejects.toMatchObject({ code: "ANCRAGE_JOURNAL_WENT_BACK" });
+});
+
+test("a stop waits neither for the outbox to be emptied nor for a session that is being made", { timeout: 20_000 }, async () => {
+  await migrateOutbox(database, { deal: "inserts" });
+  const other = await database.connect();
+  const waiting = async (name: string): Promise<boolean> =>
+    (
+      await other.query(
+        "select from pg_stat_activity where datname = current_database() and application_name = $1 and wait_event_type = 'Lock'",
+        [name],
+      )
+    ).rowCount === 1;
+  await database.client.query("begin; lock table ancrage.outbox_a, ancrage.outbox_b");
+  const turns = new OutboxTurns({ connectionString: database.url, check: () => Promise.resolve(), log: pino({ level: "silent" }) });
+  turns.consumed("1:1:");
+  turns.start();
+  while (!(await waiting("ancrage outbox turns")));
+  await turns.stop();
+
+  const checked = new KeptSession({
+    connectionString: database.url,
+    applicationName: "checked",
+    check: async (client) => void (await client.query("select from ancrage.outbox_a")),
+  });
+  const silent = createServer();
+  await new Promise<void>((resolve) => silent.listen(0, "127.0.0.1", resolve));
+  const { port } = silent.address() as AddressInfo;
+  const connecting = new KeptSession({ connectionString: `postgres://127.0.0.1:${port}/none`, applicationName: "connecting" });
+  const asked = once(silent, "connection") as Promise<[Socket]>;
+  const got = Promise.allSettled([checked.get(), connecting.get()]);
+  while (!(await waiting("checked")));
+  const [socket] = await asked;
+  await Promise.all([checked.end(), connecting.end()]);
+  expect(await got).toMatchObject([{ status: "rejected" }, { status: "rejected", reason: { code: "ANCRAGE_DATABASE_UNREACHABLE" } }]);
+  await database.client.query("rollback");
+  // What was ended is connected anew.
+  expect((await (await checked.get()).query("select 1")).rowCount).toBe(1);
+  await checked.end();
+  socket.destroy();
+  await new Promise((resolve) => silent.close(resolve));
 });
 
 test("a page that is full to the last transaction is confirmed as a whole", async () => {

@@ -80,13 +80,20 @@ function answerWithinMs({ settings }: PoolOptions): number | undefined {
   return statementMs === 0 ? undefined : statementMs + answerGraceMs;
 }
 
-/** @throws AncrageError `ANCRAGE_DATABASE_UNREACHABLE` */
-export async function connectClient(options: SessionOptions): Promise<pg.Client> {
+/**
+ * @param ending breaks it off while it connects
+ * @throws AncrageError `ANCRAGE_DATABASE_UNREACHABLE`
+ */
+export async function connectClient(options: SessionOptions, ending?: AbortSignal): Promise<pg.Client> {
   const client = new pg.Client(sessionConfig(options));
+  const breakOff = (): void => destroyClient(client);
+  ending?.addEventListener("abort", breakOff);
   try {
     await client.connect();
   } catch (cause) {
     throw unreachable(options.connectionString, cause);
+  } finally {
+    ending?.removeEventListener("abort", breakOff);
   }
   return client;
 }

@@ -60,7 +60,20 @@ async function startServer(): Promise<TestDatabase> {
 }
 
 test("a server without logical replication sends all the same: changes, triggers and marks, and goes on after a restart", async () => {
-  const system = await startSystem({ schema, events, options: { capture: "outbox" }, database: await startServer() });
+  let onCaptured: (() => Promise<unknown>) | undefined;
+  let looked = Promise.withResolvers<void>();
+  const signal = async (name: string): Promise<void> => {
+    if (name === "captured") await onCaptured?.();
+    else if (name === "leading") looked = Promise.withResolvers();
+    else if (name === "watched") looked.resolve();
+  };
+  const system = await startSystem({
+    schema,
+    events,
+    options: { capture: "outbox" },
+    internals: { signal, captureWatchMs: 600_000 },
+    database: await startServer(),
+  });
   cleanups.push(() => system.close());
   await system.rows("insert into item values (1, 'before')");
   await subscribe(system, ["ItemCreated", "ItemChanged"]);
@@ -72,10 +85,29 @@ test("a server without logical replication sends all the same: changes, triggers
   await system.restart();
   await system.rows("insert into item values (4, 'c')");
   await system.receiver.until((requests) => requests.length === 4);
+  Object.assign(system.options, { shutdown: { graceS: 0 }, batch: { maxOccurrences: 1 } });
   await system.restart();
   await system.rows("insert into item values (5, 'd')");
   await system.receiver.until((requests) => requests.length === 5);
   expect(dataOf(system)).toEqual(expect.arrayContaining([{ id: 2 }, { id: 2, was: "a" }, { id: 1 }, { id: 4 }, { id: 5 }]));
+
+  // Nothing else asks for the outbox then.
+  await looked.promise;
+  // The rest of a transaction has no answer, as behind a dead network: that ends with a stop, and comes with the next start.
+  const held = await system.database.connect();
+  onCaptured = async () => {
+    onCaptured = undefined;
+    await held.query("begin; lock table ancrage.outbox_a, ancrage.outbox_b");
+  };
+  await system.rows("insert into item values (6, 'e'), (7, 'f')");
+  const waiting = "select count(*) from pg_stat_activity where application_name = 'ancrage outbox' and wait_event_type = 'Lock'";
+  await system.until(waiting, 1);
+  const askedAtMs = performance.now();
+  await system.ancrage().stop();
+  expect(performance.now() - askedAtMs).toBeLessThan(20_000);
+  await held.query("rollback");
+  await system.restart();
+  await system.receiver.until(() => dataOf(system).some((data) => (data as { id: number }).id === 7));
 });
 
 test("switched to the outbox and back while writers write, nothing is lost and nothing repeated", async () => {

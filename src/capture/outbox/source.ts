@@ -197,8 +197,7 @@ export class OutboxSource implements ChangeSource {
   async stop(): Promise<void> {
     this.#isStopped = true;
     clearTimeout(this.#timer);
-    await this.#turns.stop();
-    await this.#session.end();
+    await Promise.all([this.#turns.stop(), this.#session.end()]);
     await this.#looking;
     await this.#session.end();
   }

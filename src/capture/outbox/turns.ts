@@ -69,6 +69,8 @@ export class OutboxTurns {
   async stop(): Promise<void> {
     this.#isStopped = true;
     clearTimeout(this.#timer);
+    // What it was asked may have no answer for as long as `answerWithinMs`. Once more for one that was made meanwhile.
+    await this.#session.end();
     await this.#tidying;
     await this.#session.end();
   }
@@ -85,6 +87,7 @@ export class OutboxTurns {
       const wasSoon = this.#consumed !== undefined && (await this.#step(this.#consumed));
       this.#tidyLater(wasSoon ? soonMs : tidyMs);
     } catch (error) {
+      if (this.#isStopped) return;
       this.#options.log.warn({ err: error }, "the outbox could not be tidied; trying again");
       await this.#session.end();
       this.#tidyLater(5 * tidyMs);
