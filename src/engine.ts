@@ -15,7 +15,7 @@ import type { Dispatcher } from "./deliver/dispatcher.ts";
 import { AncrageError } from "./errors.ts";
 import type { Catalogue } from "./event/catalogue.ts";
 import type { JobRunner } from "./job/runner.ts";
-import { Journal } from "./journal/journal.ts";
+import { defaultLeaseMs, Journal } from "./journal/journal.ts";
 import { Leader, type Begun } from "./leader.ts";
 import type { Logger } from "./log.ts";
 import { formatLsn, parseLsn } from "./lsn.ts";
@@ -202,17 +202,27 @@ export class Engine {
   /**
    * A subscription was changed by this process's API. Here that counts at once; where another process leads, this waits until that one
    * heeds it, at most 5 s. What was just made needs no wait: where it begins is for the log to say.
+   *
+   * @throws AncrageError `ANCRAGE_CHANGE_UNHEEDED`
    */
   async subscriptionChanged(row: SubscriptionRow): Promise<void> {
     this.#leader?.changed(row);
     const wasMade = row.revision === row.startRevision && row.former.length === 0;
     // One whose lease has run out may not lead any more: whoever does is asked.
     if ((this.#state === "leading" && this.#journal?.isLeased === true) || wasMade) return;
+    const { deliveryDb, clock, log, leaseMs = defaultLeaseMs } = this.#options;
+    let cause: unknown;
     try {
-      await changesAcknowledged(this.#options.deliveryDb, this.#stopping.signal);
+      if (await changesAcknowledged(deliveryDb, { leaseMs, clock, stopping: this.#stopping.signal })) return;
     } catch (error) {
-      this.#options.log.warn({ err: error, subscription: row.id }, "could not ask whether the process that leads heeds a change");
+      log.warn({ err: error, subscription: row.id }, "could not ask whether the process that leads heeds a change");
+      cause = error;
     }
+    throw new AncrageError(
+      "ANCRAGE_CHANGE_UNHEEDED",
+      `the change of ${row.id} is made, but the process that leads has not said that it heeds it: it may still send as before.`,
+      { hint: "Send the request again: it is answered once that process heeds it, or nobody leads any more.", cause },
+    );
   }
 
   /** Reads no more, finishes what is in flight, journals it, confirms it. Idempotent, and safe before `start`. */

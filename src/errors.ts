@@ -23,6 +23,7 @@ export const errorCodes = {
   ANCRAGE_SECRET_KEY_INVALID: "ANCRAGE_SECRET_KEY is missing, malformed, or not the key that sealed a secret.",
   ANCRAGE_SUBSCRIPTION_INVALID: "A subscription cannot be made or changed as asked; all faults are listed.",
   ANCRAGE_SUBSCRIPTION_STATE: "A subscription is in a state in which this cannot be done.",
+  ANCRAGE_CHANGE_UNHEEDED: "A subscription was changed, and the process that leads has not said that it heeds it.",
   ANCRAGE_JOB_REFUSED: "A job, a resend or a retry cannot be made, or gone on with, as asked.",
   ANCRAGE_ADDRESS_REFUSED: "A URL or the address behind it is not allowed.",
   ANCRAGE_PROTOCOL: "The replication stream held something that this version cannot read.",

@@ -1,14 +1,10 @@
 import type pg from "pg";
+import type { Clock } from "./clock.ts";
+import { leaseWaitMs, nextQuiet, type Quiet } from "./journal/lease-time.ts";
 import type { Logger } from "./log.ts";
 import { pause, repeat } from "./pause.ts";
-import {
-  acknowledgeRevision,
-  drawRevision,
-  readAcknowledgedRevision,
-  readChangedSince,
-  readLastRevision,
-  type SubscriptionChange,
-} from "./store/revisions.ts";
+import { readLastLeader } from "./store/leaders.ts";
+import { acknowledgeRevision, drawRevision, readChangedSince, readLastRevision, type SubscriptionChange } from "./store/revisions.ts";
 
 export interface SubscriptionWatchOptions {
   readonly db: pg.Pool;
@@ -70,12 +66,25 @@ export class SubscriptionWatch {
   }
 }
 
-/** Waits until whoever leads heeds what is committed by now, at most 5 s. Where nobody leads nobody sends. */
-export async function changesAcknowledged(db: pg.Pool, stopping: AbortSignal): Promise<void> {
+/**
+ * Waits until whoever leads heeds what is committed by now, at most 5 s. Where nobody leads nobody sends; nor does one whose lease nobody
+ * has held for its whole length.
+ *
+ * @returns whether nothing more is begun as it was before
+ */
+export async function changesAcknowledged(
+  db: pg.Pool,
+  { leaseMs, clock, stopping }: { readonly leaseMs: number; readonly clock: Clock; readonly stopping: AbortSignal },
+): Promise<boolean> {
+  const untilMs = clock.monotonicMs() + acknowledgeMs;
   const revision = await drawRevision(db);
-  for (let waitedMs = 0; waitedMs < acknowledgeMs && !stopping.aborted; waitedMs += acknowledgePollMs) {
-    const acknowledged = await readAcknowledgedRevision(db);
-    if (acknowledged === undefined || acknowledged >= revision) return;
+  for (let quiet: Quiet | undefined; ;) {
+    const seen = await readLastLeader(db);
+    if (seen === undefined || seen.isGivenBack || seen.acknowledgedRevision >= revision) return true;
+    const nowMs = clock.monotonicMs();
+    quiet = nextQuiet(quiet, seen, nowMs);
+    if (quiet !== undefined && leaseWaitMs(quiet, seen, nowMs, leaseMs) === 0) return true;
+    if (nowMs >= untilMs || stopping.aborted) return false;
     await pause(acknowledgePollMs, stopping);
   }
 }

@@ -4,6 +4,8 @@ import { pino } from "pino";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { systemClock } from "../src/clock.ts";
 import { createPool } from "../src/store/database.ts";
+import { leaseLock, tryLock, unlock } from "../src/store/leaders.ts";
+import { changesAcknowledged } from "../src/subscription-watch.ts";
 import { LiveSubscriptions } from "../src/subscription/live.ts";
 import { createSecret, parseSecretKey, sealSecret } from "../src/subscription/secret.ts";
 import { cloneDatabase, type TestDatabase } from "./database.ts";
@@ -41,4 +43,27 @@ test("more subscriptions than are opened at a time are all opened, and the loop 
   expect(live.unopened.size).toBe(0);
   expect(live.registry.of("default", "E").every(({ keys }) => keys.length === 1)).toBe(true);
   expect(turns).toBeGreaterThan(0);
+});
+
+test("a change is heeded once whoever led last says so, or nobody has held its lease for as long as that is; else it is not", async () => {
+  const lead = (source: string, ...values: readonly unknown[]) =>
+    pool.query(
+      "insert into ancrage.leaders (source, epoch, process, taken_at, acknowledged_revision) values ($1, 1, 'host:1', to_timestamp($2), $3)",
+      [source, ...values],
+    );
+  let nowMs = 0;
+  const clock = { nowMs: () => nowMs, monotonicMs: () => (nowMs += 1_000) };
+  const asked = () => changesAcknowledged(pool, { leaseMs: 3_500, clock, stopping: new AbortController().signal });
+  // Of a source of before, whose process says nothing any more.
+  await lead("before", 1, 0);
+  await lead("now", 2, 1_000_000);
+  expect(await asked()).toBe(true);
+  expect(nowMs).toBeLessThan(3_000);
+  await pool.query("update ancrage.leaders set acknowledged_revision = 0");
+  await tryLock(database.client, leaseLock("now"));
+  const fromMs = nowMs;
+  expect(await asked()).toBe(false);
+  expect(nowMs - fromMs).toBeLessThan(8_000);
+  await unlock(database.client, leaseLock("now"));
+  expect(await asked()).toBe(true);
 });

@@ -9,6 +9,10 @@ import { answerProblem } from "./problem.ts";
  * and hosts.
  */
 export function answerFailure(error: unknown, id: string): Response {
+  if (error instanceof AncrageError && error.code === "ANCRAGE_CHANGE_UNHEEDED") {
+    const { message: detail, hint = "" } = error;
+    return answerProblem({ code: "not-heeded", detail, hint, headers: { "retry-after": "1" } });
+  }
   if (!isUnavailable(error)) {
     return answerProblem({ code: "internal", detail: `something failed that should not (${id}).`, hint: `The log says more under ${id}.` });
   }

@@ -23,6 +23,7 @@ export const problemCodes = {
   invalid: { status: 422, title: "The request holds something that cannot be taken" },
   "too-many-requests": { status: 429, title: "Too much was asked for in too short a time" },
   internal: { status: 500, title: "Ancrage failed" },
+  "not-heeded": { status: 503, title: "The change is made, and not heeded yet" },
   unavailable: { status: 503, title: "The database does not answer" },
 } as const satisfies Readonly<Record<string, { readonly status: ContentfulStatusCode; readonly title: string }>>;
 

@@ -67,7 +67,7 @@ export type JournalState = { readonly kind: "ok" } | { readonly kind: "refusing"
 /**
  * A standby takes over once it has run out, and is to lead within 5 s of a death. Shorter would pause on each hiccup of the database.
  */
-const defaultLeaseMs = 3_500;
+export const defaultLeaseMs = 3_500;
 /** Batches below this many are history. */
 const keptBatches = 10_000n;
 

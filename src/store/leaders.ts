@@ -63,6 +63,38 @@ export async function readLeader(db: Queryable, source: string): Promise<LeaderR
 }
 
 /**
+ * Whoever leads, or has led last, and up to where it heeds changes of subscriptions; undefined before the first.
+ *
+ * Of the source that was led last alone: a database that was adopted keeps the rows of the sources before.
+ */
+export async function readLastLeader(db: Queryable): Promise<(LeaderRow & { readonly acknowledgedRevision: bigint }) | undefined> {
+  const { rows } = await db.query<{
+    epoch: string;
+    sessions: string;
+    process: string;
+    is_given_back: boolean;
+    held: boolean;
+    acknowledged: string;
+  }>(
+    `select l.epoch::text, l.sessions::text, l.process, l.is_given_back, l.acknowledged_revision::text as acknowledged,
+       exists (select from pg_locks k where ${isLock(`$1 || l.source`)}) as held
+     from ancrage.leaders l order by l.taken_at desc limit 1`,
+    [leaseLock("")],
+  );
+  const [row] = rows;
+  return (
+    row && {
+      epoch: BigInt(row.epoch),
+      sessions: BigInt(row.sessions),
+      process: row.process,
+      isGivenBack: row.is_given_back,
+      isHeld: row.held,
+      acknowledgedRevision: BigInt(row.acknowledged),
+    }
+  );
+}
+
+/**
  * Raises the epoch, where the row is still as it was seen.
  *
  * @returns the new epoch; undefined where the leader has taken its lease again meanwhile, or another process was faster

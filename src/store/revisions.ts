@@ -39,15 +39,3 @@ export async function acknowledgeRevision(
     revision.toString(),
   ]);
 }
-
-/**
- * What whoever leads has acknowledged; undefined where nobody does, and so nobody sends. A leader that was lost may still send until its
- * lease has run out: it counts as one that does not acknowledge.
- */
-export async function readAcknowledgedRevision(db: Queryable): Promise<bigint | undefined> {
-  const { rows } = await db.query<{ revision: string | null }>(
-    `select min(acknowledged_revision)::text as revision from ancrage.leaders where not is_given_back`,
-  );
-  const revision = rows[0]?.revision ?? undefined;
-  return revision === undefined ? undefined : BigInt(revision);
-}

@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createTestApi, type TestApi } from "../../../test/api.ts";
 import { cloneDatabase, type TestDatabase } from "../../../test/database.ts";
+import { AncrageError } from "../../errors.ts";
 import { readSubscription, type SubscriptionRow } from "../../store/subscriptions.ts";
 import { openHeaders } from "../../subscription/sealed-headers.ts";
 import { parseSecretKey } from "../../subscription/secret.ts";
@@ -9,11 +10,17 @@ import { hashToken } from "../../tokens.ts";
 
 const secretKey = parseSecretKey(randomBytes(32).toString("base64"));
 const changed: SubscriptionRow[] = [];
+/** What the process that leads does not heed. */
+let unheeded: AncrageError | undefined;
+const onChanged = (row: SubscriptionRow): void => {
+  changed.push(row);
+  if (unheeded !== undefined) throw unheeded;
+};
 let database: TestDatabase;
 let api: TestApi;
 beforeAll(async () => {
   database = await cloneDatabase();
-  api = createTestApi(database, {}, { secretKey, onChanged: (row) => void changed.push(row) });
+  api = createTestApi(database, {}, { secretKey, onChanged });
   await database.client.query(`insert into ancrage.tokens (id, project, name, hash) values ('tok_acme', 'acme', 'Acme', $1)`, [
     hashToken("acme-token"),
   ]);
@@ -438,4 +445,16 @@ describe("a test", () => {
     expect((await sending.call("POST", other)).status).toBe(200);
     await sending.pool.end();
   });
+});
+
+test("a change that the process that leads does not heed is made, and answered with 503 until it is heeded", async () => {
+  const { id, path } = await make();
+  unheeded = new AncrageError("ANCRAGE_CHANGE_UNHEEDED", "it is made.", { hint: "Send it again." });
+  const answer = await api.call("POST", `${path}/pause`);
+  unheeded = undefined;
+  expect(answer).toMatchObject({ status: 503, body: { code: "not-heeded", detail: "it is made.", hint: "Send it again." } });
+  expect(await rowOf(id)).toMatchObject({ state: "paused" });
+  const before = changed.length;
+  expect(await api.call("POST", `${path}/pause`)).toMatchObject({ status: 200, body: { state: "paused" } });
+  expect(changed).toHaveLength(before + 1);
 });
