@@ -141,7 +141,7 @@ const table = {
   shutdown: {
     graceS: withDefault(integer(0, 3_600), 10, {
       env: "ANCRAGE_SHUTDOWN_GRACE_S",
-      help: "Seconds that a process that is asked to end waits for requests in flight. What has no answer then is sent again by the next one.",
+      help: "Seconds that a process that is asked to end waits for requests, and pages of jobs, in flight. What has not ended then is sent, or done, again by the next one.",
     }),
   },
   logLevel: withDefault(oneOf("trace", "debug", "info", "warn", "error", "fatal", "silent"), "info", {
