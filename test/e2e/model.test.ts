@@ -41,7 +41,17 @@ const write = (e: "journaling" | "journaled", message: string, state: State["sta
   e,
   updates: [{ sub, message, row: { state, round: 1, attempts: 1 }, dueAtMs, from: null }],
 });
-type OfSub = "pausing" | "paused" | "resuming" | "deleting" | "deleted" | "canceling" | "canceled" | "not-canceled" | "disabled";
+type OfSub =
+  | "pausing"
+  | "paused"
+  | "resuming"
+  | "resumed"
+  | "deleting"
+  | "deleted"
+  | "canceling"
+  | "canceled"
+  | "not-canceled"
+  | "disabled";
 const of = (e: OfSub): Entry => ({ e, sub });
 const faultsOf = (entries: readonly Entry[]): readonly string[] => judge(entries, { attempts: 3, notes }).faults;
 
@@ -83,6 +93,15 @@ const right: Readonly<Record<string, readonly Entry[]>> = {
     of("disabled"),
     more,
   ],
+  "sent again though it was answered 410, by an attempt of before it was resumed": [
+    created(),
+    committed,
+    begin("msg_1"),
+    of("resuming"),
+    of("resumed"),
+    finish("msg_1", "retrying", 1, { status: 410 }),
+    begin("msg_2"),
+  ],
   "in order": [created("record"), committed, begin("msg_1"), finish("msg_1", "delivered"), begin("msg_2")],
 };
 test.each(Object.entries(right))("right: %s", (_, entries) => expect(faultsOf(entries)).toEqual([]));
@@ -113,6 +132,10 @@ const wrong: Readonly<Record<string, readonly [fault: RegExp, entries: readonly 
   "after 410": [
     /begins although it is gone/,
     [created(), committed, begin("msg_1"), finish("msg_1", "retrying", 1, { status: 410 }), begin("msg_2")],
+  ],
+  "after 410, of an attempt that began after it was resumed": [
+    /begins although it is gone/,
+    [created(), committed, of("resuming"), of("resumed"), begin("msg_1"), finish("msg_1", "retrying", 1, { status: 410 }), begin("msg_2")],
   ],
   "after it was canceled": [/but it is canceled/, [created(), committed, of("canceling"), of("canceled"), begin("msg_1")]],
   "before Retry-After is over": [

@@ -25,6 +25,8 @@ export interface ModelDelivery {
   isCanceling: boolean;
   /** It was ended, or begun anew, from outside since its last attempt began: that one's outcome may come late. */
   isOvertaken: boolean;
+  /** Its subscription was changed since its last attempt began: what that one is answered says nothing of it as it is now. */
+  isOutdated: boolean;
   /** When its next attempt is due, and when that is by its row; undefined: nobody knows, or at once. */
   dueAtMs: number | undefined;
   savedDueAtMs: number | undefined;
@@ -40,6 +42,8 @@ interface ModelSubscription {
   /** Why nothing may begin. `gone`: it was answered 410, which may not have been written down yet; `disabled`: its row says so. */
   stop: "paused" | "deleted" | "gone" | "disabled" | undefined;
   isDeleted: boolean;
+  /** It is being changed: an attempt that begins meanwhile may be one of before. */
+  isChanging: boolean;
   /** It asked to be left alone until then, of the process that runs. */
   heldFromMs: number;
   heldUntilMs: number;
@@ -114,6 +118,7 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
     else stand(one, one.isCanceling ? union(from, ended(from)) : from);
     one.isSending = true;
     one.isOvertaken = one.isCanceling;
+    one.isOutdated = subscription.isChanging;
     if (subscription.order === "none") return;
     const key = keys.get(one.note);
     for (const earlier of bySubscription.get(one.sub) ?? []) {
@@ -178,6 +183,7 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
             isSending: false,
             isCanceling: false,
             isOvertaken: false,
+            isOutdated: false,
             dueAtMs: undefined,
             savedDueAtMs: undefined,
             passed: new Map([[show(first), first]]),
@@ -194,6 +200,7 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
         covers: "yes",
         stop: undefined,
         isDeleted: false,
+        isChanging: false,
         heldFromMs: Infinity,
         heldUntilMs: 0,
       });
@@ -264,7 +271,7 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
           subscription.heldUntilMs = Math.max(subscription.heldUntilMs, untilMs);
         }
         if (entry.status === 410 && !subscription.isDeleted) {
-          subscription.stop ??= "gone";
+          if (!one.isOutdated) subscription.stop ??= "gone";
           subscription.covers = "maybe";
           // What is committed just now may come after its end.
           each(entry.sub, (other) => {
@@ -310,6 +317,10 @@ export function judge(entries: readonly Entry[], { attempts: mostAttempts, notes
     } else if ("sub" in entry) {
       const subscription = subscriptions.get(entry.sub);
       if (subscription === undefined) continue;
+      if (entry.e === "expiring" || entry.e === "resuming" || entry.e === "resumed") {
+        each(entry.sub, (one) => (one.isOutdated = true));
+        subscription.isChanging = entry.e !== "resumed";
+      }
       if (entry.e === "paused") subscription.stop ??= "paused";
       else if (entry.e === "expiring") {
         subscription.covers = "maybe";
