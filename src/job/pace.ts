@@ -17,7 +17,8 @@ export function createPace(ratePerS: number | undefined, nowMs: number): Pace {
 /**
  * How many deliveries may be made now, and the pace once they are.
  *
- * A second's worth of tokens is the most that is saved up: a job that waited for its receiver does not make up for it in a burst.
+ * A second's worth of tokens is the most that is saved up, beside the one that was not whole yet: a job that waited for its receiver does
+ * not make up for it in a burst.
  */
 export function takePace(
   pace: Pace,
@@ -27,7 +28,7 @@ export function takePace(
   const { ratePerS } = pace;
   // Half of it at least, or one page would be made for every few answers.
   if (ratePerS === undefined) return { count: room * 2 >= mostUnfinished ? room : 0, pace };
-  const tokens = Math.min(Math.max(1, ratePerS), pace.tokens + ((nowMs - pace.atMs) / 1_000) * ratePerS);
+  const tokens = Math.min(ratePerS + 1, pace.tokens + ((nowMs - pace.atMs) / 1_000) * ratePerS);
   const count = Math.min(room, Math.floor(tokens));
   return { count, pace: { ratePerS, tokens: tokens - count, atMs: nowMs } };
 }
