@@ -209,7 +209,7 @@ export class Engine {
     this.#leader?.changed(row);
     const wasMade = row.revision === row.startRevision && row.former.length === 0;
     // One whose lease has run out may not lead any more: whoever does is asked.
-    if ((this.#state === "leading" && this.#journal?.isLeased === true) || wasMade) return;
+    if ((this.#leader !== undefined && this.#journal?.isLeased === true) || wasMade) return;
     const { deliveryDb, clock, log, leaseMs = defaultLeaseMs } = this.#options;
     let cause: unknown;
     try {
@@ -299,13 +299,15 @@ export class Engine {
   async #begin(sourceId: string, last: BatchRow | undefined): Promise<BegunLead> {
     const { db, catalogue, options, log } = this.#options;
     const checked = await checkDatabase(db, { catalogue, environment: options.environment, capture: options.capture });
-    if (readsOf(checked) === "log" && options.replicationUrl !== undefined) await refuseUrlElsewhere(db, options.replicationUrl);
     const epoch = await readEpoch(db, sourceId);
     const revision = await readLastRevision(db);
     const { endLsn, failure } =
       readsOf(checked) === "log"
         ? await beginCapture(db, checked, catalogue, log)
         : await beginOutbox(db, { checked, catalogue, log, last });
+    // Where nothing is to be read, delivery goes on whatever that URL leads to.
+    if (readsOf(checked) === "log" && failure === undefined && options.replicationUrl !== undefined)
+      await refuseUrlElsewhere(db, options.replicationUrl);
     await this.#subscriptions.load();
     const markKey = checked.settings.triggerKey;
     return { checked, begun: { last, epoch, endLsn, revision, markKey }, captureFailure: failure };

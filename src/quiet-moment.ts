@@ -3,10 +3,13 @@ import { AncrageError, sqlStateOf } from "./errors.ts";
 import { pause } from "./pause.ts";
 import { inTransaction } from "./store/database.ts";
 
-/** Whoever uses the table waits behind a lock that is waited for: each attempt is short. */
-const lockTimeoutMs = 500;
-const attempts = 20;
-const pauseMs = 250;
+const attempts = 10;
+const pauseMs = 400;
+/**
+ * Whoever uses the table waits behind a lock that is waited for: each attempt is short. But an autovacuum gives way only to one that has
+ * waited for `deadlock_timeout` (1 s by default): one that gave up before would never have the lock.
+ */
+const setLockTimeout = `select set_config('lock_timeout', (setting::integer + 200)::text, true) from pg_settings where name = 'deadlock_timeout'`;
 
 /**
  * Runs `work` in a transaction that takes locks of the application's tables, and waits for none of them for long.
@@ -17,7 +20,7 @@ export async function inQuietMoment<Result>(client: pg.Client, work: () => Promi
   for (let attempt = 1; ; attempt++) {
     try {
       return await inTransaction(client, async () => {
-        await client.query(`set local lock_timeout = ${lockTimeoutMs}`);
+        await client.query(setLockTimeout);
         return await work();
       });
     } catch (error) {

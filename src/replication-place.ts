@@ -40,6 +40,7 @@ export async function findElsewhere(owner: Queryable, replication: Queryable): P
   );
 }
 
-const isSame = (one: Place, other: Place): boolean => one.database === other.database && one.server === other.server;
+const isSame = (one: Place, other: Place): boolean => one.database === other.database && one.startedAtS === other.startedAtS;
 
-const describe = ({ database, server }: Place): string => `"${database}" of the server ${server}`;
+const describe = ({ database, startedAtS }: Place): string =>
+  `"${database}" of the server that was started at ${new Date(Number(startedAtS) * 1000).toISOString()}`;

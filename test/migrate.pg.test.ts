@@ -1,5 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { inQuietMoment } from "../src/quiet-moment.ts";
 import { migrateSchema } from "../src/store/migrate.ts";
+import { readPlace } from "../src/store/place.ts";
 import { cloneDatabase, type TestDatabase } from "./database.ts";
 
 let database: TestDatabase;
@@ -8,6 +10,20 @@ afterAll(() => database.remove());
 
 test("a second migration finds nothing to do", async () => {
   expect(await migrateSchema(database.client)).toEqual([]);
+});
+
+test("a lock is waited for until an autovacuum would give way to it, and no longer", async () => {
+  const { client } = database;
+  const { rows } = await inQuietMoment(client, () =>
+    client.query("select current_setting('lock_timeout')::interval - current_setting('deadlock_timeout')::interval as more"),
+  );
+  expect(rows).toMatchObject([{ more: { milliseconds: 200 } }]);
+});
+
+test("a session of another time zone is at the same place", async () => {
+  const other = await database.connect();
+  await other.query("set timezone = 'Europe/Paris'");
+  expect(await readPlace(other)).toEqual(await readPlace(database.client));
 });
 
 test("partitions of a day are made once", async () => {

@@ -104,9 +104,9 @@ export interface SubscriptionService {
   update(id: string, patch: SubscriptionPatch, project?: string): Promise<SubscriptionRow | undefined>;
   /**
    * From now on its messages are journaled and wait. Once this resolves no request to its URL begins: in this process at once, in
-   * another one that leads within the 5 s for which this waits at most.
+   * another one that leads within the 5 s for which this waits at most; where that one says nothing, this throws although it is paused.
    *
-   * @throws AncrageError `ANCRAGE_SUBSCRIPTION_STATE` where it is disabled
+   * @throws AncrageError `ANCRAGE_SUBSCRIPTION_STATE` where it is disabled; `ANCRAGE_CHANGE_UNHEEDED`, as each change may: repeat it
    */
   pause(id: string, project?: string): Promise<SubscriptionRow | undefined>;
   /**
@@ -288,8 +288,14 @@ export function createSubscriptionService(options: SubscriptionServiceOptions): 
         const secrets = rotateSecrets(found.secrets, sealSecret(secretKey, found, secret, now), { graceHours, now });
         return setSubscriptionSecrets(client, id, secrets);
       });
-      const subscription = await answer(row);
-      return subscription === undefined ? undefined : { subscription, secret: formatSecret(secret) };
+      try {
+        const subscription = await answer(row);
+        return subscription === undefined ? undefined : { subscription, secret: formatSecret(secret) };
+      } catch (error) {
+        // It is told here alone, and asked for again there would be another one: whoever leads will sign with it when it heeds it.
+        if (row === undefined || !(error instanceof AncrageError) || error.code !== "ANCRAGE_CHANGE_UNHEEDED") throw error;
+        return { subscription: row, secret: formatSecret(secret) };
+      }
     },
 
     async get(id, project) {

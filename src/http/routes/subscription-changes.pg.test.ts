@@ -451,7 +451,10 @@ test("a change that the process that leads does not heed is made, and answered w
   const { id, path } = await make();
   unheeded = new AncrageError("ANCRAGE_CHANGE_UNHEEDED", "it is made.", { hint: "Send it again." });
   const answer = await api.call("POST", `${path}/pause`);
+  const rotated = await api.call("POST", `${path}/rotate-secret`);
   unheeded = undefined;
+  // Asked for again it would be another one.
+  expect(rotated).toMatchObject({ status: 200, body: { secret: expect.stringMatching(/^whsec_/) } });
   expect(answer).toMatchObject({ status: 503, body: { code: "not-heeded", detail: "it is made.", hint: "Send it again." } });
   expect(await rowOf(id)).toMatchObject({ state: "paused" });
   const before = changed.length;
