@@ -12,7 +12,7 @@ import { readResume } from "./read-resume.ts";
 import { describeWentBack } from "./resume-position.ts";
 import { readFlushLsn, readServerIdentity, readSlot, type ServerIdentity } from "./store/capture-state.ts";
 import { emptyOutbox } from "./store/capture-switch.ts";
-import { connectClient, inTransaction } from "./store/database.ts";
+import { connectClient, endWithClient, inTransaction } from "./store/database.ts";
 import { endGap, openGap, readJournalEnd } from "./store/gaps.ts";
 import { insertPendingDeliveries } from "./store/replay.ts";
 import { readUnsettled } from "./store/resume.ts";
@@ -48,6 +48,7 @@ export async function adopt(
 ): Promise<Adopted> {
   const client = await connectClient({ connectionString: options.database, applicationName: "ancrage adopt" });
   try {
+    await endWithClient(client);
     const server = await readServerIdentity(client);
     refuseServer(server);
     const settings = await explainDenied(client, () => readSettings(client)).catch(() => undefined);

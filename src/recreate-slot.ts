@@ -9,7 +9,7 @@ import { discover } from "./event/discover.ts";
 import { noteNewSlot, runAsReplication } from "./migrate.ts";
 import type { CheckedOptions } from "./options.ts";
 import { readResume } from "./read-resume.ts";
-import { connectClient } from "./store/database.ts";
+import { connectClient, endWithClient } from "./store/database.ts";
 import { readEndlessGap, type Gap } from "./store/gaps.ts";
 import { markUnplacedSubscriptions } from "./store/subscription-starts.ts";
 import { readTables } from "./store/tables.ts";
@@ -35,6 +35,7 @@ export async function recreateSlot(
 ): Promise<RecreatedSlot> {
   const client = await connectClient({ connectionString: options.database, applicationName: "ancrage slot" });
   try {
+    await endWithClient(client);
     const found = await discover(options.events ?? ".");
     const catalogue = buildCatalogue({ ...found, tables: await readTables(client), config: options });
     const checked = await checkDatabase(client, { catalogue, environment: options.environment });

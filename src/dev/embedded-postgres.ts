@@ -126,23 +126,36 @@ export async function makeCluster(directory: string): Promise<{ readonly binarie
   const binaries = await locateBinaries();
   const identity = await serverIdentity();
   if (await exists(join(directory, "PG_VERSION"))) return { binaries, identity };
-  const beside = besideOf(directory);
-  await rm(beside, { recursive: true, force: true });
-  await mkdir(beside, { recursive: true, mode: 0o700 });
-  if (identity !== undefined) await chown(beside, identity.uid, identity.gid);
-  await initialise(binaries.initdb, beside, identity);
-  await moveCluster(beside, directory);
+  // A volume, or a link to another disk, cannot be replaced by a folder: there it is made in its place.
+  const place = (await isReplaceable(directory)) ? besideOf(directory) : directory;
+  if (place !== directory) await rm(place, { recursive: true, force: true });
+  await mkdir(place, { recursive: true, mode: 0o700 });
+  if (identity !== undefined) await chown(place, identity.uid, identity.gid);
+  try {
+    await initialise(binaries.initdb, place, identity);
+  } catch (error) {
+    if (place !== directory) await rm(place, { recursive: true, force: true });
+    throw error;
+  }
+  if (place !== directory) await moveCluster(place, directory);
   return { binaries, identity };
+}
+
+/** Whether it may be taken away. An empty folder that is, as mkdtemp makes one, is gone after this. */
+async function isReplaceable(directory: string): Promise<boolean> {
+  try {
+    await rmdir(directory);
+    return true;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    return code !== "ENOTDIR" && code !== "EBUSY";
+  }
 }
 
 const besideOf = (directory: string): string => `${directory}.new`;
 
 async function moveCluster(from: string, directory: string): Promise<void> {
   try {
-    // An empty folder may be there, as mkdtemp makes one.
-    await rmdir(directory).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== "ENOENT") throw error;
-    });
     await rename(from, directory);
   } catch (cause) {
     await rm(from, { recursive: true, force: true });

@@ -1,12 +1,12 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdir, mkdtemp, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, expect, inject, test } from "vitest";
 import { copyCluster } from "../../test/copy-cluster.ts";
 import { cloneDatabase, type TestDatabase } from "../../test/database.ts";
-import { EmbeddedPostgres } from "./embedded-postgres.ts";
+import { EmbeddedPostgres, makeCluster } from "./embedded-postgres.ts";
 import { createDatabase, runSchemaFile } from "./prepare-database.ts";
 
 let database: TestDatabase;
@@ -98,7 +98,7 @@ test("initdb that is killed in the middle leaves no half cluster behind that not
 /** In a process and a group of its own, which tells the server's process once there is one. */
 function startServer(directory: string): ChildProcess {
   const script = `
-    import { EmbeddedPostgres } from ${JSON.stringify(new URL("embedded-postgres.ts", import.meta.url).href)};
+    import { EmbeddedPostgres, makeCluster } from ${JSON.stringify(new URL("embedded-postgres.ts", import.meta.url).href)};
     const postgres = new EmbeddedPostgres({ directory: ${JSON.stringify(directory)}, isThrowaway: true });
     await postgres.start();
     process.send(postgres.pid);
@@ -114,3 +114,12 @@ const isThere = (path: string): Promise<boolean> =>
     () => true,
     () => false,
   );
+
+test("an empty folder that is a link to another disk becomes a cluster where it is", async () => {
+  const [disk, link] = [join(folder, "disk"), join(folder, "link")];
+  await mkdir(disk);
+  await symlink(disk, link);
+  await makeCluster(link);
+  expect((await stat(join(disk, "PG_VERSION"))).isFile()).toBe(true);
+  await rm(disk, { recursive: true });
+});

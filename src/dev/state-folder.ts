@@ -42,7 +42,11 @@ export interface DevState {
 /** What a state folder keeps, made on the first call. Subscriptions of yesterday are sealed with this key. */
 export async function readDevState(stateFolder: string): Promise<DevState> {
   const path = join(stateFolder, "state.json");
-  const kept = await readFile(path, "utf8").then(parseState, () => undefined);
+  const kept = await readFile(path, "utf8").then(parseState, (error: NodeJS.ErrnoException) => {
+    // One that is there and cannot be read is not replaced: what is sealed with its key would be lost.
+    if (error.code !== "ENOENT") throw error;
+    return undefined;
+  });
   if (kept !== undefined) return kept;
   const made: DevState = {
     token: `anc_${randomBytes(32).toString("base64url")}`,
