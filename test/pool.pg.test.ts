@@ -22,3 +22,14 @@ test("a session whose network swallows the answer is given up soon after the sta
   await pool.end();
   await proxy.close();
 });
+
+test("the URL's own options stand beside our settings, and do not replace them", async () => {
+  const url = new URL(database.url);
+  url.searchParams.set("options", "-c search_path=ancrage -c timezone=Asia/Kolkata -c datestyle=SQL");
+  const pool = createPool({ connectionString: url.href, applicationName: "test pool", size: 1, onIdleError: () => undefined });
+  const { rows } = await pool.query(
+    "select current_setting('search_path') as path, current_setting('timezone') as zone, current_setting('datestyle') as style",
+  );
+  expect(rows).toEqual([{ path: "ancrage", zone: "UTC", style: "ISO, MDY" }]);
+  await pool.end();
+});

@@ -42,14 +42,27 @@ export interface SessionOptions {
 }
 
 export function sessionConfig(options: SessionOptions): pg.ClientConfig {
+  const { connectionString, given } = takeOptions(options.connectionString);
+  const ours = asStartupOptions({ ...pinnedSettings, ...options.settings });
   return {
-    connectionString: options.connectionString,
+    connectionString,
     application_name: options.applicationName,
     keepAlive: true,
     connectionTimeoutMillis: options.connectTimeoutMs ?? 10_000,
     query_timeout: options.answerWithinMs,
-    options: asStartupOptions({ ...pinnedSettings, ...options.settings }),
+    // Of two that say the same the last one counts.
+    options: given === null ? ours : `${given} ${ours}`,
   };
+}
+
+/** `pg` would take the URL's `options` in place of ours (a `search_path`; Neon's `endpoint=…`). */
+function takeOptions(connectionString: string): { readonly connectionString: string; readonly given: string | null } {
+  if (!URL.canParse(connectionString)) return { connectionString, given: null };
+  const url = new URL(connectionString);
+  const given = url.searchParams.get("options");
+  if (given === null) return { connectionString, given };
+  url.searchParams.delete("options");
+  return { connectionString: url.href, given };
 }
 
 /** More than the statement's own time. */
