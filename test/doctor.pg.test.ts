@@ -58,7 +58,7 @@ async function run(
     workingFolder: folder,
     print: (text) => out.push(text),
     note: (text) => err.push(text),
-    stopping: () => stopping,
+    heedStopping: () => stopping,
   });
   return { code, out: out.join("\n"), err: err.join("\n") };
 }

@@ -57,7 +57,7 @@ async function run(words: readonly string[], env: Record<string, string> = { ANC
     workingFolder: folder,
     print: (text) => void out.push(text),
     note: (text) => void err.push(text),
-    stopping: () => new AbortController().signal,
+    heedStopping: () => new AbortController().signal,
   });
   return { code, out: out.join("\n"), err: err.join("\n") };
 }

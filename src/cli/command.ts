@@ -16,10 +16,10 @@ export interface CommandContext {
   /** Shows how far something has come, in place of what it showed before; the empty text takes it away. Undefined where nobody watches. */
   readonly progress?: (text: string) => void;
   /**
-   * Aborted when the process is asked to end. Whoever asks for it promises to look at it; while nobody has, the process ends at once: a
+   * Aborted when the process is asked to end. Whoever calls this promises to look at it; while nobody has, the process ends at once: a
    * request that gets no answer, or a statement that waits for a lock, would be ended by nothing.
    */
-  readonly stopping: () => AbortSignal;
+  readonly heedStopping: () => AbortSignal;
   /** Called by a command that ran but has bad news; where none calls it, the code is 0. */
   readonly exitWith: (code: ExitCode) => void;
 }

@@ -38,7 +38,10 @@ const mostLeftMs = 5_000;
 
 // A Ctrl-C, and the end of the terminal itself, goes to the whole group. The parent says when this process ends, or is gone.
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => undefined);
-process.on("message", (message: ToChild) => void (work = work.then(() => obey(message))));
+process.on("message", (message: ToChild) => {
+  if (message.kind === "stop") say({ kind: "stopping" });
+  work = work.then(() => obey(message));
+});
 process.on("disconnect", () => void atMost(mostLeftMs, work).then(endAlone));
 
 async function obey(message: ToChild): Promise<void> {

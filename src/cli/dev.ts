@@ -36,7 +36,7 @@ export function devCommand(context: CommandContext): Command {
       isJson: flags.json === true,
       childModule,
       ...context,
-      stopping: context.stopping(),
+      stopping: context.heedStopping(),
     });
   });
 }

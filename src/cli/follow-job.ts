@@ -26,7 +26,7 @@ const linesMs = 10_000;
  * The code is 0 where it is done, 1 where it has failed or was canceled, or rejections stayed what they were, 3 where it goes on.
  */
 export async function followJob(context: CommandContext, server: Server, made: JobView, isJson: boolean): Promise<void> {
-  const stopping = context.stopping();
+  const stopping = context.heedStopping();
   let job = made;
   let saidAtMs = Number.NEGATIVE_INFINITY;
   let said = "";

@@ -41,7 +41,7 @@ async function run(words: readonly string[], isTerminal = false, stopping = new 
     print: (text) => void out.push(text),
     note: (text) => void err.push(text),
     ...(isTerminal ? { progress: (text: string) => void bar.push(text) } : {}),
-    stopping: () => stopping,
+    heedStopping: () => stopping,
   });
   return { code, out: out.join("\n"), err: err.join("\n"), bar };
 }

@@ -5,7 +5,7 @@ import { lastWords } from "./last-words.ts";
 import { runProgram } from "./program.ts";
 
 const stopping = new AbortController();
-/** Somebody looks at `stopping`. Written by whoever asks for it. */
+/** Somebody looks at `stopping`. Written by `heedStopping`. */
 let isHeeded = false;
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   process.on(signal, () => {
@@ -38,7 +38,7 @@ process.exitCode = await runProgram(process.argv.slice(2), {
   note: (text) => void process.stderr.write(`${text}\n`),
   // One line that is written over; a log would keep each of them.
   ...(process.stderr.isTTY ? { progress: (text: string) => void process.stderr.write(`\r\u001B[K${text}`) } : {}),
-  stopping: () => {
+  heedStopping: () => {
     isHeeded = true;
     return stopping.signal;
   },

@@ -23,7 +23,8 @@ export function startCommand(context: CommandContext): Command {
       import("./loop-watch.ts"),
     ]);
     // From here on there is something to be ended in order.
-    const asked = aborted(context.stopping());
+    const stopping = context.heedStopping();
+    const asked = aborted(stopping);
     const stopWatching = watchLoop();
     const ancrage = createAncrage(options);
     // Before the database is touched: a port that is taken should be known at once, and /readyz answers while capture starts.
@@ -31,7 +32,7 @@ export function startCommand(context: CommandContext): Command {
     try {
       // A start may wait for long: for the slot, or for a lease to run out.
       await Promise.race([ancrage.start(), asked]);
-      if (context.stopping().aborted) return;
+      if (stopping.aborted) return;
       if (flags.json === true) {
         const role = await roleOf(ancrage.fetch, server.url, token);
         // What a container prints is kept and read by many: whoever starts it has the token and the password already.

@@ -35,7 +35,7 @@ async function run(...words: readonly string[]): Promise<{ readonly code: number
     workingFolder: ".",
     print: (text) => void out.push(text),
     note: (text) => void err.push(text),
-    stopping: () => new AbortController().signal,
+    heedStopping: () => new AbortController().signal,
   });
   return { code, out: out.join("\n"), err: err.join("\n") };
 }

@@ -33,7 +33,7 @@ async function run(...words: readonly string[]) {
     workingFolder: "/",
     print: (text) => void out.push(text),
     note: (text) => void err.push(text),
-    stopping: () => new AbortController().signal,
+    heedStopping: () => new AbortController().signal,
   });
   return { code, out: out.join("\n"), err: err.join("\n") };
 }

@@ -77,6 +77,25 @@ test("one that hears nothing is killed", async () => {
   expect(await preparing).toMatchObject({ kind: "fault", message: expect.stringContaining("SIGKILL") });
 });
 
+test("one that says that it ends has the time that it asked for, and one that says nothing has not", async () => {
+  const answers = (stopping: string): string =>
+    `process.on("message", ({ kind }) => {
+       if (kind === "prepare") process.send({ kind: "prepared", events: [], graceS: 60 });
+       else { ${stopping} }
+     });`;
+  const slow = await fork(
+    answers(`process.send({ kind: "stopping" });
+      setTimeout(() => process.send({ kind: "stopped", received: { demo: [] } }, () => process.exit(0)), 1_200);`),
+    { graceMs: 1_000 },
+  );
+  expect(await slow.prepare()).toMatchObject({ kind: "prepared" });
+  expect(await slow.stop()).toEqual({ demo: [] });
+  const deaf = await fork(answers("for (;;);"), { graceMs: 100 });
+  expect(await deaf.prepare()).toMatchObject({ kind: "prepared" });
+  expect(await deaf.stop()).toEqual({});
+  expect(await deaf.ended).toBe("signal SIGKILL");
+});
+
 test("a module that does not exist is a fault", async () => {
   const pipeline = await fork("", { module: pathToFileURL(join(folder, "nothing.mjs")) });
   expect(await pipeline.prepare()).toMatchObject({ kind: "fault", message: expect.stringContaining("exit code 1") });

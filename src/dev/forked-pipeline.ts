@@ -12,8 +12,9 @@ export interface ForkOptions {
   readonly onLine: (line: string) => void;
   readonly env?: NodeJS.ProcessEnv;
   /**
-   * How long a child may take to end. Then it is killed: what was in flight is sent again, with the same ids, and what its receiver got is
-   * gone. Default: what it says itself that it takes, and some seconds.
+   * How long a child may take to say that it ends, @default 5000: one that loops for ever hears nothing, and is killed. One that has said
+   * so has the time that it asked for. What was in flight in one that is killed is sent again, with the same ids; what its receiver got
+   * is gone.
    */
   readonly graceMs?: number;
 }
@@ -32,7 +33,7 @@ export function forkPipeline(options: ForkOptions): Pipeline {
     child.once("exit", (code, signal) => resolve(signal === null ? `exit code ${String(code)}` : `signal ${signal}`));
   });
 
-  /** Before it has said so it has nothing to finish. */
+  /** For what is in flight, by its own words. */
   let graceMs = 5_000;
 
   /** Sends, and waits for an answer of one of these kinds; the end of the process is an answer too. */
@@ -72,8 +73,13 @@ export function forkPipeline(options: ForkOptions): Pipeline {
       return answer.kind === "ended" ? crashed(answer.how) : answer;
     },
     async stop() {
-      // An event file that loops for ever hears nothing.
-      const killing = setTimeout(() => child.kill("SIGKILL"), options.graceMs ?? graceMs);
+      const kill = (): void => void child.kill("SIGKILL");
+      let killing = setTimeout(kill, options.graceMs ?? 5_000);
+      child.on("message", ({ kind }: FromChild) => {
+        if (kind !== "stopping") return;
+        clearTimeout(killing);
+        killing = setTimeout(kill, graceMs);
+      });
       const answer = await ask({ kind: "stop" }, "stopped");
       await ended;
       clearTimeout(killing);

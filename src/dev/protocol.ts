@@ -23,7 +23,13 @@ export interface Handover {
   readonly received: ReceivedRequests;
 }
 
-export type FromChild = Prepared | Ready | { readonly kind: "stopped"; readonly received: ReceivedRequests } | Fault;
+export type FromChild =
+  | Prepared
+  | Ready
+  /** It heard that it is to end, whatever it is in the middle of. */
+  | { readonly kind: "stopping" }
+  | { readonly kind: "stopped"; readonly received: ReceivedRequests }
+  | Fault;
 
 export interface Prepared {
   readonly kind: "prepared";

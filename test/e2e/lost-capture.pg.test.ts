@@ -45,7 +45,7 @@ const cli = async (...words: readonly string[]): Promise<{ code: number; text: s
     workingFolder: folder,
     print: (line) => text.push(line),
     note: (line) => text.push(line),
-    stopping: () => (words[0] === "start" ? new AbortController().signal : AbortSignal.abort()),
+    heedStopping: () => (words[0] === "start" ? new AbortController().signal : AbortSignal.abort()),
   });
   return { code, text: text.join("\n") };
 };

@@ -55,7 +55,7 @@ async function cli(on: OwnServer, ...words: readonly string[]): Promise<{ code: 
     workingFolder: folder,
     print: (line) => text.push(line),
     note: (line) => text.push(line),
-    stopping: () => AbortSignal.abort(),
+    heedStopping: () => AbortSignal.abort(),
   });
   return { code, text: text.join("\n") };
 }
