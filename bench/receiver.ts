@@ -9,7 +9,7 @@ import { nowMs } from "./clock.ts";
  * A receiver that costs as little as Node can: what it takes of the two cores is missing to what is measured. It reads of HTTP only
  * what our senders write: lower-case names, a content-length, no chunks.
  *
- * The path says how it answers: `/hook` at once, `/late/100` after 100 ms, `/stay` never, and that is not counted as an arrival.
+ * The path says how it answers: `/hook` at once, `/late/100` after 100 ms.
  */
 export interface ReceiverMethods extends Methods {
   listen(): Promise<ReceiverUrls>;
@@ -47,7 +47,6 @@ const numberName = Buffer.from('"number":');
 /** Where the path's first letter stands: `POST /hook`. */
 const letterAt = 6;
 const late = "l".charCodeAt(0);
-const stay = "s".charCodeAt(0);
 
 let count = 0;
 let bytes = 0;
@@ -76,12 +75,10 @@ function receive(data: Buffer, socket: Socket): Buffer | undefined {
     const body = end + headEnd.length;
     if (body + length > data.length) break;
     const letter = data[at + letterAt];
-    if (letter !== stay) {
-      if (key !== undefined && !isSigned(key, data.toString("latin1", at, end), data.subarray(body, body + length))) unsigned++;
-      note(data, body, length);
-      if (letter === late) setTimeout(() => socket.write(answer), readNumber(data, at + "POST /late/".length));
-      else socket.write(answer);
-    }
+    if (key !== undefined && !isSigned(key, data.toString("latin1", at, end), data.subarray(body, body + length))) unsigned++;
+    note(data, body, length);
+    if (letter === late) setTimeout(() => socket.write(answer), readNumber(data, at + "POST /late/".length));
+    else socket.write(answer);
     at = body + length;
   }
   return at === data.length ? undefined : data.subarray(at);

@@ -20,6 +20,7 @@ import { SubscriptionCare } from "./subscription-care.ts";
 import { SubscriptionWatch } from "./subscription-watch.ts";
 import { HealthBook } from "./subscription/health-book.ts";
 import type { LiveSubscriptions } from "./subscription/live.ts";
+import { isElsewhere } from "./subscription/registry.ts";
 import { version } from "./version.ts";
 import { deliveryNameOf } from "./message.ts";
 
@@ -243,10 +244,9 @@ export class Leader {
     subscriptions.put(row);
     // Of one that was just made nothing waits.
     if (known === undefined) return;
-    const now = subscriptions.registry.get(row.id);
-    const isElsewhere = now !== undefined && (now.origin !== known.origin || now.path !== known.path);
-    if (isElsewhere || (known.state === "disabled" && row.state !== "disabled")) this.#health.forgive(row.id);
-    this.dispatcher.changed(row.id, isElsewhere);
+    const hasMoved = isElsewhere(known, subscriptions.registry.get(row.id));
+    if (hasMoved || (known.state === "disabled" && row.state !== "disabled")) this.#health.forgive(row.id);
+    this.dispatcher.changed(row.id, hasMoved);
   }
 
   #removed(row: Pick<SubscriptionRow, "id" | "revision">): void {

@@ -2,7 +2,7 @@ import type { Clock } from "../clock.ts";
 import type { Logger } from "../log.ts";
 import type { DeliveryUpdate, LaneId } from "../message.ts";
 import { atMost } from "../pause.ts";
-import type { Subscription } from "../subscription/registry.ts";
+import { isElsewhere, type Subscription } from "../subscription/registry.ts";
 import type { TestSignal } from "../test-signal.ts";
 import type { Health } from "../subscription/health.ts";
 import { applyOutcome, cancel, suspend, type Delivery, type Step } from "./delivery.ts";
@@ -223,14 +223,14 @@ export class Dispatcher {
   /**
    * Something about it changed: it may be sent again, or not any more.
    *
-   * @param isElsewhere it has another URL: what the former one answered, or did not, says nothing of this one
+   * @param hasMoved it has another URL: see `isElsewhere`
    */
-  changed(subscriptionId: string, isElsewhere = false): void {
+  changed(subscriptionId: string, hasMoved = false): void {
     const subscription = this.#options.subscription(subscriptionId);
     const receiver = this.#lanes.receiverOf(subscriptionId);
     if (receiver === undefined) return this.wake(subscriptionId);
     if (subscription === undefined) return this.#lanes.drop(receiver);
-    if (isElsewhere || (receiver.stoppedRevision !== undefined && !isStopped(receiver, subscription))) {
+    if (hasMoved || (receiver.stoppedRevision !== undefined && !isStopped(receiver, subscription))) {
       forgive(receiver);
       this.#options.onHealth?.(subscriptionId, receiver.health);
     }
@@ -376,7 +376,7 @@ export class Dispatcher {
     const { message } = delivery;
     const nowMs = clock.nowMs();
     const now = { ms: nowMs, monotonicMs: clock.monotonicMs() };
-    const noted = this.#isElsewhere(subscription)
+    const noted = isElsewhere(subscription, this.#options.subscription(subscription.id))
       ? noteEnd(receiver, now.monotonicMs)
       : noteOutcome(receiver, outcome, { isProbe, policy: retry, ...now, random: random() });
     if (noted.toTell !== undefined) onHealth?.(subscription.id, noted.toTell);
@@ -407,12 +407,6 @@ export class Dispatcher {
     if (openInMs > heldMs) for (const one of receiver.lanes.values()) if (one.held.size > one.sending.size) this.#lanes.release(one);
     if (openInMs > 0 && openInMs < Number.POSITIVE_INFINITY) this.#wakeIn(receiver, openInMs);
     void signal?.("attempted", { message, outcome, subscription, after });
-  }
-
-  /** Whether it has another URL by now: what this one answers says nothing of that one. */
-  #isElsewhere({ id, origin, path }: Subscription): boolean {
-    const now = this.#options.subscription(id);
-    return now !== undefined && (now.origin !== origin || now.path !== path);
   }
 
   /** A receiver that took nothing in all attempts: no silence about it. */

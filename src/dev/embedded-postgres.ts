@@ -126,23 +126,22 @@ export async function makeCluster(directory: string): Promise<{ readonly binarie
   const binaries = await locateBinaries();
   const identity = await serverIdentity();
   if (await exists(join(directory, "PG_VERSION"))) return { binaries, identity };
-  // A volume, or a link to another disk, cannot be replaced by a folder: there it is made in its place.
-  const place = (await isReplaceable(directory)) ? besideOf(directory) : directory;
-  if (place !== directory) await rm(place, { recursive: true, force: true });
-  await mkdir(place, { recursive: true, mode: 0o700 });
-  if (identity !== undefined) await chown(place, identity.uid, identity.gid);
-  try {
+  const make = async (place: string): Promise<void> => {
+    await mkdir(place, { recursive: true, mode: 0o700 });
+    if (identity !== undefined) await chown(place, identity.uid, identity.gid);
     await initialise(binaries.initdb, place, identity);
-  } catch (error) {
-    if (place !== directory) await rm(place, { recursive: true, force: true });
-    throw error;
-  }
-  if (place !== directory) await moveCluster(place, directory);
+  };
+  if (await clearPlace(directory)) await makeBeside(directory, make);
+  else await make(directory);
   return { binaries, identity };
 }
 
-/** Whether it may be taken away. An empty folder that is, as mkdtemp makes one, is gone after this. */
-async function isReplaceable(directory: string): Promise<boolean> {
+/**
+ * Takes an empty folder away, as mkdtemp makes one.
+ *
+ * @returns whether another one may be moved there: a volume, or a link to another disk, stays what it is
+ */
+async function clearPlace(directory: string): Promise<boolean> {
   try {
     await rmdir(directory);
     return true;
@@ -154,16 +153,21 @@ async function isReplaceable(directory: string): Promise<boolean> {
 
 const besideOf = (directory: string): string => `${directory}.new`;
 
-async function moveCluster(from: string, directory: string): Promise<void> {
+async function makeBeside(directory: string, make: (place: string) => Promise<void>): Promise<void> {
+  const beside = besideOf(directory);
+  await rm(beside, { recursive: true, force: true });
   try {
-    await rename(from, directory);
-  } catch (cause) {
-    await rm(from, { recursive: true, force: true });
-    const because = cause instanceof Error ? cause.message : String(cause);
-    throw new AncrageError("ANCRAGE_EMBEDDED_POSTGRES", `no cluster could be put into ${directory}: ${because}`, {
-      hint: `Expected an empty folder, or one with a cluster (PG_VERSION) in it: move away what is in ${directory}.`,
-      cause,
+    await make(beside);
+    await rename(beside, directory).catch((cause: unknown) => {
+      const because = cause instanceof Error ? cause.message : String(cause);
+      throw new AncrageError("ANCRAGE_EMBEDDED_POSTGRES", `no cluster could be put into ${directory}: ${because}`, {
+        hint: `Expected an empty folder, or one with a cluster (PG_VERSION) in it: move away what is in ${directory}.`,
+        cause,
+      });
     });
+  } catch (error) {
+    await rm(beside, { recursive: true, force: true });
+    throw error;
   }
 }
 

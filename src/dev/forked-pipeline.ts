@@ -3,6 +3,11 @@ import { createInterface } from "node:readline";
 import type { Fault, FromChild, ToChild } from "./protocol.ts";
 import type { Pipeline } from "./supervisor.ts";
 
+/** How long a child may be deaf to what it is asked. */
+const mostDeafMs = 5_000;
+/** What ending takes beside what is in flight. */
+const moreMs = 5_000;
+
 export interface ForkOptions {
   /** The child's module. */
   readonly module: URL;
@@ -33,8 +38,8 @@ export function forkPipeline(options: ForkOptions): Pipeline {
     child.once("exit", (code, signal) => resolve(signal === null ? `exit code ${String(code)}` : `signal ${signal}`));
   });
 
-  /** For what is in flight, by its own words. */
-  let graceMs = 5_000;
+  /** From when it has said that it ends. */
+  let graceMs = moreMs;
 
   /** Sends, and waits for an answer of one of these kinds; the end of the process is an answer too. */
   async function ask<Kind extends FromChild["kind"]>(
@@ -65,7 +70,7 @@ export function forkPipeline(options: ForkOptions): Pipeline {
     ended,
     async prepare() {
       const answer = await ask(options.prepare(), "prepared", "fault");
-      if (answer.kind === "prepared") graceMs = answer.graceS * 1000 + 5_000;
+      if (answer.kind === "prepared") graceMs = answer.graceS * 1000 + moreMs;
       return answer.kind === "ended" ? crashed(answer.how) : answer;
     },
     async serve(handover) {
@@ -74,7 +79,7 @@ export function forkPipeline(options: ForkOptions): Pipeline {
     },
     async stop() {
       const kill = (): void => void child.kill("SIGKILL");
-      let killing = setTimeout(kill, options.graceMs ?? 5_000);
+      let killing = setTimeout(kill, options.graceMs ?? mostDeafMs);
       child.on("message", ({ kind }: FromChild) => {
         if (kind !== "stopping") return;
         clearTimeout(killing);

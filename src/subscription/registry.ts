@@ -32,6 +32,10 @@ export interface Subscription {
   readonly limits?: SubscriptionLimits;
 }
 
+/** Whether it has another URL by now: what the former one answered, or did not, says nothing of that one. */
+export const isElsewhere = (before: Subscription, now: Subscription | undefined): boolean =>
+  now !== undefined && (now.origin !== before.origin || now.path !== before.path);
+
 /** What a receiver is sent at most, whatever it seems to take. */
 export interface SubscriptionLimits {
   /** Requests at a time. */
