@@ -12,7 +12,7 @@ import { readRecords as readRecordsByKey } from "../payload/load.ts";
 import { ensurePartitions } from "../store/batches.ts";
 import { deleteRecords, insertRecords, readKeys, readRecords } from "../store/backfill.ts";
 import type { JobRow } from "../store/jobs.ts";
-import { insertMessages, insertRejections } from "../store/journal-rows.ts";
+import { copyAlone, messagesCopy, rejectionsCopy } from "../store/journal-rows.ts";
 import { insertPendingDeliveries } from "../store/replay.ts";
 import { readSubscription, type SubscriptionRow } from "../store/subscriptions.ts";
 import type { TableInfo } from "../store/tables.ts";
@@ -67,8 +67,8 @@ export function createBackfill(deps: WorkDeps): Work {
         count: messages.length,
         async write(client) {
           await ensurePartitions(client, dayOf(job));
-          if (messages.length > 0) await insertMessages(client, messages);
-          if (rejections.length > 0) await insertRejections(client, rejections);
+          await copyAlone(client, messagesCopy(messages));
+          await copyAlone(client, rejectionsCopy(rejections));
           const to = { subscriptionId: subscription.id, project: subscription.project, jobId: job.id };
           if (messages.length > 0) {
             await insertPendingDeliveries(
@@ -88,7 +88,7 @@ export function createBackfill(deps: WorkDeps): Work {
           : {
               async refused(client, error) {
                 const why = { reason: "journal-refused", error: error instanceof Error ? error.message : String(error) };
-                await insertRejections(client, [rejectionOf(job, only, why)]);
+                await copyAlone(client, rejectionsCopy([rejectionOf(job, only, why)]));
                 return { done: 1, failed: 1 };
               },
             }),

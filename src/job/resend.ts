@@ -1,6 +1,6 @@
 import type pg from "pg";
 import type { DeliveryState } from "../message.ts";
-import { insertAttempts } from "../store/journal-rows.ts";
+import { attemptsCopy, copyAlone } from "../store/journal-rows.ts";
 import { beginRound, lockEndedDeliveries, type EndedDelivery } from "../store/replay.ts";
 
 /**
@@ -18,12 +18,7 @@ export async function resend(
 ): Promise<number> {
   const ended = await lockEndedDeliveries(client, of, messageIds);
   const delivered = ended.filter(({ state }) => state === "delivered");
-  if (delivered.length > 0) {
-    await insertAttempts(
-      client,
-      delivered.map((delivery) => successOf(of.subscriptionId, delivery)),
-    );
-  }
+  await copyAlone(client, attemptsCopy(delivered.map((delivery) => successOf(of.subscriptionId, delivery))));
   if (ended.length === 0) return 0;
   return await beginRound(
     client,

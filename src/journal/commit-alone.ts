@@ -2,7 +2,7 @@ import type pg from "pg";
 import { sqlStateOf } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import type { DeliveryUpdate, Message, Rejection } from "../message.ts";
-import { insertMessages, insertRejections } from "../store/journal-rows.ts";
+import { copyAlone, messagesCopy, rejectionsCopy } from "../store/journal-rows.ts";
 import type { Batch } from "./journal.ts";
 import { BatchRefused, rejectionOf } from "./refusal.ts";
 
@@ -33,12 +33,12 @@ export async function commitAlone(batch: Batch, cause: unknown, deps: CommitAlon
   const rejections: Rejection[] = [];
   const isOnly = batch.messages.length + batch.rejections.length === 1;
   for (const message of batch.messages) {
-    const error = isOnly ? cause : await attempt((client) => insertMessages(client, [message]));
+    const error = isOnly ? cause : await attempt((client) => copyAlone(client, messagesCopy([message])));
     if (error === undefined) messages.push(message);
     else rejections.push(rejectionOf(message, error));
   }
   for (const rejection of batch.rejections) {
-    const error = isOnly ? cause : await attempt((client) => insertRejections(client, [rejection]));
+    const error = isOnly ? cause : await attempt((client) => copyAlone(client, rejectionsCopy([rejection])));
     if (error === undefined) rejections.push(rejection);
     else log.error({ err: error, rejection }, "the journal refused a rejection; it is left out");
   }

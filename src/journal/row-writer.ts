@@ -2,7 +2,7 @@ import { delayOf, journalDelaysMs } from "../delay-of.ts";
 import { AncrageError, sqlStateOf } from "../errors.ts";
 import type { DeliveryUpdate } from "../message.ts";
 import { pause } from "../pause.ts";
-import { insertUntouched } from "../store/journal-rows.ts";
+import { copyAlone, deliveriesCopy, insertUntouched } from "../store/journal-rows.ts";
 import type { Lease } from "./lease.ts";
 import type { JournalSession } from "./session.ts";
 
@@ -29,15 +29,19 @@ export class RowWriter {
    */
   async write(updates: readonly DeliveryUpdate[]): Promise<void> {
     const rows = updates.map(({ row }) => row);
+    let mayBeThere = false;
     for (let attempt = 0; ; attempt++) {
       await this.#lease.held();
       if (this.#isStopped) throw new Error("stopped before the rows of waiting deliveries were written");
       try {
         const client = await this.#session.open();
         if (!this.#lease.isHeld) continue;
-        await this.#session.watched(client, () => insertUntouched(client, rows));
+        // Nearly always none of them is there: without the question for each a row costs a sixth less of the log.
+        await this.#session.watched(client, () => (mayBeThere ? insertUntouched(client, rows) : copyAlone(client, deliveriesCopy(rows))));
         break;
       } catch (error) {
+        mayBeThere = true;
+        if (sqlStateOf(error) === uniqueViolation) continue;
         await this.#session.drop();
         if (!isUncertain(error)) throw error;
         await pause(delayOf(journalDelaysMs, attempt), this.#stopping.signal);
@@ -59,6 +63,8 @@ export class RowWriter {
     return this.#stopping.signal.aborted;
   }
 }
+
+const uniqueViolation = "23505";
 
 /** The session was lost, and perhaps only the answer with it. */
 function isUncertain(error: unknown): boolean {

@@ -1,45 +1,34 @@
 import type pg from "pg";
-import { beginBatch, commitBatch, type BatchRow } from "../store/batches.ts";
-import {
-  insertAttempts,
-  insertDeliveries,
-  insertMessages,
-  insertRejections,
-  updateDeliveries,
-  type OutcomeAttempt,
-  type WrittenAttempt,
-} from "../store/journal-rows.ts";
-import { isSmall, mostSmallRows, writeSmallBatch, type SmallBatch } from "../store/small-batch.ts";
+import { commitBatch, insertBatchSql, type BatchRow } from "../store/batches.ts";
+import { attemptsCopy, deliveriesCopy, messagesCopy, rejectionsCopy } from "../store/journal-rows.ts";
+import { outcomesSql, type LaterAttempt } from "../store/outcomes.ts";
+import { RoundTrip } from "../store/round-trip.ts";
 import { placeFormerStart, placeSubscription } from "../store/subscription-starts.ts";
 import { coalesceUpdates, type Chain } from "./coalesce.ts";
-import { deliveryNameOf } from "../message.ts";
-import { dayOfMessage, formatDay } from "../message-id.ts";
 import type { Batch } from "./journal.ts";
 
+/** The rows of more than this may be long under way, and whether this process may commit is looked at after them once more. */
+const mostBytes = 1024 * 1024;
+
 /**
- * One batch, in one transaction. Throws what PostgreSQL answered; the session is then in a failed transaction.
+ * One batch, in one transaction and, but for a large one, in one round trip. Throws what PostgreSQL answered; the session is then in a
+ * failed transaction.
  *
  * @param assertMayCommit called right before a commit is sent; throws where this process must not any more
  */
 export async function writeBatch(client: pg.ClientBase, row: BatchRow, batch: Batch, assertMayCommit: () => void): Promise<void> {
-  const waves = coalesceUpdates(batch.updates);
-  const small = smallBatchOf(batch, waves);
-  if (small !== undefined) {
+  const trip = new RoundTrip();
+  trip.add("begin", "BEGIN");
+  trip.add(insertBatchSql(row), "INSERT 0 1");
+  trip.copy(messagesCopy(batch.messages));
+  trip.copy(rejectionsCopy(batch.rejections));
+  for (const chains of coalesceUpdates(batch.updates)) addDeliveries(trip, chains);
+  if (batch.starts.length === 0 && trip.bytes <= mostBytes) {
     assertMayCommit();
-    return writeSmallBatch(client, row, small);
+    trip.add("commit", "COMMIT");
+    return trip.run(client);
   }
-  await beginBatch(client, row);
-  if (batch.messages.length > 0) await insertMessages(client, batch.messages);
-  if (batch.rejections.length > 0) await insertRejections(client, batch.rejections);
-  const attempts: WrittenAttempt[] = [];
-  for (const chains of waves) {
-    const isLateOf = await writeDeliveries(client, chains);
-    for (const chain of chains) {
-      const isLate = isLateOf(chain);
-      for (const attempt of attemptsOf(chain)) if (isLate || !attempt.isOnlyIfLate) attempts.push({ ...attempt, isLate });
-    }
-  }
-  if (attempts.length > 0) await insertAttempts(client, attempts);
+  await trip.run(client);
   for (const start of batch.starts) {
     await placeSubscription(client, start);
     await placeFormerStart(client, start);
@@ -48,44 +37,24 @@ export async function writeBatch(client: pg.ClientBase, row: BatchRow, batch: Ba
   await commitBatch(client);
 }
 
-/** Most batches of a quiet system: some messages, and what came of some deliveries. */
-function smallBatchOf({ messages, rejections, starts }: Batch, waves: readonly (readonly Chain[])[]): SmallBatch | undefined {
-  // A second wave must find the rows of the first.
-  if (rejections.length + starts.length > 0 || waves.length > 1) return undefined;
-  const chains = waves[0] ?? [];
-  if (messages.length + chains.length > mostSmallRows) return undefined;
-  const small = {
-    messages,
-    deliveries: chains.filter(({ from }) => from === undefined).map(({ row }) => row),
-    updates: chains.filter(({ from }) => from !== undefined),
-    attempts: chains.flatMap(attemptsOf),
-  };
-  return isSmall(small) ? small : undefined;
+/** What came of deliveries of which no two are one. */
+function addDeliveries(trip: RoundTrip, chains: readonly Chain[]): void {
+  const first = chains.filter(({ from }) => from === undefined);
+  trip.copy(deliveriesCopy(first.map(({ row }) => row)));
+  const attempts = first.flatMap(({ updates }) => updates.flatMap(({ attempt }) => attempt ?? []));
+  trip.copy(attemptsCopy(attempts.map((attempt) => ({ ...attempt, isLate: false }))));
+  const later = chains.filter(({ from }) => from !== undefined);
+  if (later.length === 0) return;
+  const tried = later.flatMap(attemptsOf);
+  const certain = tried.filter(({ isOnlyIfLate }) => !isOnlyIfLate).length;
+  trip.add(outcomesSql(later, tried), { fewest: certain, most: tried.length });
 }
 
-/** @returns which of them came too late: something else had happened to the delivery */
-async function writeDeliveries(client: pg.ClientBase, chains: readonly Chain[]): Promise<(chain: Chain) => boolean> {
-  const first = chains.filter((chain) => chain.from === undefined);
-  if (first.length > 0) {
-    await insertDeliveries(
-      client,
-      first.map((chain) => chain.row),
-    );
-  }
-  const later = chains.filter((chain) => chain.from !== undefined);
-  const written = new Set<string>();
-  for (const [day, ofDay] of Map.groupBy(later, ({ row }) => dayOfMessage(row.messageId))) {
-    for (const id of await updateDeliveries(client, formatDay(day), ofDay)) written.add(id);
-  }
-  return ({ from, row }) => from !== undefined && !written.has(deliveryNameOf(row));
-}
-
-/** What the journal keeps of the attempts of one delivery. */
-function attemptsOf({ from, updates }: Chain): readonly OutcomeAttempt[] {
-  const isLater = from !== undefined;
-  return updates.flatMap(({ attempt, row }): readonly OutcomeAttempt[] => {
-    if (attempt !== undefined) return [{ ...attempt, isLater, isOnlyIfLate: false }];
-    if (!isLater || row.state !== "delivered") return [];
+/** What the journal keeps of the attempts of a delivery that has a row. */
+function attemptsOf({ updates }: Chain): readonly LaterAttempt[] {
+  return updates.flatMap(({ attempt, row }): readonly LaterAttempt[] => {
+    if (attempt !== undefined) return [{ ...attempt, isOnlyIfLate: false }];
+    if (row.state !== "delivered") return [];
     return [
       {
         messageId: row.messageId,
@@ -97,7 +66,6 @@ function attemptsOf({ from, updates }: Chain): readonly OutcomeAttempt[] {
         reason: "delivered",
         durationMs: row.durationMs ?? 0,
         response: undefined,
-        isLater,
         isOnlyIfLate: true,
       },
     ];

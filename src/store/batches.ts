@@ -21,19 +21,14 @@ export interface BatchRow {
 }
 
 /**
- * Begins the transaction of a batch and appends its row, in one round trip.
+ * Appends the row of a batch.
  *
  * The primary key (source, number) is the fence: a process that was superseded cannot insert the next number.
  */
-export async function beginBatch(client: pg.ClientBase, row: BatchRow): Promise<void> {
-  await client.query(beginBatchSql(row));
-}
-
-/** As text, for a batch that goes in one round trip with its rows. */
-export function beginBatchSql(row: BatchRow): string {
+export function insertBatchSql(row: BatchRow): string {
   const place = (position: Position): string =>
     `'${formatLsn(position.commitLsn)}', '${formatLsn(position.changeLsn)}', ${position.ordinal}`;
-  return `begin; insert into ancrage.batches (source, number, epoch, journaled_commit_lsn, journaled_change_lsn, journaled_ordinal,
+  return `insert into ancrage.batches (source, number, epoch, journaled_commit_lsn, journaled_change_lsn, journaled_ordinal,
        settled_commit_lsn, settled_change_lsn, settled_ordinal, unsettled_from, end_lsn, cursor)
      values (${pg.escapeLiteral(row.source)}, ${row.number}, ${row.epoch}, ${place(row.journaled)}, ${place(row.settled)},
        ${textOrNull(row.unsettledFrom)}, '${formatLsn(row.endLsn)}', ${textOrNull(row.cursor)})`;
@@ -41,14 +36,10 @@ export function beginBatchSql(row: BatchRow): string {
 
 const textOrNull = (text: string | undefined): string => (text === undefined ? "null" : pg.escapeLiteral(text));
 
+/** @throws where the server answers anything but COMMIT: a transaction that had failed is rolled back without an error */
 export async function commitBatch(client: pg.ClientBase): Promise<void> {
   const { command } = await client.query("commit");
-  assertCommitted(command);
-}
-
-/** @throws where the server answered anything but COMMIT: a transaction that had failed is rolled back without an error */
-export function assertCommitted(command: string | undefined): void {
-  if (command !== "COMMIT") throw new Error(`the journal's commit was answered with ${String(command)}`);
+  if (command !== "COMMIT") throw new Error(`the journal's commit was answered with ${command}`);
 }
 
 // `order by number` would name the text that is selected, and "9" comes after "10".

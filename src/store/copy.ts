@@ -1,12 +1,16 @@
-import type pg from "pg";
-import { from } from "pg-copy-streams";
+/** A COPY and its rows, for a `RoundTrip`. */
+export interface Copy {
+  readonly sql: string;
+  readonly count: number;
+  /** As they go over the wire: one CopyData message and CopyDone. */
+  readonly data: Buffer;
+}
 
 /**
  * Rows in PostgreSQL's binary COPY format (manual, "COPY", "Binary Format"): bytes go in as they are, where the text format would
  * double a body.
  */
 export interface CopyRows {
-  readonly count: number;
   beginRow(columns: number): void;
   text(value: string): void;
   bytes(value: Uint8Array): void;
@@ -16,15 +20,17 @@ export interface CopyRows {
   timestamp(us: bigint): void;
   boolean(value: boolean): void;
   empty(): void;
-  finish(): Buffer;
+  finish(table: string, columns: readonly string[]): Copy;
 }
 
 const header = Buffer.from("PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0", "latin1");
+const copyDone = Buffer.from("c\0\0\0\x04", "latin1");
 const postgresEpochUs = 946_684_800_000_000n;
 
 export function createCopyRows(): CopyRows {
-  let buffer = Buffer.allocUnsafe(64 * 1024);
-  let at = header.copy(buffer);
+  let buffer = Buffer.allocUnsafe(4 * 1024);
+  let at = buffer.write("d", 0, "latin1") + 4;
+  at += header.copy(buffer, at);
   let count = 0;
   const reserve = (bytes: number): void => {
     if (at + bytes <= buffer.length) return;
@@ -33,9 +39,6 @@ export function createCopyRows(): CopyRows {
     buffer = larger;
   };
   return {
-    get count() {
-      return count;
-    },
     beginRow(columns) {
       reserve(2);
       at = buffer.writeInt16BE(columns, at);
@@ -78,23 +81,16 @@ export function createCopyRows(): CopyRows {
       reserve(4);
       at = buffer.writeInt32BE(-1, at);
     },
-    finish() {
-      reserve(2);
+    finish(table, columns) {
+      reserve(2 + copyDone.length);
       at = buffer.writeInt16BE(-1, at);
-      return buffer.subarray(0, at);
+      // The message's length, without its first byte.
+      buffer.writeInt32BE(at - 1, 1);
+      at += copyDone.copy(buffer, at);
+      return { sql: `copy ${table} (${columns.join(", ")}) from stdin (format binary)`, count, data: buffer.subarray(0, at) };
     },
   };
 }
 
-/** Runs one COPY and checks that PostgreSQL counted as many rows as were sent. */
-export async function copyInto(client: pg.ClientBase, table: string, columns: readonly string[], rows: CopyRows): Promise<void> {
-  const expected = rows.count;
-  const stream = client.query(from(`copy ${table} (${columns.join(", ")}) from stdin (format binary)`));
-  await new Promise<void>((resolve, reject) => {
-    // Not once: a stream that fails while its end is written says so a second time, and unheard that would end the process.
-    stream.on("error", reject);
-    stream.once("finish", resolve);
-    stream.end(rows.finish());
-  });
-  if (stream.rowCount !== expected) throw new Error(`COPY into ${table} took ${stream.rowCount} of ${expected} rows`);
-}
+/** Milliseconds of our clock as the microseconds that PostgreSQL keeps. */
+export const toUs = (ms: number): bigint => BigInt(Math.round(ms * 1000));
