@@ -222,7 +222,7 @@ describe("what the database refuses", () => {
     let canceled = 0;
     while (journal.state.kind === "ok") {
       const { rowCount } = await other.query(
-        "select pg_cancel_backend(pid) from pg_stat_activity where application_name = 'ancrage journal' and wait_event_type = 'Lock'",
+        "select pg_cancel_backend(pid) from pg_stat_activity where application_name = 'ancrage journal' and datname = current_database() and wait_event_type = 'Lock'",
       );
       canceled += rowCount ?? 0;
     }

@@ -1,6 +1,7 @@
 import type pg from "pg";
 import type { DeliveryState } from "../message.ts";
-import { attemptsCopy, copyAlone } from "../store/journal-rows.ts";
+import { attemptsCopy } from "../store/journal-rows.ts";
+import { copyAlone } from "../store/round-trip.ts";
 import { beginRound, lockEndedDeliveries, type EndedDelivery } from "../store/replay.ts";
 
 /**

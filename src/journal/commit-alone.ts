@@ -2,7 +2,8 @@ import type pg from "pg";
 import { sqlStateOf } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import type { DeliveryUpdate, Message, Rejection } from "../message.ts";
-import { copyAlone, messagesCopy, rejectionsCopy } from "../store/journal-rows.ts";
+import { messagesCopy, rejectionsCopy } from "../store/journal-rows.ts";
+import { copyAlone } from "../store/round-trip.ts";
 import type { Batch } from "./journal.ts";
 import { BatchRefused, rejectionOf } from "./refusal.ts";
 

@@ -2,7 +2,8 @@ import { delayOf, journalDelaysMs } from "../delay-of.ts";
 import { AncrageError, sqlStateOf } from "../errors.ts";
 import type { DeliveryUpdate } from "../message.ts";
 import { pause } from "../pause.ts";
-import { copyAlone, deliveriesCopy, insertUntouched } from "../store/journal-rows.ts";
+import { deliveriesCopy, insertUntouched } from "../store/journal-rows.ts";
+import { copyAlone } from "../store/round-trip.ts";
 import type { Lease } from "./lease.ts";
 import type { JournalSession } from "./session.ts";
 

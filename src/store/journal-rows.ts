@@ -1,15 +1,8 @@
 import type pg from "pg";
 import type { AttemptRow, DeliveryRow, Message, Rejection } from "../message.ts";
 import { createCopyRows, toUs, type Copy } from "./copy.ts";
-import { RoundTrip } from "./round-trip.ts";
 
-/** The rows of the journal, as a batch writes them in its one round trip; whoever writes some of them alone makes a trip of its own. */
-
-export async function copyAlone(client: pg.ClientBase, copy: Copy): Promise<void> {
-  const trip = new RoundTrip();
-  trip.copy(copy);
-  await trip.run(client);
-}
+/** The rows of the journal's tables, as a `RoundTrip` carries them. */
 
 const messageColumns = [
   "id",

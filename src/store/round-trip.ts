@@ -48,6 +48,13 @@ export class RoundTrip {
   }
 }
 
+/** Rows of one table, and nothing else. */
+export async function copyAlone(client: pg.ClientBase, copy: Copy): Promise<void> {
+  const trip = new RoundTrip();
+  trip.copy(copy);
+  await trip.run(client);
+}
+
 export type Expected = string | { readonly fewest: number; readonly most: number };
 
 function isAsExpected(tag: string | undefined, expected: Expected): boolean {

@@ -255,6 +255,8 @@ export class WalSource implements ChangeSource {
       if (this.#isStopped) return;
       try {
         await this.#options.assertWhole?.();
+        // `stop` ends a connection that is being made, and waits for one that was asked for after it.
+        if (this.#isStopped) return;
         await this.#connect();
         log.info({ from: formatLsn(this.#ack.receivedLsn) }, "the replication stream is back");
         return;
