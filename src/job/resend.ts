@@ -39,6 +39,5 @@ function successOf(subscriptionId: string, { messageId, round, attempts, updated
     reason: "delivered",
     durationMs: durationMs ?? 0,
     response: undefined,
-    isLate: false,
   };
 }

@@ -54,6 +54,7 @@ export class JournalSession {
       await askWithin(client, this.#options.leaseMs, async () => {
         await this.#lock(client);
         await this.#options.assertWhole(client);
+        if (this.#isStopped) throw new Error("stopped while it was opened");
       });
     } catch (error) {
       await endClient(client);

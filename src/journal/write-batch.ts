@@ -7,7 +7,7 @@ import { placeFormerStart, placeSubscription } from "../store/subscription-start
 import { coalesceUpdates, type Chain } from "./coalesce.ts";
 import type { Batch } from "./journal.ts";
 
-/** The rows of more than this may be long under way, and whether this process may commit is looked at after them once more. */
+/** The rows of more than this may be long under way: whether this process may commit is looked at after them. */
 const mostBytes = 1024 * 1024;
 
 /**
@@ -41,8 +41,7 @@ export async function writeBatch(client: pg.ClientBase, row: BatchRow, batch: Ba
 function addDeliveries(trip: RoundTrip, chains: readonly Chain[]): void {
   const first = chains.filter(({ from }) => from === undefined);
   trip.copy(deliveriesCopy(first.map(({ row }) => row)));
-  const attempts = first.flatMap(({ updates }) => updates.flatMap(({ attempt }) => attempt ?? []));
-  trip.copy(attemptsCopy(attempts.map((attempt) => ({ ...attempt, isLate: false }))));
+  trip.copy(attemptsCopy(first.flatMap(({ updates }) => updates.flatMap(({ attempt }) => attempt ?? []))));
   const later = chains.filter(({ from }) => from !== undefined);
   if (later.length === 0) return;
   const tried = later.flatMap(attemptsOf);

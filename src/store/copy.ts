@@ -18,7 +18,6 @@ export interface CopyRows {
   lsn(value: bigint): void;
   /** @param us microseconds since the Unix epoch */
   timestamp(us: bigint): void;
-  boolean(value: boolean): void;
   empty(): void;
   finish(table: string, columns: readonly string[]): Copy;
 }
@@ -71,11 +70,6 @@ export function createCopyRows(): CopyRows {
       reserve(12);
       at = buffer.writeInt32BE(8, at);
       at = buffer.writeBigInt64BE(us - postgresEpochUs, at);
-    },
-    boolean(value) {
-      reserve(5);
-      at = buffer.writeInt32BE(1, at);
-      at = buffer.writeUInt8(value ? 1 : 0, at);
     },
     empty() {
       reserve(4);

@@ -126,15 +126,13 @@ export async function insertUntouched(client: pg.ClientBase, deliveries: readonl
   });
 }
 
-/** A late one is the outcome of an attempt that the delivery had not waited for: it was canceled, say, or resent by hand. */
-export type WrittenAttempt = AttemptRow & { readonly isLate: boolean };
+const attemptColumns = ["message_id", "subscription_id", "round", "number", "at", "status", "reason", "duration_ms", "response"];
 
-const attemptColumns = ["message_id", "subscription_id", "round", "number", "at", "status", "reason", "duration_ms", "is_late", "response"];
-
-export function attemptsCopy(attempts: readonly WrittenAttempt[]): Copy {
+/** None of them late. */
+export function attemptsCopy(attempts: readonly AttemptRow[]): Copy {
   const rows = createCopyRows();
   for (const attempt of attempts) {
-    rows.beginRow(10);
+    rows.beginRow(9);
     rows.text(attempt.messageId);
     rows.text(attempt.subscriptionId);
     rows.int4(attempt.round);
@@ -144,7 +142,6 @@ export function attemptsCopy(attempts: readonly WrittenAttempt[]): Copy {
     else rows.int4(attempt.status);
     rows.text(attempt.reason);
     rows.int4(attempt.durationMs);
-    rows.boolean(attempt.isLate);
     if (attempt.response === undefined) rows.empty();
     else rows.bytes(attempt.response);
   }

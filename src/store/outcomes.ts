@@ -36,22 +36,26 @@ export function outcomesSql(updates: readonly LaterRow[], attempts: readonly Lat
     ["integer", attempts.map(({ status }) => status)],
     ["text", attempts.map(({ reason }) => reason)],
     ["integer", attempts.map(({ durationMs }) => durationMs)],
-    ["bytea", attempts.map(({ response }) => (response === undefined ? undefined : `\\x${response.toString("hex")}`))],
+    ["hex", attempts.map(({ response }) => response?.toString("hex"))],
     ["boolean", attempts.map(({ isOnlyIfLate }) => isOnlyIfLate)],
   ]);
+  // Not a join: the journal's sessions have nested loops only, which would compare each with each. A subplan is hashed.
   return `with ${withs}
     insert into ancrage.attempts (message_id, subscription_id, round, number, at, status, reason, duration_ms, is_late, response)
-    select a.message_id, a.subscription_id, a.round, a.number, a.at, a.status, a.reason, a.duration_ms, w.message_id is null, a.response
-    from ${rows} as a (message_id, subscription_id, round, number, at, status, reason, duration_ms, response, is_only_if_late)
-    left join written w on w.message_id = a.message_id and w.subscription_id = a.subscription_id
-    where w.message_id is null or not a.is_only_if_late`;
+    select message_id, subscription_id, round, number, at, status, reason, duration_ms, is_late, decode(response, 'hex')
+    from (
+      select *, (message_id, subscription_id) not in (select message_id, subscription_id from written) as is_late
+      from ${rows} as a (message_id, subscription_id, round, number, at, status, reason, duration_ms, response, is_only_if_late)
+      offset 0
+    ) tried
+    where is_late or not is_only_if_late`;
 }
 
 /**
  * @param day that of their messages, `2026-11-24`: the partition is named, since joined through the parent the statement would scan the
  *   partitions of every day
  */
-export function updateDeliveriesSql(day: string, updates: readonly LaterRow[]): string {
+function updateDeliveriesSql(day: string, updates: readonly LaterRow[]): string {
   const rows = unnest([
     ["text", updates.map(({ row }) => row.messageId)],
     ["text", updates.map(({ row }) => row.subscriptionId)],
@@ -81,7 +85,10 @@ type Column = readonly [type: string, values: readonly (string | number | boolea
 
 /** A literal a column: PostgreSQL reads a thousand rows of `values` far slower. */
 const unnest = (columns: readonly Column[]): string =>
-  `unnest(${columns.map(([type, values]) => `${pg.escapeLiteral(arrayOf(values))}::${type}[]`).join(", ")})`;
+  `unnest(${columns.map(([type, values]) => (type === "hex" ? hexArray(values) : `${pg.escapeLiteral(arrayOf(values))}::${type}[]`)).join(", ")})`;
+
+/** Megabytes, perhaps, in which there is nothing to escape. */
+const hexArray = (values: Column[1]): string => `'{${values.map((value) => (value === "" ? '""' : (value ?? "null"))).join(",")}}'::text[]`;
 
 const arrayOf = (values: Column[1]): string =>
   `{${values.map((value) => (typeof value === "string" ? `"${value.replaceAll(/["\\]/g, "\\$&")}"` : (value ?? "null"))).join(",")}}`;

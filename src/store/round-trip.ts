@@ -6,17 +6,17 @@ import type { Copy } from "./copy.ts";
  * their rows from what follows it [PostgreSQL manual, "Message Flow", "Simple Query" and "COPY Operations"]. Each wait for the other
  * process costs more than the rows of a small batch [M: docs/decisions/0013].
  *
- * After a statement that fails none of the following is run, and the server drops the rows that were on their way: the session is then in
- * a failed transaction.
+ * After a statement that fails none of the following is run, and the server drops the rows that were on their way. A transaction that it
+ * began is then to be rolled back.
  */
 export class RoundTrip {
   readonly #statements: string[] = [];
   readonly #expected: Expected[] = [];
   readonly #copies: Buffer[] = [];
 
-  /** Of the rows of its COPYs. */
+  /** Of its rows and its statements, roughly. */
   get bytes(): number {
-    return this.#copies.reduce((sum, { length }) => sum + length, 0);
+    return [...this.#copies, ...this.#statements].reduce((sum, { length }) => sum + length, 0);
   }
 
   /**

@@ -83,8 +83,10 @@ async function statusOf(ancrage: Ancrage = system.ancrage()): Promise<Shown> {
 async function untilLost(ancrage?: Ancrage): Promise<Shown> {
   for (;;) {
     const status = await statusOf(ancrage);
-    // The gap is noted a moment after capture has stopped.
-    if (!status.isReady && status.problems.some(({ code }) => code === "gap")) return status;
+    // The gap is noted a moment after capture has stopped, and its words are those of the loss after that. (Not ready it also is while the
+    // journal refuses, on a machine that stands still.)
+    const isTold = status.problems.some(({ message }) => message.includes("are not captured"));
+    if (!status.isReady && isTold && status.problems.some(({ code }) => code === "gap")) return status;
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }
@@ -121,7 +123,7 @@ const gaps = (): Promise<{ reason: string; ended: boolean; well: boolean }[]> =>
     `select reason, to_lsn is not null as ended, from_at <= now() and from_lsn <= coalesce(to_lsn, from_lsn) as well
      from ancrage.gaps where resolved_at is null`,
   );
-const resolve = (): Promise<unknown> => system.rows("update ancrage.gaps set resolved_at = now()");
+const resolve = (): Promise<unknown> => system.rows("update ancrage.gaps set resolved_at = now() where to_lsn is not null");
 const publication = async (): Promise<string> =>
   (await system.rows<{ name: string }>("select 'ancrage_' || oid as name from pg_database where datname = current_database()"))[0]!.name;
 /** Before PostgreSQL 18 a slot cannot be read across a time without its publication: it must be made anew. */
