@@ -36,13 +36,13 @@ export function outcomesSql(updates: readonly LaterRow[], attempts: readonly Lat
     ["integer", attempts.map(({ status }) => status)],
     ["text", attempts.map(({ reason }) => reason)],
     ["integer", attempts.map(({ durationMs }) => durationMs)],
-    ["hex", attempts.map(({ response }) => response?.toString("hex"))],
+    ["base64", attempts.map(({ response }) => response?.toString("base64"))],
     ["boolean", attempts.map(({ isOnlyIfLate }) => isOnlyIfLate)],
   ]);
   // Not a join: the journal's sessions have nested loops only, which would compare each with each. A subplan is hashed.
   return `with ${withs}
     insert into ancrage.attempts (message_id, subscription_id, round, number, at, status, reason, duration_ms, is_late, response)
-    select message_id, subscription_id, round, number, at, status, reason, duration_ms, is_late, decode(response, 'hex')
+    select message_id, subscription_id, round, number, at, status, reason, duration_ms, is_late, decode(response, 'base64')
     from (
       select *, (message_id, subscription_id) not in (select message_id, subscription_id from written) as is_late
       from ${rows} as a (message_id, subscription_id, round, number, at, status, reason, duration_ms, response, is_only_if_late)
@@ -85,10 +85,11 @@ type Column = readonly [type: string, values: readonly (string | number | boolea
 
 /** A literal a column: PostgreSQL reads a thousand rows of `values` far slower. */
 const unnest = (columns: readonly Column[]): string =>
-  `unnest(${columns.map(([type, values]) => (type === "hex" ? hexArray(values) : `${pg.escapeLiteral(arrayOf(values))}::${type}[]`)).join(", ")})`;
+  `unnest(${columns.map(([type, values]) => (type === "base64" ? base64Array(values) : `${pg.escapeLiteral(arrayOf(values))}::${type}[]`)).join(", ")})`;
 
 /** Megabytes, perhaps, in which there is nothing to escape. */
-const hexArray = (values: Column[1]): string => `'{${values.map((value) => (value === "" ? '""' : (value ?? "null"))).join(",")}}'::text[]`;
+const base64Array = (values: Column[1]): string =>
+  `'{${values.map((value) => (value === undefined ? "null" : `"${value}"`)).join(",")}}'::text[]`;
 
 const arrayOf = (values: Column[1]): string =>
   `{${values.map((value) => (typeof value === "string" ? `"${value.replaceAll(/["\\]/g, "\\$&")}"` : (value ?? "null"))).join(",")}}`;
