@@ -85,7 +85,10 @@ type Column = readonly [type: string, values: readonly (string | number | boolea
 
 /** A literal a column: PostgreSQL reads a thousand rows of `values` far slower. */
 const unnest = (columns: readonly Column[]): string =>
-  `unnest(${columns.map(([type, values]) => (type === "base64" ? base64Array(values) : `${pg.escapeLiteral(arrayOf(values))}::${type}[]`)).join(", ")})`;
+  `unnest(${columns.map(([type, values]) => (type === "base64" ? base64Array(values) : `${literalOf(arrayOf(values))}::${type}[]`)).join(", ")})`;
+
+/** As `pg.escapeLiteral`, which adds its result up letter by letter: of ten thousand rows that is millions of strings. */
+const literalOf = (text: string): string => `E'${text.replaceAll(/['\\]/g, "$&$&")}'`;
 
 /** Megabytes, perhaps, in which there is nothing to escape. */
 const base64Array = (values: Column[1]): string =>
